@@ -1,0 +1,5 @@
+"""DisagFusion: diffusion pipelines served in stages."""
+
+from disagfusion.version import __version__
+
+__all__ = ["__version__"]

@@ -1,0 +1,1 @@
+"""DisagFusion's encoder service."""
