@@ -1,0 +1,1 @@
+"""Generated from protos/disagfusion/v1; never edited."""
