@@ -146,7 +146,7 @@ class PeerLostError(TransportError):
 
 
 class Inbox(Protocol):
-    """The receiving side, implemented by a stage's front. Called in the event loop; never blocks."""
+    """The receiving side, implemented by a stage's front; called in the event loop, never blocks."""
 
     def admit(self, header: MessageHeader) -> memoryview:
         """Return writable memory of `header.nbytes` bytes for the payload.
@@ -188,7 +188,13 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    async def send(self, peer: PeerAddress, message: Message, *, timeout: float) -> Delivery:
+    async def send(
+        self,
+        peer: PeerAddress,
+        message: Message,
+        *,
+        timeout: float,  # noqa: ASYNC109  # the backend must act on it, not only be cancelled
+    ) -> Delivery:
         """Hand a message over and wait for the acknowledgement.
 
         Args:
