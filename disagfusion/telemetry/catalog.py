@@ -1,0 +1,213 @@
+"""Every metric that DisagFusion exports: name, kind, labels and meaning.
+
+Names have the prefix `disagfusion_` and base units; a counter ends in `_total`. No label ever
+carries a request id. `docs/metrics.md` is generated from this module.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.StrEnum):
+    """A Prometheus metric type."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is exported under one name.
+
+    Attributes:
+        name: As scraped, with the suffix `_total` of counters.
+        kind: The Prometheus type.
+        help: One line for people.
+        labels: Label names in order.
+        buckets: Upper bounds of a histogram's buckets, in the metric's unit.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+PIPELINE = ("pipeline",)
+STAGE = ("pipeline", "stage")
+WORKER = ("pipeline", "stage", "pool")
+
+# A stage takes from a millisecond (a cached prompt) to minutes (a video).
+_COMPUTE_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0),
+)
+_COMMIT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+
+# Gateway.
+JOBS = Metric(
+    "disagfusion_jobs_total",
+    Kind.COUNTER,
+    "Jobs that ended, by outcome: succeeded, failed, cancelled or expired.",
+    (*PIPELINE, "outcome"),
+)
+JOBS_REFUSED = Metric(
+    "disagfusion_jobs_refused_total",
+    Kind.COUNTER,
+    "Submissions that were not accepted, by the reason of the error.",
+    (*PIPELINE, "reason"),
+)
+JOB_SECONDS = Metric(
+    "disagfusion_job_seconds",
+    Kind.HISTOGRAM,
+    "Seconds from the acceptance of a job to its end, by outcome.",
+    (*PIPELINE, "outcome"),
+    _COMPUTE_BUCKETS,
+)
+JOB_RETRIES = Metric(
+    "disagfusion_job_retries_total",
+    Kind.COUNTER,
+    "Stages that had to be done again or elsewhere, by reason.",
+    (*STAGE, "reason"),
+)
+GATEWAY_QUEUE = Metric(
+    "disagfusion_gateway_queue_jobs",
+    Kind.GAUGE,
+    "Accepted jobs that no stage has been given yet.",
+    PIPELINE,
+)
+STAGE_JOBS = Metric(
+    "disagfusion_stage_jobs",
+    Kind.GAUGE,
+    "Unfinished jobs by the stage they are in and its status: waiting, transferring or running.",
+    (*STAGE, "status"),
+)
+WORKERS = Metric(
+    "disagfusion_workers",
+    Kind.GAUGE,
+    "Stage services that the gateway is connected to, by state.",
+    (*WORKER, "state"),
+)
+STALE_RESULTS = Metric(
+    "disagfusion_stale_results_total",
+    Kind.COUNTER,
+    "Messages of workers that were refused because they belong to a superseded attempt.",
+    STAGE,
+)
+STORE_COMMIT_SECONDS = Metric(
+    "disagfusion_store_commit_seconds",
+    Kind.HISTOGRAM,
+    "Seconds that one transaction of the job store took, until it was durable.",
+    PIPELINE,
+    _COMMIT_BUCKETS,
+)
+RESULT_BYTES = Metric(
+    "disagfusion_result_bytes",
+    Kind.GAUGE,
+    "Bytes of encoded results in the result store.",
+    PIPELINE,
+)
+
+# Fronts.
+STAGE_QUEUE = Metric(
+    "disagfusion_stage_queue_jobs",
+    Kind.GAUGE,
+    "Assignments that a stage service has and does not compute yet.",
+    WORKER,
+)
+ACCELERATOR_SECONDS = Metric(
+    "disagfusion_accelerator_seconds_total",
+    Kind.COUNTER,
+    "Seconds of the accelerator by what it did: busy computing, starved of input, blocked by a "
+    "full held store, or loading the model.",
+    (*WORKER, "state"),
+)
+COMPUTE_SECONDS = Metric(
+    "disagfusion_compute_seconds",
+    Kind.HISTOGRAM,
+    "Seconds that the engine computed for one assignment.",
+    WORKER,
+    _COMPUTE_BUCKETS,
+)
+STAGE_FAILURES = Metric(
+    "disagfusion_stage_failures_total",
+    Kind.COUNTER,
+    "Assignments that did not succeed, by kind of failure.",
+    (*WORKER, "kind"),
+)
+TRANSFERS = Metric(
+    "disagfusion_transfers_total",
+    Kind.COUNTER,
+    "Hand-overs of tensors between stage services, by outcome: done, refused or lost.",
+    (*WORKER, "transport", "direction", "outcome"),
+)
+TRANSFER_BYTES = Metric(
+    "disagfusion_transfer_bytes_total",
+    Kind.COUNTER,
+    "Tensor bytes that were handed over on the data plane, by transport and direction.",
+    (*WORKER, "transport", "direction"),
+)
+TRANSFER_SECONDS = Metric(
+    "disagfusion_transfer_seconds_total",
+    Kind.COUNTER,
+    "Seconds that hand-overs took, until the receiver acknowledged them.",
+    (*WORKER, "transport", "direction"),
+)
+EXPOSED_TRANSFER_SECONDS = Metric(
+    "disagfusion_exposed_transfer_seconds_total",
+    Kind.COUNTER,
+    "The part of the transfer seconds in which the engine stood still for want of the input.",
+    WORKER,
+)
+SLOTS = Metric(
+    "disagfusion_slots",
+    Kind.GAUGE,
+    "Input slots by state: free, granted, filling, filled or computing.",
+    (*WORKER, "state"),
+)
+HELD_BYTES = Metric(
+    "disagfusion_held_bytes",
+    Kind.GAUGE,
+    "Bytes of finished outputs that are held until the next stage's output is safe.",
+    WORKER,
+)
+HELD_OUTPUTS = Metric(
+    "disagfusion_held_outputs",
+    Kind.GAUGE,
+    "Finished outputs that are held until the next stage's output is safe.",
+    WORKER,
+)
+ENGINE_RESTARTS = Metric(
+    "disagfusion_engine_restarts_total",
+    Kind.COUNTER,
+    "Engines that were started again after one had ended, by reason.",
+    (*WORKER, "reason"),
+)
+PROMPT_CACHE = Metric(
+    "disagfusion_prompt_cache_requests_total",
+    Kind.COUNTER,
+    "Look-ups in the encoder's cache of prompt embeddings, by result: hit or miss.",
+    (*WORKER, "result"),
+)
+
+# Every process with a gRPC server.
+GRPC_MESSAGE_BYTES = Metric(
+    "disagfusion_grpc_message_bytes_total",
+    Kind.COUNTER,
+    "Serialized gRPC messages, by method and direction as the server sees it.",
+    ("method", "direction"),
+)
+BUILD_INFO = Metric(
+    "disagfusion_build_info",
+    Kind.GAUGE,
+    "Always 1; the labels tell what runs.",
+    ("version", "component"),
+)
+
+CATALOG: tuple[Metric, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
+)
