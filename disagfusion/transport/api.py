@@ -146,7 +146,7 @@ class PeerLostError(TransportError):
 
 
 class Inbox(Protocol):
-    """The receiving side, implemented by a stage's front; called in the event loop, never blocks."""
+    """The receiving side, a stage's front implements it. Called in the event loop; never blocks."""
 
     def admit(self, header: MessageHeader) -> memoryview:
         """Return writable memory of `header.nbytes` bytes for the payload.
