@@ -1,0 +1,1 @@
+"""Everything gRPC: channels, servers, interceptors, API keys, health and the error table."""
