@@ -1,0 +1,154 @@
+"""What the dispatcher wants done.
+
+The list that `Dispatcher.handle` returns is in order, and so are the lists of successive calls. A
+`SaveTransition` or `CompleteJob` must be durable before any later action of the same job is
+carried out; messages to one worker must leave in order. Nothing else has to wait for anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from disagfusion.dispatch.events import OutputKey
+from disagfusion.jobs.model import (
+    Completion,
+    JobState,
+    Output,
+    Progress,
+    Stage,
+    StageStatus,
+    Transition,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveTransition:
+    """Give `transition` to the store, then tell those who watch the job.
+
+    FAILED, CANCELLED and EXPIRED come this way too: `transition.state.ended`.
+    """
+
+    transition: Transition
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteJob:
+    """Give `completion` to the store, then tell those who watch the job: SUCCEEDED."""
+
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Tell those who watch the job; not stored."""
+
+    job_id: str
+    state: JobState
+    stage_status: StageStatus
+    attempt: int
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Send an Assignment to a worker."""
+
+    worker: str
+    incarnation: str
+    job_id: str
+    attempt: int
+    stage: Stage
+    grant_id: str
+    source: OutputKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a SendOutput to the holder of an output; `attempt` and `grant_id` are the receiver's."""
+
+    worker: str
+    incarnation: str
+    output: OutputKey
+    attempt: int
+    grant_id: str
+    to: str
+    to_incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOnWorker:
+    """Send a CancelAssignment: the job's work up to and including this attempt."""
+
+    worker: str
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Send a ReleaseOutput: outputs of attempts up to and including this one; None: every stage."""
+
+    worker: str
+    job_id: str
+    stage: Stage | None
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """Fetch the media from a decoder into the result store, under (job, attempt, index).
+
+    Answer with `ResultStored` or `ResultFailed` of the same job and attempt.
+    """
+
+    worker: str
+    incarnation: str
+    output: OutputKey
+    attempt: int
+    media: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardResult:
+    """Remove what was stored for an attempt that does not count any more."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Take a worker out of service."""
+
+    worker: str
+    incarnation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseStale:
+    """A message was refused because it is not about what was assigned; to be counted.
+
+    Attributes:
+        message: The event's name, such as "StageDone".
+    """
+
+    worker: str
+    job_id: str
+    attempt: int
+    message: str
+
+
+Action = (
+    SaveTransition
+    | CompleteJob
+    | Publish
+    | Assign
+    | Send
+    | CancelOnWorker
+    | Release
+    | FetchResult
+    | DiscardResult
+    | Quarantine
+    | RefuseStale
+)

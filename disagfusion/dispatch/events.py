@@ -1,0 +1,285 @@
+"""What the dispatcher is told. Times are in its caller's `now`, Unix seconds."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from disagfusion.jobs.model import (
+    FailureKind,
+    JobState,
+    Output,
+    Stage,
+    StageRecord,
+    StageStatus,
+)
+
+
+class WorkerState(enum.IntEnum):
+    """Whether a worker takes work; the protocol's numbers."""
+
+    LOADING = 1
+    READY = 2
+    DRAINING = 3
+    QUARANTINED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OutputKey:
+    """Names what one stage produced for one attempt of a job."""
+
+    job_id: str
+    stage: Stage
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker says of itself, as far as dispatch is concerned."""
+
+    name: str
+    incarnation: str
+    stages: frozenset[Stage]
+    pipeline: str
+    version: str
+    state: WorkerState
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAssignment:
+    """An assignment that a worker says it has."""
+
+    job_id: str
+    attempt: int
+    stage: Stage
+    status: StageStatus
+    step: int = 0
+    num_inference_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutput:
+    """A finished output that a worker says it holds; `media` for decoders only."""
+
+    output: OutputKey
+    size_bytes: int
+    media: tuple[Output, ...] = ()
+    record: StageRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """A new job is in the store, QUEUED. Jobs are submitted in the order of these events."""
+
+    job_id: str
+    tenant: str
+    pipeline: str
+    priority: int = 0
+    deadline: float | None = None
+    cost_key: str = ""
+    num_inference_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecovered:
+    """After a start: an unfinished job as the store has it, in the order of submission."""
+
+    job: JobSubmitted
+    state: JobState
+    stage_status: StageStatus
+    attempt: int
+    version: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants a job to end."""
+
+    job_id: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobDropped:
+    """The store refused a change of this job: it is somebody else's now. Let go of it."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConnected:
+    """A worker's hello: the whole truth about it."""
+
+    worker: WorkerInfo
+    running: tuple[RunningAssignment, ...] = ()
+    held: tuple[HeldOutput, ...] = ()
+    grant_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDisconnected:
+    """A worker's stream broke; it may come back with all it has. Nothing new goes to it."""
+
+    worker: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker is given up: its assignments and what it held are gone."""
+
+    worker: str
+    incarnation: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStateChanged:
+    """A worker's state, or its engine, is another."""
+
+    worker: WorkerInfo
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FromWorker:
+    """Whatever a worker says carries who says it."""
+
+    worker: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantsOffered(FromWorker):
+    """More rights to fill one slot once."""
+
+    grant_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputReceived(FromWorker):
+    """An assignment's input is in its slot, verified."""
+
+    job_id: str
+    attempt: int
+    receive_seconds: float = 0.0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted(FromWorker):
+    """The engine has begun."""
+
+    job_id: str
+    attempt: int
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted(FromWorker):
+    """One denoising step is done."""
+
+    job_id: str
+    attempt: int
+    step: int
+    num_inference_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone(FromWorker):
+    """The output of a stage is safe in the front's memory."""
+
+    held: HeldOutput
+
+
+@dataclass(frozen=True, slots=True)
+class StageFailed(FromWorker):
+    """A stage did not come to its end."""
+
+    job_id: str
+    attempt: int
+    stage: Stage
+    kind: FailureKind
+    message: str = ""
+    record: StageRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSent(FromWorker):
+    """The receiver has acknowledged an output; `attempt` is the receiving assignment's."""
+
+    output: OutputKey
+    attempt: int
+    send_seconds: float = 0.0
+    size_bytes: int = 0
+    transport: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed(FromWorker):
+    """An output could not be handed over; `attempt` is the receiving assignment's."""
+
+    output: OutputKey
+    attempt: int
+    output_lost: bool = False
+    message: str = ""
+
+
+class ResultFailure(enum.Enum):
+    """Why a result could not be fetched and stored."""
+
+    STORAGE = "storage"
+    """No room here: tried again until there is."""
+    UNAVAILABLE = "unavailable"
+    """The worker did not answer: tried again a few times."""
+    LOST = "lost"
+    """The worker has it no more, or it is damaged: decoded again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultStored:
+    """All outputs of an attempt are in the result store."""
+
+    job_id: str
+    attempt: int
+    outputs: tuple[Output, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFailed:
+    """The outputs of an attempt are not in the result store."""
+
+    job_id: str
+    attempt: int
+    failure: ResultFailure
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; to be given at `Dispatcher.next_wakeup()`."""
+
+
+Event = (
+    JobSubmitted
+    | JobRecovered
+    | CancelRequested
+    | JobDropped
+    | WorkerConnected
+    | WorkerDisconnected
+    | WorkerLost
+    | WorkerStateChanged
+    | GrantsOffered
+    | InputReceived
+    | StageStarted
+    | StepCompleted
+    | StageDone
+    | StageFailed
+    | OutputSent
+    | SendFailed
+    | ResultStored
+    | ResultFailed
+    | Tick
+)

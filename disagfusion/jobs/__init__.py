@@ -1,0 +1,1 @@
+"""Jobs: their states, the store that survives everything, results and their retention."""
