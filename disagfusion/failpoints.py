@@ -1,51 +1,40 @@
 """Places where a process can be made to die, so that recovery is tested where it is hardest.
 
-A failpoint does nothing unless `DISAGFUSION_FAILPOINT` is set to `NAME@N:MARKER`: then the N-th
-pass through the point NAME creates the file MARKER and ends the process with SIGKILL. While MARKER
-exists the point does nothing, so the process that replaces this one survives, and a test can
-assert that the death took place.
+Nothing happens unless the environment variable `DISAGFUSION_FAILPOINTS` names a directory. Then a
+file NAME in it arms the point NAME: it holds a number, and the pass through the point that counts
+it down to zero renames the file to NAME.reached and ends the process with SIGKILL. So a point can
+be armed while the process runs, the process that replaces it survives, and a test can assert that
+the death took place.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 from pathlib import Path
 
-ENVIRONMENT = "DISAGFUSION_FAILPOINT"
-_FORM = re.compile(r"(?P<name>[a-z0-9_.]+)@(?P<pass>[1-9]\d*):(?P<marker>/.+)")
+ENVIRONMENT = "DISAGFUSION_FAILPOINTS"
 
-
-class _Failpoint:
-    def __init__(self, text: str) -> None:
-        match = _FORM.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{ENVIRONMENT}: {text!r} is not of the form NAME@N:/path/of/marker")
-        self.name = match["name"]
-        self._remaining = int(match["pass"])
-        self._marker = Path(match["marker"])
-
-    def reach(self) -> None:
-        self._remaining -= 1
-        if self._remaining > 0:
-            return
-        try:
-            os.close(os.open(self._marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-_text = os.environ.get(ENVIRONMENT)
-_active = _Failpoint(_text) if _text else None
+_directory = os.environ.get(ENVIRONMENT)
 
 
 def reach(name: str) -> None:
-    """Die here with SIGKILL if the environment asks for it; otherwise do nothing.
+    """Die here with SIGKILL if the point is armed; otherwise do nothing.
 
     Args:
-        name: The point's name, such as `gateway.commit.before`.
+        name: The point's name, such as `store.commit.before`.
     """
-    if _active is not None and _active.name == name:
-        _active.reach()
+    if _directory is not None:
+        _count_down(Path(_directory, name))
+
+
+def _count_down(armed: Path) -> None:
+    try:
+        passes = int(armed.read_text())
+    except FileNotFoundError:
+        return
+    if passes > 1:
+        armed.write_text(str(passes - 1))
+        return
+    armed.rename(armed.with_name(f"{armed.name}.reached"))
+    os.kill(os.getpid(), signal.SIGKILL)

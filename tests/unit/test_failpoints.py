@@ -15,10 +15,10 @@ print("survived")
 """
 
 
-def run(value: str | None) -> subprocess.CompletedProcess[str]:
+def run(directory: Path | None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ}
-    if value is not None:
-        environment["DISAGFUSION_FAILPOINT"] = value
+    if directory is not None:
+        environment["DISAGFUSION_FAILPOINTS"] = str(directory)
     return subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env=environment,
@@ -29,24 +29,27 @@ def run(value: str | None) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_does_nothing_unless_asked() -> None:
+def test_does_nothing_unless_asked(tmp_path: Path) -> None:
     assert run(None).stdout == "survived\n"
+    assert run(tmp_path).stdout == "survived\n"
 
 
-@pytest.mark.parametrize("at", [1, 3])
-def test_dies_once_at_the_pass_asked_for(tmp_path: Path, at: int) -> None:
-    marker = tmp_path / "marker"
-    value = f"here@{at}:{marker}"
-    assert run(value).returncode == -signal.SIGKILL
-    assert marker.exists()
-    assert run(value).stdout == "survived\n"
+@pytest.mark.parametrize("passes", [1, 3])
+def test_dies_once_at_the_pass_asked_for(tmp_path: Path, passes: int) -> None:
+    (tmp_path / "here").write_text(str(passes))
+    assert run(tmp_path).returncode == -signal.SIGKILL
+    assert (tmp_path / "here.reached").exists()
+    assert run(tmp_path).stdout == "survived\n"
 
 
 def test_survives_before_the_pass_asked_for(tmp_path: Path) -> None:
-    assert run(f"here@4:{tmp_path / 'marker'}").stdout == "survived\n"
+    (tmp_path / "here").write_text("4")
+    assert run(tmp_path).stdout == "survived\n"
+    assert (tmp_path / "here").read_text() == "1"
 
 
-def test_a_malformed_value_is_an_error() -> None:
-    result = run("here")
+def test_a_malformed_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("soon")
+    result = run(tmp_path)
     assert result.returncode == 1
-    assert "NAME@N:/path/of/marker" in result.stderr
+    assert "ValueError" in result.stderr
