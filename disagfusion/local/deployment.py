@@ -1,0 +1,122 @@
+"""Which processes the embedded runtime consists of, and their settings. Pure but for paths."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from disagfusion.local.plan import ProcessSpec
+
+DIGITS = Path(__file__).parent / "digits"
+"""The model that is used when none is named."""
+
+STAGES = ("encoder", "dit", "decoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What is served on this machine.
+
+    Attributes:
+        model: A diffusers directory or a hub id.
+        pipeline: The name under which it is served.
+        replicas: How many services of each stage.
+        threads: Threads of each engine by stage.
+        transport: What carries tensors: "ucx" or "tcp".
+        listen: Where the gateway listens.
+        run_directory: Private directory for sockets and ready files.
+        data_directory: Where jobs and results are kept.
+        settings: Further settings for every process, by name without the prefix.
+        environment: Further environment variables by process name.
+    """
+
+    model: str
+    pipeline: str
+    replicas: Mapping[str, int]
+    threads: Mapping[str, int]
+    transport: str
+    listen: str
+    run_directory: Path
+    data_directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def processes(self) -> tuple[ProcessSpec, ...]:
+        """The processes; the one that takes longest to start comes first."""
+        fronts = [
+            self._front(stage, index) for stage in STAGES for index in range(self.replicas[stage])
+        ]
+        return (self._fork_server(), self._gateway(), *fronts)
+
+    def _socket(self, name: str) -> str:
+        return str(self.run_directory / f"{name}.sock")
+
+    def _spec(self, name: str, role: str, module: str, settings: Mapping[str, str]) -> ProcessSpec:
+        environment = {
+            # Fork-safe and frugal: numerical libraries start no threads of their own accord.
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            **{f"DISAGFUSION_{key.upper()}": value for key, value in settings.items()},
+            **{f"DISAGFUSION_{key.upper()}": value for key, value in self.settings.items()},
+            **self.environment.get(name, {}),
+        }
+        return ProcessSpec(
+            name=name,
+            role=role,
+            argv=(sys.executable, "-P", "-m", module),
+            environment=environment,
+            ready_file=str(self.run_directory / f"{name}.json"),
+            pin_address="DISAGFUSION_LISTEN" if role == "gateway" else "",
+            # Fronts may need their engines to finish what they have.
+            outlives=role == "forkserver",
+        )
+
+    def _fork_server(self) -> ProcessSpec:
+        settings = {"listen": self._socket("forkserver")}
+        return self._spec("forkserver", "forkserver", "disagfusion.local.forkserver", settings)
+
+    def _gateway(self) -> ProcessSpec:
+        workers = ",".join(
+            f"{stage}-{index}=unix:{self._socket(f'{stage}-{index}')}"
+            for stage in STAGES
+            for index in range(self.replicas[stage])
+        )
+        settings = {
+            "listen": self.listen,
+            "workers": workers,
+            "database": f"sqlite:///{self.data_directory / 'jobs.sqlite3'}",
+            "results": str(self.data_directory / "results"),
+            "pipeline": self.pipeline,
+        }
+        return self._spec("gateway", "gateway", "disagfusion_gateway", settings)
+
+    def _front(self, stage: str, index: int) -> ProcessSpec:
+        name = f"{stage}-{index}"
+        settings = {
+            "listen": f"unix:{self._socket(name)}",
+            "name": name,
+            "model": self.model,
+            "pipeline": self.pipeline,
+            "transport": self.transport,
+            "threads": str(self.threads[stage]),
+            "fork_server": self._socket("forkserver"),
+        }
+        return self._spec(name, stage, f"disagfusion_{stage}", settings)
+
+
+def default_threads(dits: int, cores: int | None = None) -> dict[str, int]:
+    """Threads per engine by stage.
+
+    Encoder and decoder compute for a small part of a job's time and get one each. The DiTs share
+    what is left but for one core, which the fronts, the gateway and those two live on.
+
+    Args:
+        dits: How many DiT services there are.
+        cores: Cores of the machine; those this process may use by default.
+    """
+    cores = cores or len(os.sched_getaffinity(0))
+    return {"encoder": 1, "dit": max(1, (cores - 1) // dits), "decoder": 1}

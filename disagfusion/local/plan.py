@@ -1,0 +1,141 @@
+"""What a supervisor is told to run, and what it says about it. Plain values and their JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class ProcessState(enum.StrEnum):
+    """Where a supervised process stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    BACKOFF = "backoff"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process to keep alive.
+
+    Attributes:
+        name: Unique within the plan, such as "dit-0".
+        role: What it is, such as "dit".
+        argv: Program and arguments.
+        environment: Added to the supervisor's own environment.
+        ready_file: Where the process writes its JSON once it listens; the path is passed on as
+            `DISAGFUSION_READY_FILE`. Empty: it counts as ready as soon as it runs.
+        pin_address: The environment variable that a restarted process gets its predecessor's
+            address in, so that clients find it where it was. Empty: none.
+        outlives: Whether it is asked to end only after all others have.
+    """
+
+    name: str
+    role: str
+    argv: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    ready_file: str = ""
+    pin_address: str = ""
+    outlives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How a supervisor deals with a process that ends.
+
+    The n-th restart in a row waits `min(maximum, initial · 2ⁿ)` seconds. A process that was ready
+    for `healthy_after` seconds starts again from n = 0; one that ended `limit` times in a row is
+    given up. An exit with a status before the process was ever ready is a mistake in its
+    settings, which no restart mends: it is given up at once.
+
+    Attributes:
+        initial: Seconds before the first restart.
+        maximum: Seconds at most.
+        limit: Restarts in a row.
+        healthy_after: Seconds.
+    """
+
+    initial: float = 0.1
+    maximum: float = 5.0
+    limit: int = 8
+    healthy_after: float = 10.0
+
+    def delay(self, failures: int) -> float | None:
+        """Seconds until the restart after this many ends in a row; None to give up."""
+        if failures > self.limit:
+            return None
+        return min(self.maximum, self.initial * 2.0 ** (failures - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a supervisor needs to know.
+
+    Attributes:
+        parent: Process id of the owner; when it ends, everything ends.
+        processes: In the order in which they are started.
+        log_directory: Each process gets NAME.log here.
+        policy: What happens when one ends.
+        stop_grace: Seconds between asking the processes to end and killing them.
+        remove: Directories to delete at the very end.
+        echo: Whether logs also go to the supervisor's standard error.
+    """
+
+    parent: int
+    processes: tuple[ProcessSpec, ...]
+    log_directory: str
+    policy: RestartPolicy = RestartPolicy()
+    stop_grace: float = 3.0
+    remove: tuple[str, ...] = ()
+    echo: bool = False
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """The inverse of `to_json`."""
+        values: dict[str, Any] = json.loads(text)
+        processes = tuple(
+            ProcessSpec(**{**entry, "argv": tuple(entry["argv"])})
+            for entry in values.pop("processes")
+        )
+        policy = RestartPolicy(**values.pop("policy"))
+        remove = tuple(values.pop("remove"))
+        return cls(processes=processes, policy=policy, remove=remove, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStatus:
+    """What a supervised process does.
+
+    Attributes:
+        name: As in its specification.
+        role: As in its specification.
+        state: Where it stands.
+        pid: Process id, 0 when none runs.
+        restarts: How often it was started again.
+        address: Where it listens, once ready.
+        metrics_address: Where its metrics are, once ready; may be empty.
+        detail: For people: how it ended last, empty if it never did.
+    """
+
+    name: str
+    role: str
+    state: ProcessState
+    pid: int
+    restarts: int
+    address: str = ""
+    metrics_address: str = ""
+    detail: str = ""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ProcessStatus:
+        """From `dataclasses.asdict`, by way of JSON."""
+        return cls(**{**values, "state": ProcessState(values["state"])})

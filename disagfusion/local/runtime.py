@@ -1,0 +1,278 @@
+"""`LocalRuntime`: a whole deployment on this machine, for as long as a `with` block lasts."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from disagfusion.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InternalError,
+    InvalidArgumentError,
+)
+from disagfusion.local import directories
+from disagfusion.local.deployment import DIGITS, STAGES, Deployment, default_threads
+from disagfusion.local.owner import SupervisorProcess
+from disagfusion.local.plan import Plan, ProcessState, ProcessStatus, RestartPolicy
+
+__all__ = ["LocalRuntime", "ProcessStatus"]
+
+_UNIX_PATH_BYTES = 107
+
+
+def _finish(
+    owner: int, supervisor: SupervisorProcess, patience: float, directory: Path, locks: list[int]
+) -> None:
+    if os.getpid() != owner:
+        return  # a fork of the owner
+    supervisor.end(patience)
+    shutil.rmtree(directory, ignore_errors=True)
+    for lock in locks:
+        os.close(lock)
+
+
+class LocalRuntime:
+    """Gateway and stage services as processes of this machine.
+
+    Entering starts everything and waits until it can be used; leaving ends every process and
+    removes every temporary file. The same happens when this process ends in any other way,
+    `kill -9` included.
+
+    Args:
+        model: A diffusers directory or a hub id; the small digits model by default.
+        encoders: How many encoder services.
+        dits: How many DiT services.
+        decoders: How many decoder services.
+        transport: What carries tensors between them: "ucx" or "tcp".
+        listen: Where the gateway listens; port 0 takes a free one.
+        data_dir: Where jobs and results are kept; a temporary directory by default.
+        threads: Threads of each engine, one number for all or one by stage ("encoder", "dit",
+            "decoder"); see `deployment.default_threads`.
+        pipeline: The name under which the model is served; the directory's by default.
+        settings: Further settings for every process, such as `{"slots": "3"}`.
+        environment: Further environment variables by process name, such as
+            `{"dit-0": {"CUDA_VISIBLE_DEVICES": "1"}}`.
+        echo: Whether the processes' logs also go to standard error.
+        stop_grace: Seconds that processes get to end by themselves.
+        ready_timeout: Seconds that entering waits.
+
+    Raises:
+        InvalidArgumentError: An argument is wrong.
+        FailedPreconditionError: The port or the data directory is in use.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        encoders: int = 1,
+        dits: int = 1,
+        decoders: int = 1,
+        transport: str = "ucx",
+        listen: str = "127.0.0.1:0",
+        data_dir: str | os.PathLike[str] | None = None,
+        threads: int | Mapping[str, int] | None = None,
+        pipeline: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, Mapping[str, str]] | None = None,
+        echo: bool = False,
+        stop_grace: float = 3.0,
+        ready_timeout: float = 180.0,
+    ) -> None:
+        self._model = _check_model(str(DIGITS if model is None else os.fspath(model)))
+        self._pipeline = pipeline or Path(self._model).name
+        self._replicas = {"encoder": encoders, "dit": dits, "decoder": decoders}
+        for stage, count in self._replicas.items():
+            if count < 1:
+                raise InvalidArgumentError(f"{stage}s", str(count), expected="at least 1")
+        self._threads = _resolve_threads(threads, dits)
+        self._transport = transport
+        self._listen = listen
+        self._data_dir = None if data_dir is None else Path(data_dir).absolute()
+        self._settings = dict(settings or {})
+        self._environment = dict(environment or {})
+        self._echo = echo
+        self._stop_grace = stop_grace
+        self._ready_timeout = ready_timeout
+        self._supervisor: SupervisorProcess | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+
+    def start(self) -> None:
+        """Start everything and return at once; `wait_ready` waits."""
+        if self._supervisor is not None:
+            raise FailedPreconditionError("the runtime has been started already")
+        _check_listen(self._listen)
+        directories.sweep()
+        directory, lock = directories.create_private()
+        locks = [lock]
+        try:
+            supervisor = SupervisorProcess(self._plan(directory, locks), locks)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            for descriptor in locks:
+                os.close(descriptor)
+            raise
+        self._supervisor = supervisor
+        self._finalizer = weakref.finalize(
+            self, _finish, os.getpid(), supervisor, self._stop_grace + 10.0, directory, locks
+        )
+
+    def _plan(self, directory: Path, locks: list[int]) -> Plan:
+        longest = directory / "forkserver.sock"
+        if len(os.fsencode(longest)) > _UNIX_PATH_BYTES:
+            raise FailedPreconditionError(f"the temporary directory's path is too long: {longest}")
+        data = self._data_dir
+        if data is None:
+            data = directory / "data"
+            data.mkdir()
+        else:
+            data.mkdir(parents=True, exist_ok=True)
+            held = directories.try_lock(data / "lock", create=True)
+            if held is None:
+                raise FailedPreconditionError(f"{data} is in use by another runtime")
+            locks.append(held)
+        for name in ("results", "logs"):
+            (data / name).mkdir(exist_ok=True)
+        deployment = Deployment(
+            model=self._model,
+            pipeline=self._pipeline,
+            replicas=self._replicas,
+            threads=self._threads,
+            transport=self._transport,
+            listen=self._listen,
+            run_directory=directory,
+            data_directory=data,
+            settings=self._settings,
+            environment=self._environment,
+        )
+        return Plan(
+            parent=os.getpid(),
+            processes=deployment.processes(),
+            log_directory=str(data / "logs"),
+            policy=RestartPolicy(),
+            stop_grace=self._stop_grace,
+            remove=(str(directory),),
+            echo=self._echo,
+        )
+
+    def _ask(self, command: str, timeout: float = 0.0) -> list[ProcessStatus]:
+        if self._supervisor is None:
+            raise FailedPreconditionError("the runtime has not been started")
+        return self._supervisor.ask(command, timeout)
+
+    def status(self) -> list[ProcessStatus]:
+        """What each process does now."""
+        return self._ask("status")
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until every process listens.
+
+        Args:
+            timeout: Seconds; the constructor's `ready_timeout` by default.
+
+        Raises:
+            InternalError: A process could not be started; the message says why.
+            DeadlineExceededError: It took longer.
+        """
+        deadline = time.monotonic() + (self._ready_timeout if timeout is None else timeout)
+        while True:
+            left = deadline - time.monotonic()
+            # In short pieces, so that other threads can ask meanwhile.
+            processes = self._ask("wait", max(0.0, min(left, 0.5)))
+            late = [entry.name for entry in processes if entry.state != ProcessState.READY]
+            if not late:
+                return
+            for entry in processes:
+                if entry.state == ProcessState.FAILED:
+                    raise _failure(entry)
+            if left <= 0:
+                raise DeadlineExceededError(f"not ready in time: {', '.join(late)}")
+
+    @property
+    def address(self) -> str:
+        """Where the gateway listens; empty before it is ready."""
+        return next(entry.address for entry in self.status() if entry.role == "gateway")
+
+    def stop(self) -> None:
+        """End every process and remove every temporary file. May be called more than once."""
+        if self._finalizer is not None:
+            self._finalizer()
+
+    def __enter__(self) -> Self:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _failure(entry: ProcessStatus) -> InternalError:
+    how, *log = entry.detail.splitlines()
+    return InternalError(
+        f"{entry.name} {how}" + (f": {log[-1].strip()}" if log else ""),
+        reason="PROCESS_FAILED",
+        metadata={"process": entry.name, "log": "\n".join(log)},
+    )
+
+
+def _check_model(model: str) -> str:
+    path = Path(model)
+    if not path.exists():
+        # What is not a path may be a hub id: one slash, not at either end.
+        if model.count("/") == 1 and not model.startswith((".", "/", "~")) and model[-1] != "/":
+            return model
+        raise InvalidArgumentError("model", f"there is no {model}", expected="a directory")
+    known = ("model_index.json", "modular_model_index.json")
+    if not any((path / name).is_file() for name in known):
+        raise InvalidArgumentError(
+            "model", f"{model} is no diffusers model", expected=f"a directory with {known[0]}"
+        )
+    return str(path.resolve())
+
+
+def _check_listen(listen: str) -> None:
+    """Say now, and in one line, what the gateway would find out in some seconds."""
+    if listen.startswith("unix:"):
+        return
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidArgumentError("listen", listen, expected="HOST:PORT")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InvalidArgumentError("listen", f"{listen}: {error.strerror}") from error
+    with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(found[0][4])
+            probe.listen()
+        except OSError as error:
+            reason = "in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
+            raise FailedPreconditionError(f"{listen}: {reason}") from error
+
+
+def _resolve_threads(threads: int | Mapping[str, int] | None, dits: int) -> dict[str, int]:
+    resolved = default_threads(max(1, dits))
+    if isinstance(threads, int):
+        resolved = dict.fromkeys(STAGES, threads)
+    elif threads is not None:
+        unknown = set(threads) - set(STAGES)
+        if unknown:
+            raise InvalidArgumentError("threads", ", ".join(unknown), expected=", ".join(STAGES))
+        resolved.update(threads)
+    if min(resolved.values()) < 1:
+        raise InvalidArgumentError("threads", str(threads), expected="at least 1")
+    return resolved
