@@ -1,0 +1,1 @@
+"""What carries messages: the backends and what they share."""

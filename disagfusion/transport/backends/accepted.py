@@ -1,0 +1,128 @@
+"""A connection that somebody made to us: the receiving side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from disagfusion.transport.api import PeerLostError
+from disagfusion.transport.backends.connection import Connection, Heart
+from disagfusion.transport.backends.link import Link
+from disagfusion.transport.digest import Digest
+from disagfusion.transport.frame import Frame, Kind, decode_data, decode_digests, decode_offer
+from disagfusion.transport.inbound import Receiver
+from disagfusion.transport.settings import TransportSettings
+from disagfusion.transport.wire import MalformedError
+
+logger = logging.getLogger(__name__)
+
+
+class Accepted:
+    """Receives messages over a connection whose other side has introduced itself.
+
+    Args:
+        connection: The connection.
+        link: Carries the payload.
+        receiver: Decides.
+        digest: Computes checksums.
+        settings: Intervals.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        link: Link,
+        receiver: Receiver,
+        digest: Digest,
+        settings: TransportSettings,
+    ) -> None:
+        self._connection = connection
+        self._link = link
+        self._receiver = receiver
+        self._digest = digest
+        self._loop = asyncio.get_running_loop()
+        self._heart = Heart(connection, settings, self._check)
+        self._next = 0
+
+    async def run(self) -> None:
+        """Receive until the connection ends.
+
+        Raises:
+            ExceptionGroup: Why it ended: `OSError`, `MalformedError` or `PeerLostError`.
+        """
+        reason = "the receiver closes"
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._heart.run())
+                await self._read(group)
+        except* (OSError, MalformedError, PeerLostError) as error:
+            reason = str(error.exceptions[0])
+            raise
+        finally:
+            await self._give_up(reason)
+
+    async def _read(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            frame = await self._connection.read()
+            if frame.kind is Kind.BEAT:
+                continue
+            if frame.kind is Kind.HEADER:
+                await self._offered(frame, group)
+            elif not self._receiver.busy or frame.stream != self._receiver.stream:
+                raise MalformedError(f"{frame.kind.name} of no message")
+            elif frame.kind is Kind.DATA and self._link.inline:
+                await self._data(frame, group)
+            elif frame.kind is Kind.DIGEST:
+                digests = decode_digests(frame.body)
+                await self._answer(self._receiver.announced(digests, self._loop.time()))
+            else:
+                raise MalformedError(f"{frame.kind.name} from a sender")
+
+    async def _offered(self, frame: Frame, group: asyncio.TaskGroup) -> None:
+        offer = decode_offer(frame.body)
+        answer = self._receiver.offered(frame.stream, offer, self._loop.time())
+        if answer.kind is Kind.READY:
+            self._next = 0
+            self._heart.start()
+            if not self._link.inline:
+                self._link.expect(frame.stream, self._receiver.views)
+                group.create_task(self._arrivals(self._receiver.views))
+        await self._connection.write(answer)
+
+    async def _data(self, frame: Frame, group: asyncio.TaskGroup) -> None:
+        index, nbytes = decode_data(frame.body)
+        views = self._receiver.views
+        if index != self._next or index >= len(views) or views[index].nbytes != nbytes:
+            raise MalformedError("a segment out of turn")
+        self._next += 1
+        await self._connection.channel.read_into(views[index])
+        # The next segment is read while this one is verified.
+        group.create_task(self._verify(index, views[index]))
+
+    async def _arrivals(self, views: tuple[memoryview, ...]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for index, view in enumerate(views):
+                await self._link.arrival(index)
+                group.create_task(self._verify(index, view))
+
+    async def _verify(self, index: int, view: memoryview) -> None:
+        digest = await self._digest(view)
+        await self._answer(self._receiver.segment(index, digest, self._loop.time()))
+
+    async def _answer(self, frame: Frame | None) -> None:
+        if frame is not None:
+            self._heart.stop()
+            await self._connection.write(frame)
+
+    def _check(self, now: float) -> None:
+        if self._receiver.expired(now):
+            raise PeerLostError("the transfer took too long")
+
+    async def _give_up(self, reason: str) -> None:
+        certain = await self._link.aclose()
+        self._connection.close()
+        if certain:
+            self._receiver.lost(reason, self._loop.time())
+        elif self._receiver.busy:
+            # Its memory is never given back: a late write would damage somebody else's message.
+            logger.error("receive memory is lost", extra={"reason": reason})

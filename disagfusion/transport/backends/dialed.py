@@ -1,0 +1,142 @@
+"""A connection that we made: the sending side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from disagfusion.transport.api import Message, PeerLostError, RefusedError
+from disagfusion.transport.backends.connection import Connection, Heart
+from disagfusion.transport.backends.link import Link
+from disagfusion.transport.digest import Digest
+from disagfusion.transport.frame import Kind
+from disagfusion.transport.outbound import Outgoing, Phase
+from disagfusion.transport.settings import TransportSettings
+from disagfusion.transport.wire import MalformedError
+
+LOST = (OSError, MalformedError, PeerLostError)
+
+
+class Dialed:
+    """Sends messages over a connection, one at a time.
+
+    Args:
+        connection: The connection; the other side has been introduced.
+        link: Carries the payload.
+        digest: Computes checksums.
+        settings: Intervals.
+
+    Attributes:
+        usable: Whether another message may be sent.
+    """
+
+    def __init__(
+        self, connection: Connection, link: Link, digest: Digest, settings: TransportSettings
+    ) -> None:
+        self._connection = connection
+        self._link = link
+        self._digest = digest
+        self._settings = settings
+        self._streams = 0
+        self._expiry: asyncio.TimerHandle | None = None
+        self.usable = True
+
+    @property
+    def transport(self) -> str:
+        """What carries the payload."""
+        return self._link.name
+
+    async def deliver(self, message: Message, seconds: float) -> None:
+        """Hand a message over; nothing reads its memory when this has returned or raised.
+
+        Raises:
+            RefusedError: The receiver said no.
+            PeerLostError: The peer is gone or silent.
+        """
+        self._streams += 1
+        outgoing = Outgoing(
+            message,
+            stream=self._streams,
+            segment_bytes=self._settings.segment_bytes,
+            seconds=seconds,
+        )
+        clean = False
+        try:
+            refusal = await self._converse(outgoing)
+            # A refusal in the midst of the payload leaves the rest of it on the connection.
+            clean = refusal is None or outgoing.phase is not Phase.SENDING
+        except ExceptionGroup as group:
+            _, unexpected = group.split(LOST)
+            if unexpected is not None:
+                raise
+            raise PeerLostError(str(group.exceptions[0])) from group
+        finally:
+            if not clean:
+                await self.aclose()
+        if refusal is not None:
+            raise refusal
+
+    async def _converse(self, outgoing: Outgoing) -> RefusedError | None:
+        heart = Heart(self._connection, self._settings, lambda now: None)
+        heart.start()
+        async with asyncio.TaskGroup() as group:
+            beating = group.create_task(heart.run())
+            payload: asyncio.Task[None] | None = None
+            refusal = None
+            await self._connection.write(outgoing.offer)
+            while outgoing.phase is not Phase.DELIVERED:
+                frame = await self._connection.read()
+                if frame.kind is Kind.BEAT:
+                    continue
+                try:
+                    outgoing.answered(frame)
+                except RefusedError as error:
+                    refusal = error
+                    break
+                if outgoing.phase is Phase.SENDING:
+                    payload = group.create_task(self._payload(outgoing))
+            beating.cancel()
+            if payload is not None:
+                payload.cancel()
+        return refusal
+
+    async def _payload(self, outgoing: Outgoing) -> None:
+        # Checksum and transfer read the same memory at the same time.
+        digests, _ = await asyncio.gather(
+            self._digests(outgoing.segments), self._link.send(outgoing.stream, outgoing.segments)
+        )
+        await self._connection.write(outgoing.sent(digests))
+
+    async def _digests(self, segments: tuple[memoryview, ...]) -> list[int]:
+        return [await self._digest(segment) for segment in segments]
+
+    def rest(self, seconds: float, expired: Callable[[Dialed], None]) -> None:
+        """Stay open without a message.
+
+        Args:
+            seconds: For how long.
+            expired: Called when the time is over or the peer has closed.
+        """
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(seconds, expired, self)
+        self._connection.channel.watch(lambda: self._readable(expired))
+
+    def wake(self) -> bool:
+        """Stop resting; return whether a message can be sent."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        self._connection.channel.unwatch()
+        return self.usable and not self._connection.channel.ended
+
+    async def aclose(self) -> None:
+        """Give up what is under way and close."""
+        self.usable = False
+        await self._link.aclose()
+        self._connection.close()
+
+    def _readable(self, expired: Callable[[Dialed], None]) -> None:
+        # A beat that crossed the acknowledgement is no reason to close.
+        self._connection.channel.unwatch()
+        if self._connection.channel.ended:
+            expired(self)
