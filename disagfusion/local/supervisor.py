@@ -144,6 +144,7 @@ class Child:
             await _wait_exit(process.pid)
         finally:
             readiness.cancel()
+        self._was_ready = self._was_ready or self._read_ready() is not None
         self._process = None
         return process.wait()
 
