@@ -1,0 +1,113 @@
+# Every step that a developer or CI takes. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
+BOOTSTRAP := .tools/bootstrap
+UV := $(BOOTSTRAP)/bin/uv
+GO := .tools/go/bin/go
+BUF := .tools/bin/buf
+GRPCURL := .tools/bin/grpcurl
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_CONFIG := 1
+export UV_CUSTOM_COMPILE_COMMAND := make lock
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##——— Use it
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create .venv with everything; .venv/bin/disagfusion runs then
+
+.PHONY: demo
+demo: setup ## Draw a few digits through three processes, into out/demo/
+	$(BIN)/python examples/demo/demo.py --output out/demo
+
+##——— Change it
+
+.PHONY: fmt
+fmt: setup $(BUF) ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BUF) format -w protos
+
+.PHONY: lint
+lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BUF) lint protos
+	$(BUF) format --diff --exit-code protos
+	$(BIN)/python tools/generate_protos.py --check
+	$(BIN)/python tools/generate_docs.py --check
+	$(BIN)/python tools/check_requirements.py
+
+.PHONY: test
+test: lint $(GRPCURL) ## Everything that must pass: lint, unit, contract and integration tests
+	$(BIN)/pytest tests/unit tests/contract tests/integration
+
+.PHONY: proto
+proto: setup ## Generate disagfusion/v1 from protos/
+	$(BIN)/python tools/generate_protos.py
+
+.PHONY: docs
+docs: setup ## Generate the reference pages in docs/
+	$(BIN)/python tools/generate_docs.py
+
+# Keeps the pins there are; `make lock UPGRADE=1` takes the newest of everything.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock
+lock: $(UV) ## Resolve the requirements anew, with hashes
+	$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(COMPILE) requirements/tools.in -o requirements/tools.txt
+	$(COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra stage -c requirements/dev.txt -o requirements/stage.txt
+	$(COMPILE) pyproject.toml --extra gateway -c requirements/dev.txt -o requirements/gateway.txt
+	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/sdk.txt
+
+.PHONY: clean
+clean: ## Remove what was built, the environment included
+	rm -rf .venv .tools .cache build dist out .mypy_cache .ruff_cache .pytest_cache \
+		.import_linter_cache .hypothesis
+
+##——— How it is made
+
+$(UV): requirements/bootstrap.txt
+	@[ -n "$(PYTHON)" ] || { echo "DisagFusion needs Python 3.11 or later with venv; none was found on the PATH" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear $(BOOTSTRAP)
+	$(BOOTSTRAP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
+$(INSTALLED): requirements/dev.txt pyproject.toml | $(UV)
+	[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$(PYTHON)" .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(GO): requirements/tools.txt | $(UV)
+	rm -rf .tools/go
+	$(UV) venv --quiet --python "$(PYTHON)" .tools/go
+	$(UV) pip sync --quiet --python .tools/go/bin/python --require-hashes $<
+	touch $@
+
+# Go modules are pinned by go.sum; the toolchain is the one above, whatever the machine has.
+GO_BUILD = GOTOOLCHAIN=local GOFLAGS="-buildvcs=false -mod=readonly" CGO_ENABLED=0 GOWORK=off \
+	$(abspath $(GO)) build -trimpath -ldflags "-s -w" -o $(abspath $(@D))/ tool
+
+.tools/bin/%: tools/%/go.mod tools/%/go.sum | $(GO)
+	@mkdir -p $(@D)
+	@echo "building $* (a few minutes the first time)"
+	cd tools/$* && $(GO_BUILD)
+	touch $@
