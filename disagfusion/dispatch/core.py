@@ -1,0 +1,348 @@
+"""The dispatcher's state and the moves that all its parts are made of."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import replace
+
+from disagfusion.dispatch.actions import (
+    Action,
+    Assign,
+    CancelOnWorker,
+    CompleteJob,
+    DiscardResult,
+    FetchResult,
+    RefuseStale,
+    Release,
+    SaveTransition,
+    Send,
+)
+from disagfusion.dispatch.estimates import Estimates
+from disagfusion.dispatch.events import HeldOutput
+from disagfusion.dispatch.heap import RemovableHeap
+from disagfusion.dispatch.settings import DispatchSettings
+from disagfusion.dispatch.tables import (
+    Assignment,
+    Held,
+    JobEntry,
+    JobTable,
+    WorkerEntry,
+    WorkerTable,
+)
+from disagfusion.jobs.model import (
+    STAGE_STATES,
+    Completion,
+    JobError,
+    JobState,
+    Output,
+    Stage,
+    StageRecord,
+    StageStatus,
+    Transition,
+)
+
+
+class TimerKind(enum.Enum):
+    """What a timer is for."""
+
+    DEADLINE = "deadline"
+    RETRY = "retry"
+    TRANSFER = "transfer"
+    FETCH = "fetch"
+    RECOVERY = "recovery"
+    VERSION = "version"
+
+
+Timer = tuple[TimerKind, str]
+"""A timer's kind and what it belongs to: a job id, or a version's name."""
+
+
+class Core:
+    """Tables, timers and the list of actions under construction; the moves keep them in step."""
+
+    def __init__(self, settings: DispatchSettings, now: float) -> None:
+        self.settings = settings
+        self.now = now
+        self.jobs = JobTable()
+        self.workers = WorkerTable()
+        self.estimates = Estimates()
+        self.timers: RemovableHeap[Timer] = RemovableHeap()
+        self.actions: list[Action] = []
+        self._assignments = 0
+
+    def set_timer(self, kind: TimerKind, name: str, at: float) -> None:
+        """Set a timer, in place of the former one of the same kind and name."""
+        self.timers.push((kind, name), (at,))
+
+    def clear_timer(self, kind: TimerKind, name: str) -> None:
+        """Clear a timer if it is set."""
+        self.timers.remove((kind, name))
+
+    def move(
+        self,
+        job: JobEntry,
+        state: JobState,
+        status: StageStatus,
+        *,
+        attempt: int | None = None,
+        message: str = "",
+        error: JobError | None = None,
+    ) -> None:
+        """Change a job's state, durably."""
+        transition = Transition(
+            job_id=job.job_id,
+            from_state=job.state,
+            from_attempt=job.attempt,
+            state=state,
+            stage_status=status,
+            attempt=job.attempt if attempt is None else attempt,
+            time=self.now,
+            version=job.version,
+            failures=job.failures,
+            message=message,
+            records=job.take_unsaved(),
+            error=error,
+        )
+        self.actions.append(SaveTransition(transition))
+        self.jobs.place(job, state, status)
+        job.attempt = transition.attempt
+
+    def enqueue(self, job: JobEntry, *, delay: float = 0.0) -> None:
+        """Let a job wait for a worker of its stage, now or after a delay."""
+        if delay > 0.0:
+            self.set_timer(TimerKind.RETRY, job.job_id, self.now + delay)
+        else:
+            self.clear_timer(TimerKind.RETRY, job.job_id)
+            self.jobs.enqueue(job)
+
+    def assign(self, job: JobEntry, worker: WorkerEntry) -> None:
+        """Give a job's stage to a worker, with its oldest grant."""
+        stage, source = job.stage, job.source
+        grant = worker.take_grant()
+        self.jobs.dequeue(job)
+        job.version = worker.info.version
+        self.move(job, STAGE_STATES[stage], StageStatus.TRANSFERRING)
+        self.give(job, worker, received=source is None)
+        key = source.key if source else None
+        self.actions.append(
+            Assign(
+                worker.name,
+                worker.info.incarnation,
+                job.job_id,
+                job.attempt,
+                stage,
+                grant,
+                key,
+            )
+        )
+        if source is None:
+            return
+        holder = self.workers.get(source.worker)
+        assert holder is not None, "what a lost worker held is forgotten with it"
+        self.actions.append(
+            Send(
+                holder.name,
+                holder.info.incarnation,
+                source.key,
+                job.attempt,
+                grant,
+                worker.name,
+                worker.info.incarnation,
+            )
+        )
+        self.set_timer(TimerKind.TRANSFER, job.job_id, self.now + self.settings.transfer_timeout)
+
+    def give(self, job: JobEntry, worker: WorkerEntry, *, received: bool) -> Assignment:
+        """Take note that a worker has a job's current stage and attempt."""
+        self._assignments += 1
+        worker.last_assigned = self._assignments
+        assignment = Assignment(
+            worker.name, worker.info.incarnation, job.stage, job.attempt, received
+        )
+        job.assignment = assignment
+        job.recovering = False
+        worker.assignments[job.job_id] = assignment
+        return assignment
+
+    def mark_started(self, job: JobEntry) -> None:
+        """Take note that the engine runs a job's stage."""
+        assignment = job.assignment
+        assert assignment is not None
+        if assignment.started_at is None:
+            assignment.started_at = assignment.step_at = self.now
+        self.mark_received(job)
+        if job.status is not StageStatus.RUNNING:
+            self.move(job, job.state, StageStatus.RUNNING)
+
+    def mark_received(self, job: JobEntry) -> None:
+        """Take note that the input of a job's assignment is in its slot."""
+        assert job.assignment is not None
+        job.assignment.received = True
+        self.clear_timer(TimerKind.TRANSFER, job.job_id)
+
+    def unassign(self, job: JobEntry, *, cancel: bool) -> None:
+        """Take a job's assignment back, if it has one."""
+        assignment, job.assignment = job.assignment, None
+        self.clear_timer(TimerKind.TRANSFER, job.job_id)
+        if assignment is None:
+            return
+        worker = self.workers.get(assignment.worker, assignment.incarnation)
+        if worker is None:
+            return
+        worker.assignments.pop(job.job_id, None)
+        if cancel:
+            self.cancel(worker, job.job_id, assignment.attempt)
+
+    def hold(self, job: JobEntry, worker: WorkerEntry, held: HeldOutput) -> None:
+        """Take note that a worker holds an output that the job needs."""
+        stage = held.output.stage
+        job.held[stage] = Held(held.output, worker.name, held.media)
+        worker.holding.add((job.job_id, stage))
+
+    def drop_held(self, job: JobEntry, stage: Stage, *, release: bool) -> None:
+        """Forget an output, and let its holder forget it."""
+        held = job.held.pop(stage, None)
+        if held is None:
+            return
+        worker = self.workers.get(held.worker)
+        if worker is None:
+            return
+        worker.holding.discard((job.job_id, stage))
+        if release:
+            self.release(worker, job.job_id, stage, held.key.attempt)
+
+    def fetch(self, job: JobEntry) -> None:
+        """Have the results fetched that a decoder holds."""
+        held = job.held[Stage.DECODER]
+        worker = self.workers.get(held.worker)
+        assert worker is not None, "what a lost worker held is forgotten with it"
+        job.fetching = True
+        self.actions.append(
+            FetchResult(worker.name, worker.info.incarnation, held.key, job.attempt, held.media)
+        )
+
+    def end_attempt(
+        self, job: JobEntry, reason: str, message: str, *, counted: bool, delay: float = 0.0
+    ) -> None:
+        """Begin the next attempt of a job that is not assigned, or end it as FAILED.
+
+        It goes on from the last stage whose output is held.
+
+        Args:
+            job: The job; its assignment was taken back before.
+            reason: For the job's error, if this was the last attempt.
+            message: What happened.
+            counted: Whether the job may be at fault.
+            delay: Seconds before it is dispatched again.
+        """
+        settings = self.settings
+        self._stop_fetching(job)
+        if counted:
+            job.failures += 1
+        else:
+            job.setbacks += 1
+        if job.failures >= settings.max_attempts:
+            message = f"{message} (attempt {job.attempt}; {job.failures} attempts failed)"
+            self.end(job, JobState.FAILED, JobError(reason, message))
+        elif job.setbacks > settings.max_setbacks:
+            message = f"{message} (attempt {job.attempt}; given up after {job.setbacks} setbacks)"
+            self.end(job, JobState.FAILED, JobError(reason, message))
+        else:
+            self.resume(job, message, delay=delay)
+
+    def resume(self, job: JobEntry, message: str, *, delay: float = 0.0) -> None:
+        """Let an unassigned job wait in its next attempt, from the last stage that is held."""
+        self.jobs.dequeue(job)
+        self._stop_fetching(job)
+        job.recovering = False
+        stage = job.stage
+        while stage > Stage.ENCODER and Stage(stage - 1) not in job.held:
+            stage = Stage(stage - 1)
+        if stage is not job.stage:
+            job.avoid.clear()
+        self.move(
+            job,
+            STAGE_STATES[stage],
+            StageStatus.WAITING,
+            attempt=job.attempt + 1,
+            message=message,
+        )
+        self.enqueue(job, delay=delay)
+
+    def end(self, job: JobEntry, state: JobState, error: JobError) -> None:
+        """End a job without success: nothing of it runs or is held afterwards."""
+        status = job.status
+        if job.fetching:
+            self.actions.append(DiscardResult(job.job_id, job.attempt))
+        self.move(job, state, status, message=error.message, error=error)
+        self.unassign(job, cancel=True)
+        self._forget(job)
+
+    def complete(self, job: JobEntry, outputs: tuple[Output, ...]) -> None:
+        """End a job as SUCCEEDED: its results are stored."""
+        self.actions.append(
+            CompleteJob(Completion(job.job_id, job.attempt, self.now, outputs, job.take_unsaved()))
+        )
+        self._forget(job)
+
+    def drop(self, job: JobEntry) -> None:
+        """Let go of a job without touching what is stored of it."""
+        self.unassign(job, cancel=True)
+        self._forget(job)
+
+    def cancel(self, worker: WorkerEntry, job_id: str, attempt: int) -> None:
+        """Tell a worker, if it can be told, to stop a job's attempts up to this one."""
+        if worker.connected:
+            self.actions.append(CancelOnWorker(worker.name, job_id, attempt))
+
+    def release(self, worker: WorkerEntry, job_id: str, stage: Stage | None, attempt: int) -> None:
+        """Tell a worker, if it can be told, to forget outputs of attempts up to this one."""
+        if worker.connected:
+            self.actions.append(Release(worker.name, job_id, stage, attempt))
+
+    def refuse(self, worker: str, job_id: str, attempt: int, message: str) -> None:
+        """Count a message that is not about what was assigned."""
+        self.actions.append(RefuseStale(worker, job_id, attempt, message))
+
+    def refuse_work(self, worker: WorkerEntry, job_id: str, attempt: int, message: str) -> None:
+        """Count a message about work that was not assigned, and stop that work."""
+        self.refuse(worker.name, job_id, attempt, message)
+        mine = worker.assignments.get(job_id)
+        # A cancellation reaches up to its attempt: it must not hit what was assigned since.
+        if mine is None or attempt < mine.attempt:
+            self.cancel(worker, job_id, attempt)
+
+    def note_outcome(
+        self, job: JobEntry, assignment: Assignment, record: StageRecord | None, outcome: str
+    ) -> None:
+        """Keep the record of an assignment that ended, by the worker's account or our own."""
+        if record is None:
+            record = StageRecord(assignment.stage, assignment.attempt, assignment.worker)
+            record = replace(record, steps=assignment.step)
+        job.note(
+            replace(
+                record,
+                stage=assignment.stage,
+                attempt=assignment.attempt,
+                worker=assignment.worker,
+                outcome=outcome,
+            )
+        )
+
+    def _stop_fetching(self, job: JobEntry) -> None:
+        self.clear_timer(TimerKind.FETCH, job.job_id)
+        job.fetch_tries = 0
+        if job.fetching:
+            job.fetching = False
+            self.actions.append(DiscardResult(job.job_id, job.attempt))
+
+    def _forget(self, job: JobEntry) -> None:
+        for stage in list(job.held):
+            held = job.held[stage]
+            self.drop_held(job, stage, release=False)
+            worker = self.workers.get(held.worker)
+            if worker is not None:
+                self.release(worker, job.job_id, None, max(job.attempt, held.key.attempt))
+        for kind in (TimerKind.DEADLINE, TimerKind.RETRY, TimerKind.TRANSFER, TimerKind.FETCH):
+            self.clear_timer(kind, job.job_id)
+        self.jobs.remove(job)
