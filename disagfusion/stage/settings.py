@@ -1,0 +1,152 @@
+"""A stage service's settings, from the environment."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from disagfusion.errors import InvalidArgumentError
+from disagfusion.pipeline.options import (
+    CacheOptions,
+    CompileOptions,
+    LoadOptions,
+    QuantizationOptions,
+)
+from disagfusion.rpc.tls import TlsSettings
+
+PAGE = 4096
+
+
+class StageSettings(BaseSettings):
+    """Every setting `x` is read from the environment variable `DISAGFUSION_X`.
+
+    Attributes:
+        listen: `host:port` or `unix:/path` for gRPC.
+        name: The worker's name; unique among the workers of a gateway.
+        model: A local directory in diffusers' layout, or a hub id.
+        pipeline: The name under which the model is served.
+        pool: What kind of accelerator this is, for scheduling.
+        transport: What carries tensors.
+        transport_host: Address on which the data plane listens.
+        transport_port: Its port; 0 takes a free one.
+        transport_advertise: Under which other stages reach it; `transport_host` where empty.
+        device: torch's name, such as "cpu" or "cuda:0".
+        dtype: Of weights and computation.
+        threads: Threads of the engine's CPU operations.
+        attention_backend: See `LoadOptions`.
+        compile: See `LoadOptions`; JSON.
+        vae_tiling: See `LoadOptions`.
+        vae_slicing: See `LoadOptions`.
+        quantization: See `LoadOptions`; JSON.
+        cache: See `LoadOptions`; JSON.
+        variant: See `LoadOptions`.
+        revision: See `LoadOptions`.
+        local_files_only: See `LoadOptions`.
+        workflows: See `LoadOptions`; JSON list.
+        slots: Inputs that may be here at a time, the one that is computed included.
+        arena_bytes: Shared memory for inputs and held outputs; half each. Untouched pages cost
+            nothing.
+        prompt_cache_bytes: The encoder's cache of its results; 0 turns it off.
+        held_seconds: After which a finished output that nobody asked for is forgotten.
+        input_seconds: An assignment's input must be there within this time.
+        send_seconds: The longest that sending an output may take.
+        engine_silence_seconds: An engine that says nothing for so long is replaced.
+        drain_seconds: How long draining waits for outputs to be released.
+        fork_server: Unix socket of the process that forks engines; the front starts them
+            itself where empty.
+        tls_cert: With `tls_key` and `tls_ca`: mutual TLS, for gRPC and TCP.
+        metrics_listen: `host:port` for Prometheus; empty for none.
+        ready_file: Written once the front listens.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DISAGFUSION_", extra="ignore", protected_namespaces=()
+    )
+
+    listen: str = "127.0.0.1:0"
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=128)
+    model: str
+    pipeline: str = "default"
+    pool: str = "default"
+    transport: Literal["ucx", "tcp"] = "ucx"
+    transport_host: str = "127.0.0.1"
+    transport_port: int = Field(default=0, ge=0, le=65535)
+    transport_advertise: str = ""
+    device: str = "cpu"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    threads: int = Field(default=1, ge=1, le=1024)
+    attention_backend: str | None = None
+    compile: CompileOptions | None = None
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+    quantization: QuantizationOptions | None = None
+    cache: CacheOptions | None = None
+    variant: str | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    workflows: tuple[str, ...] = ()
+    slots: int = Field(default=2, ge=1, le=64)
+    arena_bytes: int = Field(default=1 << 30, ge=1 << 20)
+    prompt_cache_bytes: int = Field(default=64 << 20, ge=0)
+    held_seconds: float = Field(default=900.0, gt=0)
+    input_seconds: float = Field(default=60.0, gt=0)
+    send_seconds: float = Field(default=60.0, gt=0)
+    engine_silence_seconds: float = Field(default=60.0, gt=0)
+    drain_seconds: float = Field(default=25.0, ge=0)
+    fork_server: str = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    tls_server_name: str = ""
+    metrics_listen: str = "127.0.0.1:0"
+    ready_file: Path | None = None
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator(
+        "tls_cert", "tls_key", "tls_ca", "ready_file", "attention_backend", "variant", "revision",
+        mode="before",
+    )  # fmt: skip
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """The three files of mutual TLS, or None.
+
+        Raises:
+            InvalidArgumentError: Only some of them are given.
+        """
+        files = {"tls_cert": self.tls_cert, "tls_key": self.tls_key, "tls_ca": self.tls_ca}
+        if not any(files.values()):
+            return None
+        for field, path in files.items():
+            if path is None:
+                raise InvalidArgumentError(field, "is missing", expected="all three TLS files")
+        assert self.tls_cert and self.tls_key and self.tls_ca
+        return TlsSettings(
+            cert=self.tls_cert, key=self.tls_key, ca=self.tls_ca, server_name=self.tls_server_name
+        )
+
+    @property
+    def slot_bytes(self) -> int:
+        """The largest input that fits a slot."""
+        return self.arena_bytes // 2 // self.slots // PAGE * PAGE
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory of held outputs."""
+        return (self.arena_bytes - self.slots * self.slot_bytes) // PAGE * PAGE
+
+    def load_options(self) -> LoadOptions:
+        """Return how the engine loads its part of the model.
+
+        Raises:
+            InvalidArgumentError: Naming the option that is wrong.
+        """
+        return LoadOptions.parse({name: getattr(self, name) for name in LoadOptions.model_fields})
