@@ -1,7 +1,7 @@
 """Check the locks in requirements/ against pyproject.toml, without a network.
 
-Each requirement is pinned and has hashes; no index, host or local path is named; what the extra asks
-for is there in a version that it allows; and the locks agree with each other.
+Each requirement is pinned and has hashes; no index, host or local path is named; what an extra
+asks for is there in a version that it allows; and the locks agree with each other.
 
 Usage: python tools/check_requirements.py [DIRECTORY]
 """

@@ -25,7 +25,6 @@ def generate(output: Path) -> None:
     arguments = [
         "protoc",
         f"-I{ROOT / 'protos'}",
-        f"-I{site}",
         f"-I{site / 'grpc_tools' / '_proto'}",
         f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
         f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
