@@ -1,0 +1,1 @@
+"""What the digits example is made of: pictures, prompts, the parts of the model, and reading."""
