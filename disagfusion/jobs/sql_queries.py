@@ -1,0 +1,397 @@
+"""What the job store does to the database, one function each, within a transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Executable,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from disagfusion.errors import AlreadyExistsError, NotFoundError
+from disagfusion.jobs.model import (
+    Completion,
+    InputImage,
+    Job,
+    JobEvent,
+    JobState,
+    NewJob,
+    StageRecord,
+    StageStatus,
+    StaleTransitionError,
+    Transition,
+)
+from disagfusion.jobs.sql_rows import batches, complete_jobs
+from disagfusion.jobs.sql_schema import events, images, jobs, outputs, stage_records
+from disagfusion.jobs.store import EndedJob, Submission
+
+MAX_MESSAGE = 4000
+_RECORDS_PER_EVENT = 1000
+
+
+# Statements are built once: building one costs more than running it.
+_FIND_SUBMITTED = select(jobs).where(
+    or_(
+        jobs.c.job_id == bindparam("new_id"),
+        and_(
+            jobs.c.tenant == bindparam("of_tenant"),
+            jobs.c.client_request_id == bindparam("request_id"),
+        ),
+    )
+)
+_FIND = select(jobs).where(jobs.c.job_id == bindparam("wanted"))
+_FIND_OF_TENANT = _FIND.where(jobs.c.tenant == bindparam("of_tenant"))
+_LOCK = _FIND.with_for_update()
+_ADD_JOB = insert(jobs)
+_ADD_IMAGES = insert(images)
+_ADD_EVENT = insert(events)
+_ADD_OUTPUTS = insert(outputs)
+_DROP_IMAGES = delete(images).where(images.c.job == bindparam("row"))
+_CHANGED = (
+    "state",
+    "stage_status",
+    "attempt",
+    "version",
+    "failures",
+    "sequence",
+    "event_count",
+    "started_at",
+    "ended_at",
+    "error_reason",
+    "error_message",
+    "input_bytes",
+    "result_bytes",
+)
+_CHANGE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("row"))
+    .values({name: bindparam(f"new_{name}") for name in _CHANGED})
+)
+
+
+def _upsert(add: sqlite.Insert | postgresql.Insert) -> Executable:
+    same = ("job", "stage", "attempt")
+    kept = (*same, "position")
+    return add.on_conflict_do_update(
+        index_elements=same,
+        set_={c.name: add.excluded[c.name] for c in stage_records.c if c.name not in kept},
+    )
+
+
+_PUT_RECORD = {
+    "sqlite": _upsert(sqlite.insert(stage_records)),
+    "postgresql": _upsert(postgresql.insert(stage_records)),
+}
+
+
+def submit(connection: Connection, job: NewJob) -> Submission:
+    """Store a job unless the tenant's client request id is known."""
+    request_id = job.client_request_id or None
+    found = connection.execute(
+        _FIND_SUBMITTED,
+        {"new_id": job.job_id, "of_tenant": job.tenant, "request_id": request_id},
+    ).all()
+    for row in found:
+        if request_id is not None and (row.tenant, row.client_request_id) == (
+            job.tenant,
+            request_id,
+        ):
+            if row.fingerprint != job.fingerprint:
+                raise AlreadyExistsError(
+                    f"client request id {request_id!r} was used before with other content",
+                    reason="CLIENT_REQUEST_ID_REUSED",
+                    metadata={"job_id": row.job_id},
+                )
+            return Submission(complete_jobs(connection, [row])[0], created=False)
+    if found:
+        raise AlreadyExistsError(f"there is a job {job.job_id} already")
+    stored = Job(
+        job_id=job.job_id,
+        tenant=job.tenant,
+        pipeline=job.pipeline,
+        generation=job.generation,
+        client_request_id=job.client_request_id,
+        priority=job.priority,
+        submitted_at=job.submitted_at,
+        deadline=job.deadline,
+        cost_key=job.cost_key,
+        num_inference_steps=job.num_inference_steps,
+        traceparent=job.traceparent,
+        state=JobState.QUEUED,
+        stage_status=StageStatus.WAITING,
+        attempt=1,
+        version="",
+        failures=0,
+        sequence=1,
+    )
+    values = {
+        name: getattr(stored, name) for name in jobs.c.keys() if name in Job.__dataclass_fields__
+    }
+    values |= {
+        "client_request_id": request_id,
+        "fingerprint": job.fingerprint,
+        "input_bytes": len(job.generation) + sum(len(image.content) for image in job.images),
+        "result_bytes": 0,
+        "event_count": 1,
+    }
+    key = connection.execute(_ADD_JOB, values).inserted_primary_key
+    assert key is not None, "the dialect returns the new row's number"
+    if job.images:
+        connection.execute(
+            _ADD_IMAGES,
+            [
+                {"job": key[0], "position": i, "name": image.name, "content": image.content}
+                for i, image in enumerate(job.images)
+            ],
+        )
+    _add_event(
+        connection,
+        key[0],
+        JobEvent(job.job_id, 1, job.submitted_at, JobState.QUEUED, StageStatus.WAITING, attempt=1),
+    )
+    return Submission(stored, created=True)
+
+
+def transition(connection: Connection, change: Transition) -> JobEvent:
+    """Apply a change to a job that is in the state and attempt it starts from."""
+    if change.attempt < change.from_attempt or change.state is JobState.SUCCEEDED:
+        raise ValueError("an attempt never goes down, and success is a completion")
+    row = _locked(connection, change.job_id, change.from_state, change.from_attempt)
+    values: dict[str, Any] = {
+        "state": change.state,
+        "stage_status": change.stage_status,
+        "attempt": change.attempt,
+        "version": change.version,
+        "failures": change.failures,
+    }
+    if row.started_at is None and not change.state.ended:
+        values["started_at"] = change.time
+    if change.state.ended:
+        values["ended_at"] = change.time
+    if change.error is not None:
+        values["error_reason"] = change.error.reason
+        values["error_message"] = change.error.message[:MAX_MESSAGE]
+    event = JobEvent(
+        change.job_id,
+        row.sequence + 1,
+        change.time,
+        change.state,
+        change.stage_status,
+        change.attempt,
+        change.message[:MAX_MESSAGE],
+    )
+    _change(connection, row, values, event, change.records)
+    return event
+
+
+def complete(connection: Connection, completion: Completion) -> JobEvent:
+    """Make a job SUCCEEDED if it is DECODING in this very attempt."""
+    row = _locked(connection, completion.job_id, JobState.DECODING, completion.attempt)
+    if completion.outputs:
+        connection.execute(
+            _ADD_OUTPUTS,
+            [
+                {"job": row.id, "attempt": completion.attempt, **dataclasses.asdict(output)}
+                for output in completion.outputs
+            ],
+        )
+    event = JobEvent(
+        completion.job_id,
+        row.sequence + 1,
+        completion.time,
+        JobState.SUCCEEDED,
+        StageStatus(row.stage_status),
+        completion.attempt,
+    )
+    values = {
+        "state": JobState.SUCCEEDED,
+        "ended_at": completion.time,
+        "result_bytes": sum(output.size_bytes for output in completion.outputs),
+    }
+    _change(connection, row, values, event, completion.records)
+    return event
+
+
+def load(connection: Connection, job_id: str, tenant: str | None = None) -> Job:
+    """Return a job, of this tenant unless None."""
+    return complete_jobs(connection, [_row(connection, job_id, tenant)])[0]
+
+
+def load_images(connection: Connection, job_id: str) -> tuple[InputImage, ...]:
+    """Return a job's images in order."""
+    rows = connection.execute(
+        select(images.c.name, images.c.content)
+        .join(jobs, jobs.c.id == images.c.job)
+        .where(jobs.c.job_id == job_id)
+        .order_by(images.c.position)
+    )
+    return tuple(InputImage(row.name, row.content) for row in rows)
+
+
+def load_events(
+    connection: Connection, job_id: str, tenant: str, after_sequence: int, limit: int
+) -> list[JobEvent]:
+    """Return events of a tenant's job in order."""
+    job = _row(connection, job_id, tenant)
+    rows = connection.execute(
+        select(events)
+        .where(events.c.job == job.id, events.c.sequence > after_sequence)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    )
+    return [
+        JobEvent(
+            job_id,
+            row.sequence,
+            row.time,
+            JobState(row.state),
+            StageStatus(row.stage_status),
+            row.attempt,
+            row.message,
+        )
+        for row in rows
+    ]
+
+
+def list_jobs(
+    connection: Connection,
+    tenant: str,
+    limit: int,
+    before: int | None,
+    states: Collection[JobState],
+) -> list[tuple[int, Job]]:
+    """Return a tenant's jobs with their row numbers, newest first."""
+    query = select(jobs).where(jobs.c.tenant == tenant).order_by(jobs.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(jobs.c.id < before)
+    if states:
+        query = query.where(jobs.c.state.in_([int(state) for state in states]))
+    rows = connection.execute(query).all()
+    return list(zip([row.id for row in rows], complete_jobs(connection, rows), strict=True))
+
+
+def unfinished(connection: Connection) -> list[Job]:
+    """Return all jobs that have not ended, oldest first."""
+    rows = connection.execute(select(jobs).where(jobs.c.ended_at.is_(None)).order_by(jobs.c.id))
+    return complete_jobs(connection, rows.all())
+
+
+def ended(connection: Connection) -> list[EndedJob]:
+    """Return what retention has to know, oldest end first."""
+    rows = connection.execute(
+        select(
+            jobs.c.job_id,
+            jobs.c.ended_at,
+            jobs.c.input_bytes,
+            jobs.c.result_bytes,
+            jobs.c.event_count,
+        )
+        .where(jobs.c.ended_at.is_not(None))
+        .order_by(jobs.c.ended_at, jobs.c.id)
+    )
+    return [EndedJob(*row) for row in rows]
+
+
+def result_keys(connection: Connection) -> frozenset[tuple[str, int, int]]:
+    """Return (job id, attempt, index) of the outputs whose bytes are stored."""
+    rows = connection.execute(
+        select(jobs.c.job_id, outputs.c.attempt, outputs.c.index)
+        .join(jobs, jobs.c.id == outputs.c.job)
+        .where(outputs.c.stored)
+    )
+    return frozenset((row[0], row[1], row[2]) for row in rows)
+
+
+def forget_results(connection: Connection, job_ids: Collection[str]) -> None:
+    """Note that results are gone."""
+    for ids in _ended_rows(connection, job_ids):
+        connection.execute(update(outputs).where(outputs.c.job.in_(ids)).values(stored=False))
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(result_bytes=0))
+
+
+def delete_events(connection: Connection, job_ids: Collection[str]) -> None:
+    """Keep the last event only."""
+    for ids in _ended_rows(connection, job_ids):
+        last = select(jobs.c.sequence).where(jobs.c.id == events.c.job).scalar_subquery()
+        connection.execute(delete(events).where(events.c.job.in_(ids), events.c.sequence < last))
+        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(event_count=1))
+
+
+def delete_jobs(connection: Connection, job_ids: Collection[str]) -> None:
+    """Remove jobs; what belongs to them goes with them."""
+    for ids in _ended_rows(connection, job_ids):
+        connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
+
+
+def _row(connection: Connection, job_id: str, tenant: str | None = None) -> Row[Any]:
+    values = {"wanted": job_id}
+    if tenant is not None:
+        values["of_tenant"] = tenant
+    query = _FIND if tenant is None else _FIND_OF_TENANT
+    return _found(connection.execute(query, values).one_or_none(), job_id)
+
+
+def _locked(connection: Connection, job_id: str, state: JobState, attempt: int) -> Row[Any]:
+    """Return a job's row for a change, if the job is where the change starts from."""
+    row = _found(connection.execute(_LOCK, {"wanted": job_id}).one_or_none(), job_id)
+    if (row.state, row.attempt) != (state, attempt):
+        raise StaleTransitionError(
+            f"job {job_id} is {JobState(row.state).name} in attempt {row.attempt},"
+            f" not {state.name} in attempt {attempt}",
+            metadata={"job_id": job_id},
+        )
+    return row
+
+
+def _found(row: Row[Any] | None, job_id: str) -> Row[Any]:
+    if row is None:
+        raise NotFoundError(f"there is no job {job_id!r}", metadata={"job_id": job_id})
+    return row
+
+
+def _change(
+    connection: Connection,
+    row: Row[Any],
+    values: dict[str, Any],
+    event: JobEvent,
+    records: Iterable[StageRecord],
+) -> None:
+    """Write a job's new values, where they differ, with records and the event."""
+    values |= {"sequence": event.sequence, "event_count": row.event_count + 1}
+    if event.state.ended:
+        # Nothing will read the images any more.
+        values["input_bytes"] = len(row.generation)
+        connection.execute(_DROP_IMAGES, {"row": row.id})
+    parameters = {f"new_{name}": values.get(name, getattr(row, name)) for name in _CHANGED}
+    connection.execute(_CHANGE, {"row": row.id, **parameters})
+    for i, record in enumerate(records):
+        fields = dataclasses.asdict(record)
+        fields["outcome"] = record.outcome[:MAX_MESSAGE]
+        # A record keeps the place at which it was first stored.
+        fields |= {"job": row.id, "position": event.sequence * _RECORDS_PER_EVENT + i}
+        connection.execute(_PUT_RECORD[connection.dialect.name], fields)
+    _add_event(connection, row.id, event)
+
+
+def _add_event(connection: Connection, job: int, event: JobEvent) -> None:
+    values = {name: getattr(event, name) for name in events.c.keys() if name != "job"}
+    connection.execute(_ADD_EVENT, {"job": job, **values})
+
+
+def _ended_rows(connection: Connection, job_ids: Collection[str]) -> Iterator[list[int]]:
+    """Yield the row numbers of those of these jobs that have ended, some at a time."""
+    for batch in batches(job_ids):
+        query = select(jobs.c.id).where(jobs.c.job_id.in_(batch), jobs.c.ended_at.is_not(None))
+        yield list(connection.execute(query).scalars())

@@ -1,0 +1,87 @@
+"""From rows of the job store to jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, select
+
+from disagfusion.jobs.model import (
+    Job,
+    JobError,
+    JobState,
+    Output,
+    Stage,
+    StageRecord,
+    StageStatus,
+)
+from disagfusion.jobs.sql_schema import outputs, stage_records
+
+T = TypeVar("T")
+
+_BATCH = 500
+_RECORD_FIELDS = tuple(field.name for field in dataclasses.fields(StageRecord))
+_OUTPUT_FIELDS = tuple(field.name for field in dataclasses.fields(Output))
+
+
+def complete_jobs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
+    """Return jobs with their stage records and outputs."""
+    records: dict[int, list[StageRecord]] = {row.id: [] for row in rows}
+    results: dict[int, list[Output]] = {row.id: [] for row in rows}
+    for batch in batches(list(records)):
+        found = connection.execute(
+            select(stage_records)
+            .where(stage_records.c.job.in_(batch))
+            .order_by(stage_records.c.job, stage_records.c.position)
+        )
+        for record in found.mappings():
+            values = {name: record[name] for name in _RECORD_FIELDS}
+            values["stage"] = Stage(values["stage"])
+            records[record["job"]].append(StageRecord(**values))
+        found = connection.execute(
+            select(outputs).where(outputs.c.job.in_(batch)).order_by(outputs.c.job, outputs.c.index)
+        )
+        for output in found.mappings():
+            values = {name: output[name] for name in _OUTPUT_FIELDS}
+            results[output["job"]].append(Output(**values))
+    return [_job(row, records[row.id], results[row.id]) for row in rows]
+
+
+def _job(row: Row[Any], records: list[StageRecord], results: list[Output]) -> Job:
+    error = None
+    if row.error_reason is not None:
+        error = JobError(row.error_reason, row.error_message or "")
+    return Job(
+        job_id=row.job_id,
+        tenant=row.tenant,
+        pipeline=row.pipeline,
+        generation=row.generation,
+        client_request_id=row.client_request_id or "",
+        priority=row.priority,
+        submitted_at=row.submitted_at,
+        deadline=row.deadline,
+        cost_key=row.cost_key,
+        num_inference_steps=row.num_inference_steps,
+        traceparent=row.traceparent,
+        state=JobState(row.state),
+        stage_status=StageStatus(row.stage_status),
+        attempt=row.attempt,
+        version=row.version,
+        failures=row.failures,
+        sequence=row.sequence,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        error=error,
+        outputs=tuple(results),
+        stages=tuple(records),
+    )
+
+
+def batches(items: Collection[T]) -> Iterator[list[T]]:
+    """Split what goes into an IN list: databases bound its length."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch

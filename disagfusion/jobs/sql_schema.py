@@ -1,0 +1,174 @@
+"""The tables, and how an older store is brought up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    inspect,
+    select,
+    text,
+)
+
+from disagfusion.errors import FailedPreconditionError
+
+metadata = MetaData()
+
+# SQLite numbers rows by itself only where the type is exactly INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _owner() -> Column[int]:
+    return Column("job", _Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("job_id", String(64), nullable=False, unique=True),
+    Column("tenant", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("generation", LargeBinary, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("client_request_id", String(128)),
+    Column("priority", Integer, nullable=False),
+    Column("submitted_at", Double, nullable=False),
+    Column("deadline", Double),
+    Column("cost_key", Text, nullable=False),
+    Column("num_inference_steps", Integer, nullable=False),
+    Column("traceparent", Text, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("stage_status", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("started_at", Double),
+    Column("ended_at", Double),
+    Column("error_reason", Text),
+    Column("error_message", Text),
+    Column("input_bytes", BigInteger, nullable=False),
+    Column("result_bytes", BigInteger, nullable=False),
+    Column("event_count", Integer, nullable=False),
+    UniqueConstraint("tenant", "client_request_id"),
+    Index("jobs_of_tenant", "tenant", "id"),
+    Index(
+        "jobs_unfinished",
+        "id",
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index("jobs_by_end", "ended_at"),
+    sqlite_autoincrement=True,
+)
+
+images = Table(
+    "images",
+    metadata,
+    _owner(),
+    Column("position", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _owner(),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("time", Double, nullable=False),
+    Column("state", Integer, nullable=False),
+    Column("stage_status", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+)
+
+stage_records = Table(
+    "stage_records",
+    metadata,
+    _owner(),
+    Column("stage", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("threads", Integer, nullable=False),
+    Column("queue_seconds", Double, nullable=False),
+    Column("compute_seconds", Double, nullable=False),
+    Column("receive_seconds", Double, nullable=False),
+    Column("send_seconds", Double, nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Column("transport", Text, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+)
+
+outputs = Table(
+    "outputs",
+    metadata,
+    _owner(),
+    Column("index", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("num_frames", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("stored", Boolean, nullable=False),
+)
+
+_version_metadata = MetaData()
+schema_version = Table(
+    "schema_version", _version_metadata, Column("version", Integer, nullable=False)
+)
+
+
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection, checkfirst=False)
+
+
+UPGRADES: tuple[Callable[[Connection], None], ...] = (_create,)
+"""Step n brings a store from version n to version n + 1."""
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the schema up to date, within the transaction that is under way.
+
+    Raises:
+        FailedPreconditionError: The store was written by a newer version of the software.
+    """
+    version = 0
+    if inspect(connection).has_table(schema_version.name):
+        version = connection.execute(select(schema_version.c.version)).scalar_one()
+    if version > len(UPGRADES):
+        raise FailedPreconditionError(
+            f"the job store has schema version {version}, this software knows up to"
+            f" {len(UPGRADES)}: it was written by a newer version",
+            reason="NEWER_SCHEMA",
+        )
+    if version == len(UPGRADES):
+        return
+    for step in UPGRADES[version:]:
+        step(connection)
+    if version == 0:
+        _version_metadata.create_all(connection)
+        connection.execute(schema_version.insert().values(version=len(UPGRADES)))
+    else:
+        connection.execute(schema_version.update().values(version=len(UPGRADES)))
