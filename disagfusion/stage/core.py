@@ -1,0 +1,360 @@
+"""The state of a front's machine and what follows from it; `machine` has the events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from disagfusion.stage.actions import (
+    Action,
+    CancelOnEngine,
+    Drained,
+    GiveSpace,
+    OutputKey,
+    Product,
+    RunOnEngine,
+    StageEnded,
+    StartEngine,
+    StateChanged,
+)
+from disagfusion.stage.gateways import Gateways
+from disagfusion.stage.held import HeldOutput, HeldStore
+from disagfusion.stage.inputs import InputSlots, Slot
+from disagfusion.stage.jobs import AttemptFloor, StageJob, outcome_of
+from disagfusion.stage.lifecycle import EngineLifecycle, EngineState, RestartPolicy
+from disagfusion.transport.api import RefusalReason, RefusedError
+from disagfusion.transport.slots import SlotState
+from disagfusion.v1 import stage_pb2
+
+Activity = Literal["busy", "starved", "blocked", "loading"]
+Kind: TypeAlias = stage_pb2.FailureKind.ValueType
+
+# Without any gateway nobody will release what is held; one that restarts gets this long.
+_ORPHAN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """What a machine is told once.
+
+    Attributes:
+        stage: The number of the stage in the protocol.
+        port: The name of the input port, the stage's; empty for the first stage, which has none.
+        slots: Input slots, or places in the queue of the first stage.
+        slot_bytes: The largest input.
+        held_bytes: Memory of held outputs.
+        held_seconds: After which an output that nobody touched is forgotten.
+        input_seconds: An assignment's input must be there within this time.
+        drain_seconds: How long draining waits for outputs to be released.
+        restart: How engines are started again.
+    """
+
+    stage: int
+    port: str
+    slots: int
+    slot_bytes: int
+    held_bytes: int
+    held_seconds: float = 900.0
+    input_seconds: float = 60.0
+    drain_seconds: float = 25.0
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+class MachineCore:
+    """State, what can be asked of it, and the consequences of events.
+
+    Args:
+        settings: Settings.
+        worker: What of the worker never changes.
+        new_id: Makes unguessable identifiers of grants.
+        now: Seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        settings: MachineSettings,
+        worker: stage_pb2.Worker,
+        *,
+        new_id: Callable[[], str],
+        now: float,
+    ) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._worker.slots = settings.slots
+        self.slots = InputSlots(settings.slots, settings.slot_bytes, new_id)
+        self.held = HeldStore(settings.held_bytes, settings.held_seconds)
+        self.engine = EngineLifecycle(settings.restart, now)
+        self.gateways = Gateways()
+        self._floor = AttemptFloor()
+        self._jobs: dict[str, StageJob] = {}
+        self._running: StageJob | None = None
+        self._runs = 0
+        self._sends: dict[int, tuple[HeldOutput, stage_pb2.SendOutput, str]] = {}
+        self._sent = 0
+        self._quarantine = ""
+        self._draining_since: float | None = None
+        self._drained = False
+        self._alone_since = now
+        self._told = (stage_pb2.WORKER_STATE_LOADING, "")
+        self._todo: list[Action] = []
+
+    # What can be asked at any time.
+
+    @property
+    def state(self) -> tuple[stage_pb2.WorkerState.ValueType, str]:
+        """Whether the worker takes work, and why not."""
+        if self._quarantine:
+            return stage_pb2.WORKER_STATE_QUARANTINED, self._quarantine
+        if self._draining_since is not None:
+            return stage_pb2.WORKER_STATE_DRAINING, "draining"
+        if self.engine.state is EngineState.READY:
+            return stage_pb2.WORKER_STATE_READY, ""
+        return stage_pb2.WORKER_STATE_LOADING, self.engine.problem
+
+    @property
+    def activity(self) -> Activity:
+        """What the accelerator does."""
+        if self.engine.state is not EngineState.READY:
+            return "loading"
+        if self._running is None:
+            return "starved"
+        return "blocked" if self._running.wanted is not None else "busy"
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the engine stands still while an input arrives."""
+        return self.activity == "starved" and any(
+            self.slots.state(slot) is SlotState.FILLING for slot in self.slots
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Assignments that are not computed yet."""
+        return len(self._jobs) - (self._running is not None)
+
+    @property
+    def computing(self) -> bool:
+        """Whether the engine has a run."""
+        return self._running is not None
+
+    def describe(self) -> stage_pb2.Worker:
+        """Return all that a worker says of itself."""
+        worker = stage_pb2.Worker()
+        worker.CopyFrom(self._worker)
+        worker.state, worker.reason = self.state
+        info = self.engine.info
+        worker.spec_json, worker.version = info.spec_json, info.version
+        worker.device, worker.threads = info.device or worker.device, info.threads or worker.threads
+        worker.accelerators = info.accelerators
+        worker.engine_pid = self.engine.pid
+        return worker
+
+    def next_wakeup(self) -> float | None:
+        """When `tick` has something to do next."""
+        limit = self._settings.input_seconds
+        times = [self.engine.restart_at, self.held.next_expiry()]
+        times += [j.assigned_at + limit for j in self._jobs.values() if j.ready_at is None]
+        times += [s.since + limit for s in self.slots if not s.assigned and s.header]
+        if self._draining_since is not None and not self._drained:
+            times.append(self._draining_since + self._settings.drain_seconds)
+            if not self.gateways:
+                times.append(max(self._alone_since, self._draining_since) + _ORPHAN_SECONDS)
+        return min((time for time in times if time is not None), default=None)
+
+    # The consequences of events.
+
+    def _forget(self, session: str, now: float) -> None:
+        for slot in self._offered(session):
+            self.slots.release(slot)
+        self.gateways.remove(session)
+        if not self.gateways:
+            self._alone_since = now
+
+    def _check(self, assignment: stage_pb2.Assignment) -> None:
+        def refuse(why: str) -> RefusedError:
+            return RefusedError(RefusalReason.STALE, why)
+
+        if self._draining_since is not None or self._quarantine:
+            raise refuse(f"the worker is {self.state[1]}")
+        if assignment.stage != self._settings.stage:
+            raise refuse("the worker has another stage")
+        if not assignment.job_id or assignment.attempt < 1:
+            raise refuse("an assignment needs a job and an attempt")
+        if bool(self._settings.port) != assignment.HasField("input"):
+            raise refuse("an input is named for the first stage, or none for another")
+        if not self._floor.admits(assignment.job_id, assignment.attempt):
+            raise refuse("the attempt is superseded")
+        if any(
+            job.job_id == assignment.job_id and job.attempt >= assignment.attempt
+            for job in self._jobs.values()
+        ):
+            raise refuse("the assignment is here already")
+
+    def _refuse(
+        self, owner: str, assignment: stage_pb2.Assignment, slot: Slot | None, why: str
+    ) -> None:
+        # The gateway takes the grant for used: without this the slot would be lost to it.
+        if slot is not None and not slot.assigned:
+            bound = slot.header
+            if bound is None or (bound.job_id, bound.attempt) == (
+                assignment.job_id,
+                assignment.attempt,
+            ):
+                self.slots.release(slot)
+        failed = stage_pb2.StageFailed(
+            job_id=assignment.job_id,
+            attempt=assignment.attempt,
+            stage=assignment.stage,
+            kind=stage_pb2.FAILURE_KIND_REFUSED,
+            message=why,
+        )
+        self._todo += self.gateways.tell(owner, failed=failed)
+
+    def _input_there(self, job: StageJob, now: float) -> None:
+        header = job.slot.header
+        assert header is not None
+        job.ready_at = now
+        wanted = job.assignment.input.attempt
+        if header.source_attempt != wanted:
+            message = f"the output of attempt {header.source_attempt} came, not of {wanted}"
+            self._fail(job, stage_pb2.FAILURE_KIND_INPUT_LOST, message, now)
+            return
+        received = stage_pb2.InputReceived(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            receive_seconds=job.slot.receive_seconds,
+            size_bytes=header.nbytes,
+        )
+        self._todo += self.gateways.tell(job.owner, received=received)
+
+    def _cancel_jobs(self, job_id: str, attempt: int, now: float) -> None:
+        for job in list(self._jobs.values()):
+            if job.job_id != job_id or job.attempt > attempt or job.cancelled:
+                continue
+            if job is not self._running:
+                self._fail(job, stage_pb2.FAILURE_KIND_CANCELLED, "cancelled", now)
+                continue
+            job.cancelled = True
+            self._todo.append(CancelOnEngine(job.run_id))
+            if job.wanted is not None:
+                job.wanted = None
+                self._todo.append(GiveSpace(job.run_id, -1, "cancelled"))
+
+    def _hand_back(self, why: str, now: float) -> None:
+        for job in list(self._jobs.values()):
+            if job is not self._running:
+                self._fail(job, stage_pb2.FAILURE_KIND_REFUSED, why, now)
+        for slot in self.slots:
+            if not slot.assigned:
+                self.slots.release(slot)
+
+    def _hold(self, job: StageJob, block: int, product: Product, now: float) -> None:
+        self._end(job)
+        record = job.record(self._worker.name, self.engine, now, product, "done")
+        key = OutputKey(job.job_id, self._settings.stage, job.attempt)
+        held = HeldOutput(key, block, product, record, now, job.owner)
+        self.held.add(held)
+        self._todo += self.gateways.tell(job.owner, done=held.done())
+        ended = StageEnded(job.assignment, record, prompt_cache=product.prompt_cache)
+        self._todo.append(ended)
+
+    def _fail(
+        self, job: StageJob, kind: Kind, message: str, now: float, product: Product | None = None
+    ) -> None:
+        self._end(job)
+        if job.block is not None:
+            self.held.free(job.block)
+        made = product or Product(0)
+        record = job.record(self._worker.name, self.engine, now, made, outcome_of(kind))
+        record.bytes_out = 0
+        failed = stage_pb2.StageFailed(
+            job_id=job.job_id,
+            attempt=job.attempt,
+            stage=job.assignment.stage,
+            kind=kind,
+            message=message,
+            record=record,
+        )
+        self._todo += self.gateways.tell(job.owner, failed=failed)
+        self._todo.append(StageEnded(job.assignment, record, kind, message))
+
+    def _end(self, job: StageJob) -> None:
+        del self._jobs[job.assignment.grant_id]
+        if job is self._running:
+            self._running = None
+        self.slots.release(job.slot)
+
+    def _offered(self, session: str) -> list[Slot]:
+        return [s for s in self.slots if s.gateway == session and not s.assigned and not s.header]
+
+    def _advance(self, now: float) -> list[Action]:
+        """Do what has become possible; return all that is to be done."""
+        if self.engine.due(now) and not self._drained:
+            self.engine.starting()
+            self._todo.append(StartEngine())
+        self._give_space()
+        self._run_next(now)
+        self._issue_grants(now)
+        self._announce_state()
+        self._check_drained(now)
+        todo, self._todo = self._todo, []
+        return todo
+
+    def _give_space(self) -> None:
+        job = self._running
+        if job is None or job.wanted is None:
+            return
+        block = self.held.allocate(job.wanted)
+        if block is not None:
+            job.block, job.granted, job.wanted = block, job.wanted, None
+            self._todo.append(GiveSpace(job.run_id, block))
+
+    def _run_next(self, now: float) -> None:
+        if self._running is not None or self.engine.state is not EngineState.READY:
+            return
+        ready = [job for job in self._jobs.values() if job.ready_at is not None]
+        if not ready:
+            return
+        job = min(ready, key=lambda entry: entry.ready_at or 0.0)
+        self._runs += 1
+        job.run_id, job.started_at = self._runs, now
+        self._running = job
+        offset = self.slots.offset(job.slot)
+        self._todo.append(RunOnEngine(job.run_id, job.assignment, offset, job.slot.header))
+        started = stage_pb2.StageStarted(
+            job_id=job.job_id, attempt=job.attempt, stage=job.assignment.stage
+        )
+        self._todo += self.gateways.tell(job.owner, started=started)
+
+    def _issue_grants(self, now: float, *, tell: bool = True) -> None:
+        if not self.gateways or self.state[0] != stage_pb2.WORKER_STATE_READY:
+            return
+        fresh: dict[str, list[str]] = {}
+        while self.slots.free:
+            session = min(self.gateways.sessions, key=lambda s: len(self._offered(s)))
+            fresh.setdefault(session, []).append(self.slots.issue(session, now).grant_id)
+        if tell:
+            for session, grants in fresh.items():
+                name = self.gateways.name_of(session)
+                self._todo += self.gateways.tell(name, grants=stage_pb2.Grants(grant_ids=grants))
+
+    def _announce_state(self) -> None:
+        state = self.state
+        if state != self._told:
+            self._told = state
+            changed = stage_pb2.WorkerStateChanged(
+                state=state[0], reason=state[1], worker=self.describe()
+            )
+            self._todo += self.gateways.tell_all(state=changed)
+            self._todo.append(StateChanged(*state))
+
+    def _check_drained(self, now: float) -> None:
+        since = self._draining_since
+        if since is None or self._drained or self._jobs:
+            return
+        orphaned = not self.gateways and now - max(self._alone_since, since) >= _ORPHAN_SECONDS
+        if not self.held.busy or orphaned or now - since >= self._settings.drain_seconds:
+            self._drained = True
+            self.engine.stop()
+            self._todo.append(Drained())
