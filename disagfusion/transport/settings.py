@@ -38,13 +38,6 @@ class Observer(Protocol):
             reason: "malformed", "token", "stale", "crowded", "silent" or "handshake".
         """
 
-    def quarantined(self, nbytes: int) -> None:
-        """Take note of memory that is kept because something may still read or write it.
-
-        Args:
-            nbytes: How much; negative when it is free again.
-        """
-
 
 class NullObserver:
     """An `Observer` that takes no note."""
@@ -56,9 +49,6 @@ class NullObserver:
         """Do nothing."""
 
     def rejected(self, reason: str) -> None:
-        """Do nothing."""
-
-    def quarantined(self, nbytes: int) -> None:
         """Do nothing."""
 
 

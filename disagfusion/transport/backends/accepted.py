@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from disagfusion.transport.api import PeerLostError
 from disagfusion.transport.backends.connection import Connection, Heart
@@ -13,8 +12,6 @@ from disagfusion.transport.frame import Frame, Kind, decode_data, decode_digests
 from disagfusion.transport.inbound import Receiver
 from disagfusion.transport.settings import TransportSettings
 from disagfusion.transport.wire import MalformedError
-
-logger = logging.getLogger(__name__)
 
 
 class Accepted:
@@ -119,10 +116,7 @@ class Accepted:
             raise PeerLostError("the transfer took too long")
 
     async def _give_up(self, reason: str) -> None:
-        certain = await self._link.aclose()
+        # In this order: only then may the memory be somebody else's.
+        await self._link.aclose()
         self._connection.close()
-        if certain:
-            self._receiver.lost(reason, self._loop.time())
-        elif self._receiver.busy:
-            # Its memory is never given back: a late write would damage somebody else's message.
-            logger.error("receive memory is lost", extra={"reason": reason})
+        self._receiver.lost(reason, self._loop.time())

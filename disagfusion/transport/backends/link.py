@@ -48,12 +48,8 @@ class Link(ABC):
         """
 
     @abstractmethod
-    async def aclose(self) -> bool:
-        """Give up what is under way.
-
-        Returns:
-            Whether it is certain that the memory of expected segments is not written any more.
-        """
+    async def aclose(self) -> None:
+        """Give up what is under way; nothing touches the memory of any segment afterwards."""
 
 
 class InlineLink(Link):
@@ -88,6 +84,5 @@ class InlineLink(Link):
         """Refuse: segments arrive as frames."""
         raise MalformedError(f"segment {index} is not announced by a frame")
 
-    async def aclose(self) -> bool:
-        """Do nothing: memory is written only while the connection is read."""
-        return True
+    async def aclose(self) -> None:
+        """Do nothing: memory is touched only while the connection is read and written."""

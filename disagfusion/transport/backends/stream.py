@@ -188,10 +188,10 @@ class StreamTransport(Transport):
                 peer.incarnation,
                 where.token,
                 self.backend,
-                self._greeting(where),
+                self._greeting(where, peer.incarnation),
             )
             welcome = await connection.introduce(hello)
-            link = await self._link_out(connection, where, welcome.greeting)
+            link = await self._link_out(connection, where, peer.incarnation, welcome.greeting)
         except BaseException:
             connection.close()
             raise
@@ -214,11 +214,13 @@ class StreamTransport(Transport):
         """Return what the address says for the carrier's sake."""
 
     @abstractmethod
-    def _greeting(self, where: StreamAddress) -> bytes:
+    def _greeting(self, where: StreamAddress, incarnation: str) -> bytes:
         """Return what to say to a peer for the carrier's sake before there is a link."""
 
     @abstractmethod
-    async def _link_out(self, connection: Connection, where: StreamAddress, welcome: bytes) -> Link:
+    async def _link_out(
+        self, connection: Connection, where: StreamAddress, incarnation: str, welcome: bytes
+    ) -> Link:
         """Return the carrier of a connection that we made."""
 
     @abstractmethod

@@ -22,10 +22,12 @@ class TcpTransport(StreamTransport):
     def _extra(self) -> bytes:
         return b""
 
-    def _greeting(self, where: StreamAddress) -> bytes:
+    def _greeting(self, where: StreamAddress, incarnation: str) -> bytes:
         return b""
 
-    async def _link_out(self, connection: Connection, where: StreamAddress, welcome: bytes) -> Link:
+    async def _link_out(
+        self, connection: Connection, where: StreamAddress, incarnation: str, welcome: bytes
+    ) -> Link:
         return InlineLink(connection, "tcp+tls" if where.tls else "tcp")
 
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:
