@@ -182,15 +182,17 @@ class MockTransport(ClientTransport):
     async def watch(self, job_id: str, after_sequence: int) -> AsyncGenerator[JobEvent, None]:
         """See `ClientTransport`."""
         await self.get(job_id)
-        told = 0
+        events, told = self._events[job_id], 0
         while True:
-            for event in self._events[job_id][told:]:
-                told += 1
-                if event.sequence > after_sequence:
-                    yield event
-                if event.state.ended:
-                    return
-            await self._changed.wait()
+            if told == len(events):
+                await self._changed.wait()
+                continue
+            event = events[told]
+            told += 1
+            if event.sequence > after_sequence:
+                yield event
+            if event.state.ended:
+                return
 
     async def cancel(self, job_id: str) -> Job:
         """See `ClientTransport`."""
