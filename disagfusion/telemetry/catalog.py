@@ -47,6 +47,7 @@ _COMPUTE_BUCKETS = (
     *(1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0),
 )
 _COMMIT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+_DISPATCH_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.01, 0.1, 1.0)
 
 # Gateway.
 JOBS = Metric(
@@ -104,6 +105,13 @@ STORE_COMMIT_SECONDS = Metric(
     "Seconds that one transaction of the job store took, until it was durable.",
     PIPELINE,
     _COMMIT_BUCKETS,
+)
+DISPATCH_SECONDS = Metric(
+    "disagfusion_dispatch_seconds",
+    Kind.HISTOGRAM,
+    "Seconds that one decision of the dispatcher took.",
+    PIPELINE,
+    _DISPATCH_BUCKETS,
 )
 RESULT_BYTES = Metric(
     "disagfusion_result_bytes",

@@ -72,6 +72,7 @@ class GatewayMetrics:
     Attributes:
         queue: Accepted jobs that no stage has been given yet.
         store_commit_seconds: Durations of the job store's transactions.
+        dispatch_seconds: Durations of the dispatcher's decisions.
         result_bytes: Size of the result store.
     """
 
@@ -88,6 +89,7 @@ class GatewayMetrics:
         self.store_commit_seconds = _histogram(catalog.STORE_COMMIT_SECONDS, registry).labels(
             pipeline
         )
+        self.dispatch_seconds = _histogram(catalog.DISPATCH_SECONDS, registry).labels(pipeline)
         self.result_bytes = _gauge(catalog.RESULT_BYTES, registry).labels(pipeline)
 
     def job_ended(self, outcome: Outcome, seconds: float) -> None:

@@ -1,0 +1,257 @@
+"""The gateway put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from disagfusion.dispatch.dispatcher import Dispatcher
+from disagfusion.dispatch.settings import AdmissionLimits
+from disagfusion.errors import DisagfusionError, FailedPreconditionError
+from disagfusion.jobs import retention
+from disagfusion.jobs.directory_results import DirectoryResultStore
+from disagfusion.jobs.results import ResultStore
+from disagfusion.jobs.sql_store import SqlJobStore
+from disagfusion.jobs.store import JobStore
+from disagfusion.rpc.auth import AuthInterceptor, KeyFile, require_keys_unless_local
+from disagfusion.rpc.handlers import ServerInterceptor
+from disagfusion.rpc.metering import MeteringInterceptor
+from disagfusion.rpc.server import RpcServer
+from disagfusion.telemetry import logging, metrics, tracing
+from disagfusion.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from disagfusion_gateway.core import Core
+from disagfusion_gateway.fetching import ResultFetcher
+from disagfusion_gateway.link import LinkSettings
+from disagfusion_gateway.links import WorkerLinks
+from disagfusion_gateway.observe import Observer
+from disagfusion_gateway.servicer import GenerationServicer, ServiceSettings
+from disagfusion_gateway.sessions import Sessions
+from disagfusion_gateway.settings import GatewaySettings, WorkerAddress
+from disagfusion_gateway.validation import ImageLimits
+from disagfusion_gateway.watchers import Watchers
+
+SERVICES = ("disagfusion.v1.GenerationService",)
+
+_log = logging.get_logger(__name__)
+
+
+class Gateway:
+    """A running gateway, from `start` to `stop`.
+
+    Args:
+        settings: How it behaves.
+
+    Attributes:
+        address: Where it listens.
+        metrics_address: Where its metrics are; empty for nowhere.
+    """
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._registry = metrics.new_registry("gateway")
+        self.address = settings.listen
+        self.metrics_address = ""
+
+    async def start(self) -> None:
+        """Open the stores, take up what was left unfinished, listen, and connect to the workers.
+
+        Raises:
+            DisagfusionError: A setting is wrong, an address in use, a store not usable.
+        """
+        settings = self._settings
+        keys = KeyFile(settings.api_keys) if settings.api_keys else None
+        require_keys_unless_local(settings.listen, keys)
+        workers = settings.worker_addresses()
+        interceptors: list[ServerInterceptor] = [
+            MeteringInterceptor(metrics.GrpcMetrics(self._registry))
+        ]
+        if keys is not None:
+            interceptors.insert(0, AuthInterceptor(keys))
+        self._server = RpcServer(
+            settings.listen, SERVICES, tls=settings.tls, interceptors=interceptors
+        )
+        try:
+            await self._open(workers)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _open(self, workers: Sequence[WorkerAddress]) -> None:
+        settings = self._settings
+        self._serve_metrics()
+        # Closed last: whatever ends below may still have something to store.
+        self._results = await self._stack.enter_async_context(self._result_store())
+        self._store = await self._stack.enter_async_context(self._job_store())
+        now = time.time()
+        gateway_metrics = metrics.GatewayMetrics(self._registry, pipeline=settings.pipeline)
+        observer = self._observer = Observer(gateway_metrics, settings.pipeline)
+        sessions = Sessions(observer)
+        watchers = Watchers()
+        fetcher = ResultFetcher(
+            sessions, self._store, self._results, concurrency=settings.fetch_concurrency
+        )
+        dispatcher = Dispatcher(now=now, expected_workers=[w.name for w in workers if w.name])
+        core = self._core = Core(dispatcher, self._store, sessions, fetcher, watchers, observer)
+        self._stack.push_async_callback(core.aclose)
+        self._stack.push_async_callback(fetcher.aclose)
+        await retention.clean_results(self._store, self._results, now)
+        for job in await self._store.unfinished():
+            core.recover(job)
+        self._links = WorkerLinks(
+            workers,
+            self._link_settings(),
+            sessions,
+            core.post,
+            resolve_interval=settings.resolve_interval_seconds,
+        )
+        self._servicer = GenerationServicer(
+            self._service_settings(),
+            core,
+            self._store,
+            self._results,
+            sessions,
+            watchers,
+            observer,
+        )
+        add_GenerationServiceServicer_to_server(self._servicer, self._server.grpc)
+        self.address = await self._server.start()
+        self._stack.push_async_callback(self._server.stop, settings.shutdown_grace_seconds)
+        await self._server.set_serving(True)
+
+    async def run(self) -> None:
+        """Work until cancelled, or until something happens after which it cannot go on."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._links.run())
+            group.create_task(self._watch_core())
+            group.create_task(self._retain())
+
+    async def stop(self) -> None:
+        """Admit nothing more, end the watches and streams, and close; jobs stay in the store."""
+        await self._server.set_serving(False)
+        self._servicer.stop()
+        await self._stack.aclose()
+
+    async def _watch_core(self) -> None:
+        await asyncio.shield(self._core.failed)
+
+    async def _retain(self) -> None:
+        policy = self._settings.retention
+        while True:
+            try:
+                report = await retention.apply(self._store, self._results, policy, time.time())
+                ended = await self._store.ended()
+            except DisagfusionError as error:
+                _log.warning("retention postponed", problem=error.message)
+            else:
+                self._observer.results_stored(sum(job.result_bytes for job in ended))
+                if report.jobs or report.results or report.events:
+                    _log.info("retention", **dataclasses.asdict(report))
+            await asyncio.sleep(self._settings.retention_interval_seconds)
+
+    def _serve_metrics(self) -> None:
+        if not self._settings.metrics_listen:
+            return
+        try:
+            server = metrics.serve(self._settings.metrics_listen, self._registry)
+        except (OSError, ValueError) as error:
+            raise FailedPreconditionError(
+                f"cannot serve metrics on {self._settings.metrics_listen}: {error}",
+                reason="ADDRESS_UNUSABLE",
+            ) from error
+        self.metrics_address = server.address
+        self._stack.callback(server.close)
+
+    def _job_store(self) -> JobStore:
+        return SqlJobStore(self._settings.database)
+
+    def _result_store(self) -> ResultStore:
+        return DirectoryResultStore(self._settings.results)
+
+    def _link_settings(self) -> LinkSettings:
+        settings = self._settings
+        return LinkSettings(
+            gateway=settings.name,
+            incarnation=secrets.token_hex(8),
+            pipeline=settings.pipeline,
+            tls=settings.tls,
+            ping_interval=settings.ping_interval_seconds,
+            ping_deadline=settings.ping_deadline_seconds,
+            grace=settings.reconnect_grace_seconds,
+        )
+
+    def _service_settings(self) -> ServiceSettings:
+        settings = self._settings
+        return ServiceSettings(
+            pipeline=settings.pipeline,
+            admission=AdmissionLimits(settings.queue_limit, settings.tenant_limit),
+            images=ImageLimits(
+                settings.max_images, settings.max_image_bytes, settings.max_image_pixels
+            ),
+            max_timeout=settings.max_timeout_seconds,
+            spec_wait=settings.spec_wait_seconds,
+        )
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Run a gateway until SIGTERM or SIGINT.
+
+    Raises:
+        DisagfusionError: It cannot start.
+    """
+    gateway = Gateway(settings)
+    await gateway.start()
+    _log.info("gateway listens", address=gateway.address, metrics=gateway.metrics_address)
+    if settings.ready_file is not None:
+        _write_ready(settings.ready_file, gateway)
+    work = asyncio.create_task(gateway.run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        _log.info("gateway stops")
+    finally:
+        await gateway.stop()
+
+
+def _write_ready(path: Path, gateway: Gateway) -> None:
+    ready = {
+        "pid": os.getpid(),
+        "address": gateway.address,
+        "metrics_address": gateway.metrics_address,
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(ready))
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    """Run from the command line, with settings from the environment."""
+    try:
+        settings = GatewaySettings()
+        logging.configure(settings.log_format, settings.log_level, component="gateway")
+        tracing.configure("gateway")
+        asyncio.run(serve(settings))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
+        sys.exit(f"disagfusion-gateway: {problems}")
+    except DisagfusionError as error:
+        sys.exit(f"disagfusion-gateway: {error.message}")
+    finally:
+        tracing.shutdown()

@@ -1,0 +1,343 @@
+"""The shell around the dispatcher: events in, and its actions carried out in order.
+
+Everything runs on one event loop and `post` never waits, so the dispatcher sees one event at a
+time. Actions stand in one queue. A commit begins when its action enters the queue, so that the
+store can make many durable at once, and what stands behind it is carried out when it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from disagfusion import failpoints
+from disagfusion.dispatch import actions, events
+from disagfusion.dispatch.dispatcher import Dispatcher
+from disagfusion.dispatch.settings import Load
+from disagfusion.errors import NotFoundError
+from disagfusion.jobs.model import Job, JobEvent, NewJob, StaleTransitionError
+from disagfusion.jobs.store import JobStore, Submission
+from disagfusion.telemetry.logging import get_logger
+from disagfusion.v1 import stage_pb2
+from disagfusion_gateway import worker_messages
+from disagfusion_gateway.fetching import ResultFetcher
+from disagfusion_gateway.observe import ActiveJob, Observer
+from disagfusion_gateway.sessions import Session, Sessions
+from disagfusion_gateway.watchers import Watchers
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Step:
+    """An action that waits for its turn.
+
+    Attributes:
+        job_id: Whose it is; empty where it is no job's.
+        carry_out: Called with what `ready` returned, or None where there is nothing to wait for.
+        ready: What must be done before.
+    """
+
+    job_id: str
+    carry_out: Callable[[Any], None]
+    ready: asyncio.Task[Any] | None = None
+
+
+class Core:
+    """Owns the dispatcher.
+
+    Args:
+        dispatcher: Decides.
+        store: Where jobs are durable.
+        sessions: The workers.
+        fetcher: Brings results here.
+        watchers: Those who are told.
+        observer: Counts.
+        clock: Unix seconds.
+
+    Attributes:
+        failed: Ends with the exception after which the gateway cannot go on.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        store: JobStore,
+        sessions: Sessions,
+        fetcher: ResultFetcher,
+        watchers: Watchers,
+        observer: Observer,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+        self._sessions = sessions
+        self._fetcher = fetcher
+        self._watchers = watchers
+        self._observer = observer
+        self._clock = clock
+        self._jobs: dict[str, ActiveJob] = {}
+        self._queue: deque[_Step] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakeup: float | None = None
+        self._submitting = 0
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def post(self, event: events.Event) -> None:
+        """Give an event to the dispatcher and begin what it wants done."""
+        if self.failed.done():
+            return
+        begin = time.perf_counter()
+        try:
+            found = self._dispatcher.handle(event, self._clock())
+            self._observer.decided(time.perf_counter() - begin)
+            self._queue.extend(self._step(action) for action in found)
+            self._set_timer()
+        except Exception as error:  # noqa: BLE001 - whoever waits for `failed` raises it
+            self._fail(error)
+        else:
+            self._pump()
+
+    def load(self, tenant: str) -> Load:
+        """Return what admission has to know, submissions that are under way included."""
+        load = self._dispatcher.load(tenant)
+        return dataclasses.replace(load, queued=load.queued + self._submitting)
+
+    async def submit(self, job: NewJob, *, parent: str = "") -> Submission:
+        """Store a job and hand it to the dispatcher.
+
+        Args:
+            job: What to do.
+            parent: The caller's traceparent.
+
+        Raises:
+            AlreadyExistsError: The client request id was used with another content.
+            ResourceExhaustedError: The disk is full.
+        """
+        self._submitting += 1
+        try:
+            submission = await self._store.submit(job)
+        finally:
+            self._submitting -= 1
+        failpoints.reach("gateway.submit.stored")
+        if submission.created:
+            stored = submission.job
+            active = _active(stored, has_images=bool(job.images), parent=parent)
+            self._jobs[job.job_id] = active
+            self._observer.job_entered(active)
+            self.post(_submitted(stored))
+        return submission
+
+    def recover(self, job: Job) -> None:
+        """Take up a job that had not ended when the gateway did."""
+        active = _active(job, has_images=True)
+        active.state, active.stage_status = job.state, job.stage_status
+        active.attempt = job.attempt
+        self._jobs[job.job_id] = active
+        self._observer.job_entered(active)
+        self.post(
+            events.JobRecovered(
+                job=_submitted(job),
+                state=job.state,
+                stage_status=job.stage_status,
+                attempt=job.attempt,
+                version=job.version,
+                failures=job.failures,
+            )
+        )
+
+    async def aclose(self) -> None:
+        """Decide nothing more, and wait until what was begun is durable."""
+        if not self.failed.done():
+            self.failed.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [step.ready for step in self._queue if step.ready is not None]
+        self._queue.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _set_timer(self) -> None:
+        wakeup = self._dispatcher.next_wakeup()
+        if wakeup == self._wakeup:
+            return
+        self._wakeup = wakeup
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wakeup is not None:
+            delay = max(0.0, wakeup - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._wakeup = None
+        self.post(events.Tick())
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    def _pump(self) -> None:
+        """Carry out actions until one has to wait."""
+        while self._queue and not self.failed.done():
+            step = self._queue[0]
+            if step.ready is not None and not step.ready.done():
+                return
+            self._queue.popleft()
+            try:
+                step.carry_out(step.ready.result() if step.ready is not None else None)
+            except (StaleTransitionError, NotFoundError) as error:
+                self._drop(step.job_id, error.message)
+            except Exception as error:  # noqa: BLE001 - whoever waits for `failed` raises it
+                self._fail(error)
+
+    def _drop(self, job_id: str, message: str) -> None:
+        """Let go of a job whose change the store refused: it has another owner, or is gone."""
+        _log.error("job dropped", job_id=job_id, problem=message)
+        for step in self._queue:
+            if step.job_id == job_id:
+                step.carry_out = _nothing
+                step.ready = asyncio.create_task(_settled(step.ready)) if step.ready else None
+                if step.ready is not None:
+                    step.ready.add_done_callback(lambda _: self._pump())
+        active = self._jobs.pop(job_id, None)
+        if active is not None:
+            self._observer.job_left(active)
+        self.post(events.JobDropped(job_id))
+
+    def _step(self, action: actions.Action) -> _Step:
+        """Return an action as a step, with what it needs as it is now: above all the session."""
+        match action:
+            case actions.SaveTransition(transition):
+                work = self._commit(self._store.transition(transition))
+                return self._waiting(transition.job_id, work, self._saved)
+            case actions.CompleteJob(completion):
+                work = self._commit(self._store.complete(completion))
+                return self._waiting(completion.job_id, work, self._saved)
+            case actions.Publish():
+                return _Step(action.job_id, lambda _: self._watchers.publish(action))
+            case actions.Assign():
+                return self._assign(action)
+            case actions.Send():
+                return self._send(action)
+            case actions.FetchResult():
+                return _Step(action.output.job_id, lambda _: self._fetcher.fetch(action, self.post))
+            case actions.DiscardResult():
+                return _Step(action.job_id, lambda _: self._fetcher.discard(action))
+            case actions.RefuseStale():
+                session = self._sessions.get(action.worker)
+                worker = session.worker if session else None
+                self._observer.stale(worker, action.message, action.job_id)
+                return _Step("", _nothing)
+            case actions.CancelOnWorker():
+                return self._message(action, worker_messages.cancel_message(action))
+            case actions.Release():
+                return self._message(action, worker_messages.release_message(action))
+            case actions.Quarantine():
+                message = stage_pb2.WorkRequest(
+                    quarantine=stage_pb2.Quarantine(reason=action.reason)
+                )
+                return _Step("", _sender(self._sessions.get(action.worker), message))
+
+    def _waiting(
+        self, job_id: str, work: Coroutine[Any, Any, Any], carry_out: Callable[[Any], None]
+    ) -> _Step:
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._pump())
+        return _Step(job_id, carry_out, task)
+
+    def _message(
+        self, action: actions.CancelOnWorker | actions.Release, message: stage_pb2.WorkRequest
+    ) -> _Step:
+        return _Step(action.job_id, _sender(self._sessions.get(action.worker), message))
+
+    def _assign(self, action: actions.Assign) -> _Step:
+        job = self._jobs[action.job_id]
+        session = self._sessions.get(action.worker, action.incarnation)
+
+        def carry_out(images: Any) -> None:
+            message = worker_messages.assignment_message(
+                action,
+                generation=job.generation,
+                images=images or (),
+                deadline=job.deadline,
+                traceparent=job.traceparent,
+                tenant=job.tenant,
+            )
+            failpoints.reach(f"gateway.assign.{action.stage.name.lower()}")
+            _sender(session, message)(None)
+
+        if not job.has_images:
+            return _Step(action.job_id, carry_out)
+        return self._waiting(action.job_id, self._store.images(action.job_id), carry_out)
+
+    def _send(self, action: actions.Send) -> _Step:
+        receiver = self._sessions.get(action.to, action.to_incarnation)
+        if receiver is None:
+            return _Step("", _nothing)
+        message = worker_messages.send_message(
+            action, receiver.worker.address, self._jobs[action.output.job_id].traceparent
+        )
+        session = self._sessions.get(action.worker, action.incarnation)
+        return _Step(action.output.job_id, _sender(session, message))
+
+    async def _commit(self, work: Coroutine[Any, Any, JobEvent]) -> JobEvent:
+        begin = time.perf_counter()
+        failpoints.reach("gateway.commit.before")
+        event = await work
+        failpoints.reach("gateway.commit.after")
+        self._observer.committed(time.perf_counter() - begin)
+        return event
+
+    def _saved(self, event: JobEvent) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is not None:
+            self._observer.job_changed(job, event.state, event.stage_status, event.attempt)
+            if event.state.ended:
+                del self._jobs[event.job_id]
+                self._observer.job_ended(event.job_id, job, time=event.time, message=event.message)
+        self._watchers.publish(event)
+
+
+def _active(job: Job, *, has_images: bool, parent: str = "") -> ActiveJob:
+    return ActiveJob(
+        tenant=job.tenant,
+        generation=job.generation,
+        has_images=has_images,
+        submitted_at=job.submitted_at,
+        deadline=job.deadline,
+        traceparent=job.traceparent,
+        parent=parent,
+    )
+
+
+def _submitted(job: Job) -> events.JobSubmitted:
+    return events.JobSubmitted(
+        job_id=job.job_id,
+        tenant=job.tenant,
+        pipeline=job.pipeline,
+        priority=job.priority,
+        deadline=job.deadline,
+        cost_key=job.cost_key,
+        num_inference_steps=job.num_inference_steps,
+    )
+
+
+def _nothing(_: Any) -> None:
+    """Carry out nothing."""
+
+
+async def _settled(task: asyncio.Task[Any]) -> None:
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _sender(session: Session | None, message: stage_pb2.WorkRequest) -> Callable[[Any], None]:
+    def send(_: Any) -> None:
+        if session is not None:
+            session.send(message)
+
+    return send

@@ -1,0 +1,83 @@
+"""The links to all workers, found by address or by DNS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection
+
+from disagfusion.dispatch import events
+from disagfusion.telemetry.logging import get_logger
+from disagfusion_gateway.link import LinkSettings, WorkerLink
+from disagfusion_gateway.sessions import Sessions
+from disagfusion_gateway.settings import WorkerAddress
+
+_log = get_logger(__name__)
+
+
+class WorkerLinks:
+    """Keeps a link to every worker.
+
+    Args:
+        addresses: Where the workers are.
+        settings: What all links have in common.
+        sessions: Where sessions are entered.
+        post: Takes the events.
+        resolve_interval: Seconds between two look-ups of a DNS name.
+    """
+
+    def __init__(
+        self,
+        addresses: Collection[WorkerAddress],
+        settings: LinkSettings,
+        sessions: Sessions,
+        post: Callable[[events.Event], None],
+        *,
+        resolve_interval: float,
+    ) -> None:
+        self._addresses = addresses
+        self._settings = settings
+        self._sessions = sessions
+        self._post = post
+        self._resolve_interval = resolve_interval
+
+    async def run(self) -> None:
+        """Keep the links until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for address in self._addresses:
+                if address.dns:
+                    group.create_task(self._follow(address.address, group))
+                else:
+                    group.create_task(self._link(address.address).run())
+
+    def _link(self, address: str) -> WorkerLink:
+        return WorkerLink(address, self._settings, self._sessions, self._post)
+
+    async def _follow(self, name: str, group: asyncio.TaskGroup) -> None:
+        """Keep a link to each address behind a DNS name."""
+        links: dict[str, tuple[WorkerLink, asyncio.Task[None]]] = {}
+        while True:
+            found = await _resolve(name)
+            for address in found - links.keys():
+                link = self._link(address)
+                links[address] = link, group.create_task(link.run())
+            # A worker may leave DNS before it has finished, and a look-up may fail.
+            for address in links.keys() - found:
+                link, task = links[address]
+                if not link.connected:
+                    task.cancel()
+                    del links[address]
+            await asyncio.sleep(self._resolve_interval)
+
+
+async def _resolve(name: str) -> set[str]:
+    host, _, port = name.rpartition(":")
+    try:
+        answers = await asyncio.get_running_loop().getaddrinfo(
+            host, int(port), type=socket.SOCK_STREAM
+        )
+    except OSError as error:
+        _log.warning("name not resolved", name=name, problem=error.strerror or str(error))
+        return set()
+    addresses = {str(answer[4][0]) for answer in answers}
+    return {f"[{found}]:{port}" if ":" in found else f"{found}:{port}" for found in addresses}

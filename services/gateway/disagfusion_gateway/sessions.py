@@ -1,0 +1,131 @@
+"""The workers that are connected, and what they say of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from disagfusion.errors import UnavailableError
+from disagfusion.pipeline.spec import PipelineSpec
+from disagfusion.telemetry.logging import get_logger
+from disagfusion.v1 import stage_pb2
+from disagfusion_gateway.observe import Observer
+
+if TYPE_CHECKING:
+    from disagfusion.v1.stage_pb2_grpc import StageServiceAsyncStub
+
+# A worker that reads nothing gets no more than this; its silence ends the session anyway.
+_MAX_UNSENT = 10_000
+
+_log = get_logger(__name__)
+
+
+class Session:
+    """One Work stream after both hellos; messages of an earlier one never enter a later one.
+
+    Args:
+        worker: As in the hello.
+        stub: For the worker's other calls.
+
+    Attributes:
+        worker: As the worker last described itself.
+        stub: For the worker's other calls.
+        outgoing: Messages to be written, in order.
+    """
+
+    def __init__(self, worker: stage_pb2.Worker, stub: StageServiceAsyncStub) -> None:
+        self.worker = worker
+        self.stub = stub
+        self.outgoing: asyncio.Queue[stage_pb2.WorkRequest] = asyncio.Queue()
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        return self.worker.name
+
+    @property
+    def incarnation(self) -> str:
+        """The worker's incarnation."""
+        return self.worker.incarnation
+
+    def send(self, message: stage_pb2.WorkRequest) -> None:
+        """Write a message when its turn comes; nothing happens once the stream is broken."""
+        if not self._closed and self.outgoing.qsize() < _MAX_UNSENT:
+            self.outgoing.put_nowait(message)
+
+    def close(self) -> None:
+        """Drop what is not written yet and all that follows."""
+        self._closed = True
+
+
+class Sessions:
+    """All sessions by worker, and the pipeline's specification as the workers describe it.
+
+    Args:
+        observer: Told of the workers.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._by_name: dict[str, Session] = {}
+        self._spec: PipelineSpec | None = None
+        self._spec_json = ""
+        self._spec_known = asyncio.Event()
+
+    def get(self, name: str, incarnation: str = "") -> Session | None:
+        """Return a worker's session; of this incarnation only, where one is given."""
+        session = self._by_name.get(name)
+        if session is None or (incarnation and session.incarnation != incarnation):
+            return None
+        return session
+
+    def add(self, session: Session) -> None:
+        """Add a session; it takes the place of one that the worker had."""
+        self._by_name[session.name] = session
+        self.described(session, session.worker)
+
+    def remove(self, session: Session) -> None:
+        """Remove a session, unless another has taken its place."""
+        session.close()
+        if self._by_name.get(session.name) is session:
+            del self._by_name[session.name]
+        self._observe()
+
+    def described(self, session: Session, worker: stage_pb2.Worker) -> None:
+        """Take note of what a worker says of itself."""
+        session.worker = worker
+        self._observe()
+        if worker.spec_json and worker.spec_json != self._spec_json:
+            try:
+                self._spec = PipelineSpec.from_json(worker.spec_json)
+            except ValidationError as error:
+                _log.error("unusable specification", worker=worker.name, problem=str(error))
+                return
+            self._spec_json = worker.spec_json
+            self._spec_known.set()
+
+    async def spec(self, wait: float) -> PipelineSpec:
+        """Return what the pipeline accepts.
+
+        Args:
+            wait: Seconds to wait for the first worker that has loaded.
+
+        Raises:
+            UnavailableError: None has.
+        """
+        if self._spec is None:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._spec_known.wait()
+            except TimeoutError:
+                raise UnavailableError(
+                    "no worker has loaded the pipeline yet", reason="NOT_LOADED", retry_after=1.0
+                ) from None
+        assert self._spec is not None
+        return self._spec
+
+    def _observe(self) -> None:
+        self._observer.workers([session.worker for session in self._by_name.values()])

@@ -1,0 +1,1 @@
+"""Stage services without tensors, and gateways to serve them."""
