@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from disagfusion.client import messages
 from disagfusion.client.transport import ClientTransport
 from disagfusion.client.types import Job, JobEvent, JobPage, JobState, Pipeline, Submission
+from disagfusion.errors import FailedPreconditionError
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.rpc.addresses import check_address
 from disagfusion.rpc.calls import translated
@@ -23,6 +25,21 @@ else:
     _Stub = services.GenerationServiceStub
 
 
+_first_used_by: list[int] = []
+
+
+def _refuse_fork() -> None:
+    # gRPC's threads do not come along, and its next call would crash the process.
+    if not _first_used_by:
+        _first_used_by.append(os.getpid())
+    if _first_used_by[0] != os.getpid():
+        raise FailedPreconditionError(
+            "gRPC does not survive a fork: fork before the first client is made, "
+            'or use multiprocessing\'s "spawn"',
+            reason="FORKED",
+        )
+
+
 class GrpcTransport(ClientTransport):
     """Talks to a gateway. Make it within a running event loop.
 
@@ -33,10 +50,12 @@ class GrpcTransport(ClientTransport):
 
     Raises:
         InvalidArgumentError: The address is none, or a TLS file is missing or damaged.
+        FailedPreconditionError: This process was forked from one that used gRPC.
     """
 
     def __init__(self, address: str, *, api_key: str = "", tls: TlsSettings | None = None) -> None:
         check_address(address)
+        _refuse_fork()
         self._address = address
         self._channel = open_channel(address, tls=tls, api_key=api_key)
         self._stub = _Stub(self._channel)
