@@ -38,3 +38,9 @@ def _count_down(armed: Path) -> None:
         return
     armed.rename(armed.with_name(f"{armed.name}.reached"))
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def configure() -> None:
+    """Read the environment again: a forked process has the points of its own, not its parent's."""
+    global _directory
+    _directory = os.environ.get(ENVIRONMENT)
