@@ -128,7 +128,8 @@ class StageSettings(BaseSettings):
         for field, path in files.items():
             if path is None:
                 raise InvalidArgumentError(field, "is missing", expected="all three TLS files")
-        assert self.tls_cert and self.tls_key
+        assert self.tls_cert
+        assert self.tls_key
         assert self.tls_ca
         return TlsSettings(
             cert=self.tls_cert, key=self.tls_key, ca=self.tls_ca, server_name=self.tls_server_name

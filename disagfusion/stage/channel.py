@@ -1,0 +1,117 @@
+"""The engine's end of the socket pair: blocking, with threads of its own for what must not wait."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable
+
+from disagfusion.stage.framing import Decoder, FramingError, encode
+from disagfusion.stage.memory import SharedMemory
+from disagfusion.telemetry.logging import get_logger
+from disagfusion.v1 import engine_pb2
+
+_HEARTBEAT_SECONDS = 1.0
+_CHUNK = 1 << 18
+
+_log = get_logger(__name__)
+
+
+def attach_message(memory: SharedMemory) -> bytes:
+    """Return what a front sends first, together with the memory's descriptor."""
+    attach = engine_pb2.AttachMemory(size_bytes=memory.nbytes)
+    return encode(engine_pb2.EngineRequest(attach=attach))
+
+
+class EngineChannel:
+    """Talks to the front. When the front goes, this process ends.
+
+    Args:
+        sock: A connected stream socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sending = threading.Lock()
+        self._decoder = Decoder(engine_pb2.EngineRequest)
+        self._runs: queue.SimpleQueue[engine_pb2.RunStage] = queue.SimpleQueue()
+        self._spaces: queue.SimpleQueue[engine_pb2.GiveSpace] = queue.SimpleQueue()
+        self._cancelled = 0
+
+    def attach(self) -> SharedMemory:
+        """Receive the memory; the first thing to do.
+
+        Raises:
+            FramingError: Something else came.
+            EOFError: The front has gone.
+        """
+        received: list[engine_pb2.EngineRequest] = []
+        descriptors: list[int] = []
+        while not received:
+            data, fds, _, _ = socket.recv_fds(self._socket, _CHUNK, 1)
+            descriptors += fds
+            if not data:
+                raise EOFError("the front has gone")
+            received += self._decoder.feed(data)
+        first, *rest = received
+        if first.WhichOneof("message") != "attach" or len(descriptors) != 1:
+            raise FramingError("the first message is not that of the memory")
+        for request in rest:
+            self._dispatch(request)
+        return SharedMemory.attach(descriptors[0], first.attach.size_bytes)
+
+    def start(self) -> None:
+        """Begin to listen and to give signs of life."""
+        for work in (self._read, self._beat):
+            threading.Thread(target=work, name=work.__name__, daemon=True).start()
+
+    def send(self, **message: object) -> None:
+        """Say something to the front; this process ends where there is none."""
+        data = encode(engine_pb2.EngineResponse(**message))  # type: ignore[arg-type]
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        except OSError:
+            os._exit(0)
+
+    def next_run(self) -> engine_pb2.RunStage:
+        """Wait for the next run."""
+        return self._runs.get()
+
+    def space(self, run_id: int, nbytes: int) -> engine_pb2.GiveSpace:
+        """Ask for room for an output and wait for the answer."""
+        self.send(need_space=engine_pb2.NeedSpace(run_id=run_id, size_bytes=nbytes))
+        return self._spaces.get()
+
+    def canceller(self, run_id: int) -> Callable[[], bool]:
+        """Return a function that tells whether a run is to be stopped."""
+        return lambda: self._cancelled >= run_id
+
+    def _read(self) -> None:
+        try:
+            while data := self._socket.recv(_CHUNK):
+                for request in self._decoder.feed(data):
+                    self._dispatch(request)
+        except (OSError, FramingError) as error:
+            _log.error("the front is not understood", problem=str(error))
+        # Nobody is left to compute for; what runs is of no use.
+        os._exit(0)
+
+    def _dispatch(self, request: engine_pb2.EngineRequest) -> None:
+        match request.WhichOneof("message"):
+            case "run":
+                self._runs.put(request.run)
+            case "space":
+                self._spaces.put(request.space)
+            case "cancel":
+                # Runs are numbered in order and come one at a time.
+                self._cancelled = max(self._cancelled, request.cancel.run_id)
+            case other:
+                raise FramingError(f"unexpected message {other}")
+
+    def _beat(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(_HEARTBEAT_SECONDS):
+            self.send(heartbeat=engine_pb2.EngineHeartbeat())
