@@ -85,7 +85,7 @@ def stage_table(records: tuple[StageRecord, ...]) -> Table:
             record.send_seconds,
         )
         table.add_row(
-            str(record.stage),
+            record.stage.name.lower(),
             str(record.pid),
             record.device,
             *(f"{1e3 * value:.1f} ms" for value in seconds),
@@ -96,7 +96,7 @@ def stage_table(records: tuple[StageRecord, ...]) -> Table:
 
 
 def check_processes(results: list[GenerationResult]) -> Check:
-    pids = {str(r.stage): r.pid for result in results for r in result.stages}
+    pids = {r.stage.name.lower(): r.pid for result in results for r in result.stages}
     alive = all(Path(f"/proc/{pid}").exists() for pid in pids.values())
     distinct = len(pids) == 3 and len({*pids.values(), os.getpid()}) == 4
     listed = ", ".join(f"{stage} {pid}" for stage, pid in pids.items())
