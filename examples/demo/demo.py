@@ -120,7 +120,7 @@ def check_grpc(client: Client, runtime: LocalRuntime) -> Check:
             PROMPTS[0], seed=0, parameters={"max_sequence_length": length}, **OPTIONS
         )
         accounts.append(grpc_account(runtime) - before)
-        tensors.append(sum(r.bytes_out for r in result.stages if r.transport))
+        tensors.append(tensor_bytes(result))
     more_tensors = tensors[1] - tensors[0]
     more_data = accounts[1].data_plane - accounts[0].data_plane
     more_control = accounts[1].control - accounts[0].control
@@ -130,6 +130,11 @@ def check_grpc(client: Client, runtime: LocalRuntime) -> Check:
         f"no tensor over gRPC: {LONG} instead of {SHORT} text tokens are {more_tensors:,} bytes "
         f"more of tensors, {more_data:,} more over UCX, {more_control:+,} over gRPC",
     )
+
+
+def tensor_bytes(result: GenerationResult) -> int:
+    """Return the bytes of the tensors that left the encoder and the DiT."""
+    return sum(record.bytes_out for record in result.stages if record.transport)
 
 
 def check_reference(pictures: list[Image.Image], output: Path) -> Check:
