@@ -42,6 +42,10 @@ _FORMATS = {
     OutputFormat.WEBP: pb.OUTPUT_FORMAT_WEBP,
     OutputFormat.MP4: pb.OUTPUT_FORMAT_MP4,
 }
+_STATES = {pb.JobState.Value(f"JOB_STATE_{state}"): state for state in JobState}
+_STATE_NUMBERS = {state: number for number, state in _STATES.items()}
+_STATUSES = {pb.StageStatus.Value(f"STAGE_STATUS_{status}"): status for status in StageStatus}
+_STAGES = {pb.Stage.Value(f"STAGE_{stage.name}"): stage for stage in Stage}
 _FORMAT_NAMES = {number: name for name, number in _FORMATS.items()}
 
 
@@ -120,7 +124,7 @@ def job_from(message: pb.Job) -> Job:
     """Return a job."""
     return Job(
         id=message.job_id,
-        state=JobState(message.state),
+        state=_STATES[message.state],
         generation=generation_from(message.generation),
         attempt=message.attempt,
         stage_status=_stage_status(message),
@@ -143,7 +147,7 @@ def event_from(message: pb.JobEvent) -> JobEvent:
     """Return an event."""
     return JobEvent(
         sequence=message.sequence,
-        state=JobState(message.state),
+        state=_STATES[message.state],
         time=_time(message, "time"),
         stage_status=_stage_status(message),
         attempt=message.attempt,
@@ -155,19 +159,19 @@ def event_from(message: pb.JobEvent) -> JobEvent:
 
 def state_values(states: Sequence[JobState]) -> list[pb.JobState.ValueType]:
     """Return states as the protocol numbers them."""
-    return [pb.JobState.ValueType(int(state)) for state in states]
+    return [_STATE_NUMBERS[JobState(state)] for state in states]
 
 
 def _stage_status(message: pb.Job | pb.JobEvent) -> StageStatus | None:
-    ended = JobState(message.state).ended
-    return None if ended or not message.stage_status else StageStatus(message.stage_status)
+    ended = _STATES[message.state].ended
+    return None if ended else _STATUSES.get(message.stage_status)
 
 
 def _progress(message: pb.Job | pb.JobEvent) -> Progress | None:
     progress = message.progress
     if not message.HasField("progress") or not progress.stage:
         return None
-    return Progress(Stage(progress.stage), progress.step, progress.num_inference_steps)
+    return Progress(_STAGES[progress.stage], progress.step, progress.num_inference_steps)
 
 
 def _output(message: pb.Output) -> Output:
@@ -184,7 +188,7 @@ def _output(message: pb.Output) -> Output:
 
 def _record(message: pb.StageRecord) -> StageRecord:
     return StageRecord(
-        stage=Stage(message.stage),
+        stage=_STAGES[message.stage],
         attempt=message.attempt,
         worker=message.worker,
         pid=message.pid,

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 from PIL import Image
 
 from disagfusion.errors import DisagfusionError
-from disagfusion.jobs.model import (
-    InputImage,
-    JobState,
-    Progress,
-    Stage,
-    StageRecord,
-    StageStatus,
-)
+from disagfusion.pipeline.stages import Stage
 
 if TYPE_CHECKING:
     from disagfusion.pipeline.spec import PipelineSpec
@@ -58,6 +51,32 @@ class OutputFormat(enum.StrEnum):
     JPEG = "jpeg"
     WEBP = "webp"
     MP4 = "mp4"
+
+
+class JobState(enum.StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "QUEUED"
+    ENCODING = "ENCODING"
+    DENOISING = "DENOISING"
+    DECODING = "DECODING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return self in (self.SUCCEEDED, self.FAILED, self.CANCELLED, self.EXPIRED)
+
+
+class StageStatus(enum.StrEnum):
+    """What a job does in its current stage."""
+
+    WAITING = "WAITING"
+    TRANSFERRING = "TRANSFERRING"
+    RUNNING = "RUNNING"
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -99,6 +118,14 @@ class GenerationOptions(TypedDict, total=False):
     client_request_id: str | None
     pipeline: str
     parameters: Mapping[str, ParameterValue | ImageInput]
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """An encoded image and the pipeline input it is meant for, such as "image"."""
+
+    name: str
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +185,58 @@ class Output:
     width: int
     num_frames: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Denoising steps of the current attempt.
+
+    Attributes:
+        stage: The stage that runs.
+        step: Steps that are done.
+        num_inference_steps: Steps in all.
+    """
+
+    stage: Stage
+    step: int
+    num_inference_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """Where and how one stage of one attempt ran.
+
+    Attributes:
+        stage: The stage.
+        attempt: The attempt, from 1.
+        worker: The stage service's name.
+        pid: Process that computed.
+        device: Such as "cpu" or "cuda:0".
+        threads: Threads of its CPU operations.
+        queue_seconds: Until it began to compute.
+        compute_seconds: Of computing.
+        receive_seconds: Until its input was there, from when it began to arrive.
+        send_seconds: Until its output was acknowledged.
+        bytes_out: What left it: tensors, or encoded results.
+        transport: What carried its output, such as "ucx/shm"; empty for the decoder.
+        steps: Denoising steps that ran.
+        outcome: "done", or why it ended otherwise.
+    """
+
+    stage: Stage
+    attempt: int
+    worker: str = ""
+    pid: int = 0
+    device: str = ""
+    threads: int = 0
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    receive_seconds: float = 0.0
+    send_seconds: float = 0.0
+    bytes_out: int = 0
+    transport: str = ""
+    steps: int = 0
+    outcome: str = "done"
 
 
 @dataclass(frozen=True, slots=True)

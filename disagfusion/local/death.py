@@ -8,30 +8,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from disagfusion.stage.process import die_with_parent
+
 _PR_SET_CHILD_SUBREAPER = 36
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGKILL to this process when the thread that started it ends.
-
-    Call it between fork and exec (an exec keeps the setting, a further fork does not inherit it).
-    If the parent has gone already, this process ends here.
-
-    Args:
-        parent: The parent's process id as it was before the fork.
-    """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def before_exec() -> Callable[[], None]:
@@ -47,7 +26,10 @@ def before_exec() -> Callable[[], None]:
 
 def adopt_orphans() -> None:
     """Make this process the parent of every descendant whose own parent ends."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def children() -> list[int]:

@@ -91,6 +91,7 @@ class Deployment:
             "database": f"sqlite:///{self.data_directory / 'jobs.sqlite3'}",
             "results": str(self.data_directory / "results"),
             "pipeline": self.pipeline,
+            "metrics_listen": "127.0.0.1:0",
         }
         return self._spec("gateway", "gateway", "disagfusion_gateway", settings)
 

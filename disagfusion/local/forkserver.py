@@ -24,8 +24,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from disagfusion.local import death
 from disagfusion.stage import engine
+from disagfusion.stage.process import die_with_parent
 
 _LINE_LIMIT = 1 << 20
 
@@ -137,7 +137,7 @@ class ForkServer:
     def _become_engine(self, parent: int, descriptor: int, config: dict[str, Any]) -> NoReturn:
         code = 1
         try:
-            death.die_with_parent(parent)
+            die_with_parent(parent)
             self._selector.close()
             self._listener.close()
             for connection in self._connections:
