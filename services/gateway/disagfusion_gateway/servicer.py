@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -37,6 +37,7 @@ from disagfusion_gateway.sessions import Sessions
 from disagfusion_gateway.watchers import Watchers
 
 _DEFAULT_PAGE = 50
+_EVENTS = 1000
 _CANCEL_SECONDS = 10.0
 # Of seeds that are chosen here: short enough to be copied by hand.
 _SEED_BITS = 32
@@ -119,35 +120,36 @@ class GenerationServicer(GenerationServiceServicer):
         self, request: pb.WatchJobRequest, context: Any
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """Stream what has happened to a job and what happens next, until it ends."""
-        with self._watchers.watching(request.job_id) as watcher:
-            job = await self._job(request.job_id)
-            last = request.after_sequence
-            if not 0 <= last <= job.sequence:
-                raise InvalidArgumentError(
-                    "after_sequence", f"is {last}", expected=f"0 to {job.sequence}"
-                )
-            ended = job.state.ended and last == job.sequence
-            stage = (job.state, job.attempt)
-            while not ended:
-                if job.sequence > last:
-                    for stored in await self._events(job.job_id, last):
-                        yield pb.WatchJobResponse(event=await self._message(stored))
-                        last, ended, stage = stored.sequence, stored.state.ended, _place(stored)
-                    if ended:
-                        return
-                event = await watcher.next_event()
-                if event is None:
-                    raise _going_away()
-                if isinstance(event, Publish):
-                    # What was buffered while the store was read may be of an earlier stage.
-                    if _place(event) == stage:
-                        yield pb.WatchJobResponse(event=self._progress(event, last))
-                elif event.sequence == last + 1:
+        job_id, last = request.job_id, request.after_sequence
+        ended, place = False, None
+        with self._watchers.watching(job_id) as watcher:
+            stored = await self._events(job_id, last) if last >= 0 else ()
+            if not stored:
+                job = await self._job(job_id)
+                if not 0 <= last <= job.sequence:
+                    raise InvalidArgumentError(
+                        "after_sequence", f"is {last}", expected=f"0 to {job.sequence}"
+                    )
+                ended, place = job.state.ended and last == job.sequence, _place(job)
+            while True:
+                for event in stored:
                     yield pb.WatchJobResponse(event=await self._message(event))
-                    last, ended, stage = event.sequence, event.state.ended, _place(event)
-                elif event.sequence > last:
+                    last, ended, place = event.sequence, event.state.ended, _place(event)
+                if ended:
+                    return
+                stored = ()
+                news = await watcher.next_event()
+                if news is None:
+                    raise _going_away()
+                if isinstance(news, Publish):
+                    # What was buffered while the store was read may be of an earlier stage.
+                    if _place(news) == place:
+                        yield pb.WatchJobResponse(event=self._progress(news, last))
+                elif news.sequence == last + 1:
+                    stored = (news,)
+                elif news.sequence > last:
                     # The buffer overflowed: what is missing is in the store.
-                    job = await self._job(request.job_id)
+                    stored = await self._events(job_id, last)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         """End a job, unless it has ended; answers once that is durable."""
@@ -256,13 +258,15 @@ class GenerationServicer(GenerationServiceServicer):
     async def _job(self, job_id: str) -> Job:
         return await self._store.get(job_id, tenant=current_tenant())
 
-    async def _events(self, job_id: str, after: int) -> list[JobEvent]:
+    async def _events(self, job_id: str, after: int) -> Sequence[JobEvent]:
         found: list[JobEvent] = []
         while True:
-            page = await self._store.events(job_id, tenant=current_tenant(), after_sequence=after)
-            if not page:
-                return found
+            page = await self._store.events(
+                job_id, tenant=current_tenant(), after_sequence=after, limit=_EVENTS
+            )
             found.extend(page)
+            if len(page) < _EVENTS:
+                return found
             after = page[-1].sequence
 
     async def _message(self, event: JobEvent) -> pb.JobEvent:
@@ -287,7 +291,7 @@ class GenerationServicer(GenerationServiceServicer):
         )
 
 
-def _place(event: JobEvent | Publish) -> tuple[JobState, int]:
+def _place(event: Job | JobEvent | Publish) -> tuple[JobState, int]:
     return event.state, event.attempt
 
 
