@@ -150,6 +150,11 @@ class MachineCore:
         worker.engine_pid = self.engine.pid
         return worker
 
+    def set_addresses(self, address: stage_pb2.PeerAddress, metrics_address: str) -> None:
+        """Note where the worker can be reached, once it listens."""
+        self._worker.address.CopyFrom(address)
+        self._worker.metrics_address = metrics_address
+
     def next_wakeup(self) -> float | None:
         """When `tick` has something to do next."""
         limit = self._settings.input_seconds

@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 from disagfusion.stage.config import EngineConfig
 
 _FORK_SECONDS = 120.0
+_EXIT_SECONDS = 2.0
 
 
 class LaunchError(Exception):
@@ -115,20 +116,33 @@ class _Forked(EngineProcess):
         self.pid = pid
         self._reader = reader
         self._writer = writer
+        # Its id may be another process's some day; a descriptor means this one for ever.
+        self._descriptor = os.pidfd_open(pid)
 
     async def wait(self) -> str:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self._descriptor, ended.set)
         try:
-            line = await self._reader.readline()
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._descriptor)
+        try:
+            async with asyncio.timeout(_EXIT_SECONDS):
+                line = await self._reader.readline()
             return describe_exit(int(json.loads(line)["exited"]))
         except (OSError, ValueError, KeyError, TypeError):
             # Engines die with their parent.
-            return "the fork server has gone"
+            return "the engine ended with the fork server"
         finally:
             self._writer.close()
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def kill(self) -> None:
-        # Not by its id, which may be another process's by now: the server knows.
-        self._writer.close()
+        if self._descriptor >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
 
 class ForkServerLauncher(EngineLauncher):

@@ -1,0 +1,331 @@
+"""A stage service put together from its parts, and its command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from disagfusion.errors import DisagfusionError, FailedPreconditionError
+from disagfusion.pipeline.stages import Stage
+from disagfusion.rpc.metering import MeteringInterceptor
+from disagfusion.rpc.server import RpcServer
+from disagfusion.rpc.tls import TlsSettings
+from disagfusion.stage.config import EngineConfig, engine_environment
+from disagfusion.stage.front import Front
+from disagfusion.stage.launcher import EngineLauncher, ForkServerLauncher, SubprocessLauncher
+from disagfusion.stage.link import EngineLink
+from disagfusion.stage.machine import MachineSettings, StageMachine
+from disagfusion.stage.memory import SharedMemory
+from disagfusion.stage.meter import StageMeter
+from disagfusion.stage.servicer import StageServicer
+from disagfusion.stage.settings import StageSettings
+from disagfusion.telemetry import logging, metrics, tracing
+from disagfusion.transport import TransportSettings, create
+from disagfusion.transport.api import Transport, TransportError
+from disagfusion.v1 import generation_pb2, stage_pb2
+from disagfusion.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
+
+SERVICE = "disagfusion.v1.StageService"
+_NUMBERS = {
+    Stage.ENCODER: generation_pb2.STAGE_ENCODER,
+    Stage.DIT: generation_pb2.STAGE_DIT,
+    Stage.DECODER: generation_pb2.STAGE_DECODER,
+}
+_ACCOUNT_SECONDS = 1.0
+
+_log = logging.get_logger(__name__)
+
+
+class StageService:
+    """A running stage service, from `start` to `stop`.
+
+    Args:
+        stage: Which stage.
+        engine: The class that computes it, as "module:Class".
+        settings: How it behaves.
+
+    Attributes:
+        address: Where it listens.
+        metrics_address: Where its metrics are; empty for nowhere.
+        front: The front, once started.
+    """
+
+    front: Front
+
+    def __init__(self, stage: Stage, engine: str, settings: StageSettings) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._engine = engine
+        self._options = settings.load_options()
+        self._stack = AsyncExitStack()
+        self._registry = metrics.new_registry(stage.value)
+        self._incarnation = secrets.token_hex(16)
+        self._background: set[asyncio.Task[None]] = set()
+        self.address = settings.listen
+        self.metrics_address = ""
+
+    async def start(self) -> None:
+        """Listen for gRPC and tensors, and begin to start the engine.
+
+        Raises:
+            DisagfusionError: A setting is wrong, or an address cannot be used.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        settings = self._settings
+        # Checks the address and the certificates before anything is opened.
+        self._server = RpcServer(
+            settings.listen,
+            (SERVICE,),
+            tls=settings.tls,
+            interceptors=(MeteringInterceptor(metrics.GrpcMetrics(self._registry)),),
+        )
+        self._serve_metrics()
+        memory = SharedMemory.create(settings.arena_bytes)
+        self._stack.callback(memory.close)
+        now = time.monotonic()
+        machine = self._machine(now)
+        meter = StageMeter(
+            self._registry,
+            machine,
+            pipeline=settings.pipeline,
+            stage=self._stage.value,
+            pool=settings.pool,
+            now=now,
+        )
+        self.front = Front(
+            machine,
+            stage=self._stage,
+            memory=memory,
+            held_at=settings.slots * settings.slot_bytes,
+            incarnation=self._incarnation,
+            send_seconds=settings.send_seconds,
+            on_state=self._state_changed,
+        )
+        transport = await self._transport(meter)
+        link = EngineLink(
+            self._launcher(),
+            self._engine_config(),
+            memory,
+            self.front,
+            silence_seconds=settings.engine_silence_seconds,
+        )
+        self._stack.push_async_callback(link.aclose)
+        address = transport.address
+        machine.set_addresses(
+            stage_pb2.PeerAddress(
+                backend=address.backend, incarnation=address.incarnation, data=address.data
+            ),
+            self.metrics_address,
+        )
+        self.front.open(link, transport, meter)
+        self._stack.push_async_callback(self.front.aclose)
+        add_StageServiceServicer_to_server(StageServicer(self.front), self._server.grpc)
+        self.address = await self._server.start()
+        self._stack.push_async_callback(self._server.stop, 1.0)
+        self._spawn(self._account(meter))
+
+    async def stop(self) -> None:
+        """End everything at once; `drain` comes first where there is time."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.front.aclose()
+        await self._stack.aclose()
+
+    async def drain(self) -> None:
+        """Take no new work, finish or hand back what is there, wait for releases."""
+        await self._server.set_serving(False)
+        self.front.drain()
+        await self.front.drained.wait()
+
+    def _machine(self, now: float) -> StageMachine:
+        settings, stage = self._settings, self._stage
+        worker = stage_pb2.Worker(
+            name=settings.name,
+            incarnation=self._incarnation,
+            stages=[_NUMBERS[stage]],
+            pipeline=settings.pipeline,
+            pool=settings.pool,
+            device=settings.device,
+            threads=settings.threads,
+            front_pid=os.getpid(),
+        )
+        machine_settings = MachineSettings(
+            stage=_NUMBERS[stage],
+            port=stage.value if stage.previous else "",
+            slots=settings.slots,
+            slot_bytes=settings.slot_bytes,
+            held_bytes=settings.held_bytes,
+            held_seconds=settings.held_seconds,
+            input_seconds=settings.input_seconds,
+            drain_seconds=settings.drain_seconds,
+        )
+        return StageMachine(machine_settings, worker, new_id=lambda: secrets.token_hex(16), now=now)
+
+    def _engine_config(self) -> EngineConfig:
+        settings = self._settings
+        return EngineConfig(
+            stage=self._stage,
+            engine=self._engine,
+            model=settings.model,
+            options=self._options,
+            prompt_cache_bytes=settings.prompt_cache_bytes,
+            name=settings.name,
+            pipeline=settings.pipeline,
+            environment=engine_environment(dict(os.environ)) if settings.fork_server else {},
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+        )
+
+    def _launcher(self) -> EngineLauncher:
+        path = self._settings.fork_server
+        return ForkServerLauncher(path) if path else SubprocessLauncher()
+
+    async def _transport(self, meter: StageMeter) -> Transport:
+        settings = self._settings
+        tls = settings.tls
+        transport_settings = TransportSettings(
+            host=settings.transport_host,
+            port=settings.transport_port,
+            advertise=settings.transport_advertise,
+            max_message_bytes=settings.slot_bytes,
+            transfer_seconds=settings.send_seconds,
+            server_tls=_tls_context(tls, server=True) if tls else None,
+            client_tls=_tls_context(tls, server=False) if tls else None,
+            tls_server_name=settings.tls_server_name,
+        )
+        try:
+            transport = create(
+                settings.transport,
+                self.front,
+                incarnation=self._incarnation,
+                settings=transport_settings,
+                observer=meter,
+            )
+            return await self._stack.enter_async_context(transport)
+        except TransportError as error:
+            raise FailedPreconditionError(
+                f"transport {settings.transport}: {error}", reason="TRANSPORT_UNUSABLE"
+            ) from error
+
+    def _serve_metrics(self) -> None:
+        listen = self._settings.metrics_listen
+        if not listen:
+            return
+        try:
+            server = metrics.serve(listen, self._registry)
+        except (OSError, ValueError) as error:
+            raise FailedPreconditionError(
+                f"cannot serve metrics on {listen}: {error}", reason="ADDRESS_UNUSABLE"
+            ) from error
+        self.metrics_address = server.address
+        self._stack.callback(server.close)
+
+    def _state_changed(self, state: int) -> None:
+        self._spawn(self._server.set_serving(state == stage_pb2.WORKER_STATE_READY))
+
+    async def _account(self, meter: StageMeter) -> None:
+        # A state that lasts for minutes shows in the counters meanwhile.
+        while True:
+            await asyncio.sleep(_ACCOUNT_SECONDS)
+            meter.account(time.monotonic())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _tls_context(tls: TlsSettings, *, server: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(tls.cert, tls.key, password=lambda: "")
+    context.load_verify_locations(tls.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def serve(service: StageService, ready_file: Path | None) -> None:
+    """Run a service until SIGTERM or SIGINT, then drain it; a second signal ends it at once.
+
+    Raises:
+        DisagfusionError: It cannot start.
+    """
+    await service.start()
+    _log.info("front listens", address=service.address, metrics=service.metrics_address)
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, None)
+    try:
+        if ready_file is not None:
+            _write_ready(ready_file, service)
+        await signals.get()
+        _log.info("draining")
+        ends = [asyncio.create_task(service.drain()), asyncio.create_task(signals.get())]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in ends:
+            task.cancel()
+    finally:
+        await service.stop()
+    _log.info("front ended")
+
+
+def _write_ready(path: Path, service: StageService) -> None:
+    ready = {
+        "pid": os.getpid(),
+        "address": service.address,
+        "metrics_address": service.metrics_address,
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(ready))
+    os.replace(temporary, path)
+
+
+def main(stage: Stage, engine: str) -> None:
+    """Run a stage service from the command line, with settings from the environment.
+
+    Args:
+        stage: Which stage.
+        engine: The class that computes it, as "module:Class".
+    """
+    program = f"disagfusion-{stage.value}"
+    try:
+        settings = StageSettings()  # type: ignore[call-arg]  # from the environment
+        logging.configure(
+            settings.log_format,
+            settings.log_level,
+            component=stage.value,
+            worker=settings.name,
+            pipeline=settings.pipeline,
+        )
+        tracing.configure(stage.value)
+        service = StageService(stage, engine, settings)
+        asyncio.run(serve(service, settings.ready_file))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
+        sys.exit(f"{program}: {problems}")
+    except DisagfusionError as error:
+        sys.exit(f"{program}: {error.message}")
+    finally:
+        tracing.shutdown()

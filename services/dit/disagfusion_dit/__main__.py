@@ -1,0 +1,9 @@
+"""`python -m disagfusion_dit`: the front of a dit service."""
+
+from __future__ import annotations
+
+from disagfusion.pipeline.stages import Stage
+from disagfusion.stage.app import main
+
+if __name__ == "__main__":
+    main(Stage.DIT, "disagfusion_dit.engine:DitEngine")
