@@ -1,0 +1,109 @@
+"""`disagfusion serve`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from disagfusion.cli import options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from disagfusion.local import LocalRuntime, ProcessStatus
+
+_REFRESH_SECONDS = 0.5
+
+
+def serve(
+    model: options.Model = None,
+    encoders: Annotated[int, typer.Option(help="Encoder services.", min=1)] = 1,
+    dits: Annotated[int, typer.Option(help="DiT services.", min=1)] = 1,
+    decoders: Annotated[int, typer.Option(help="Decoder services.", min=1)] = 1,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Port 0 takes a free one.")
+    ] = "127.0.0.1:7420",
+    pipeline: Annotated[
+        str | None,
+        typer.Option(help="Name to serve it under. [default: the directory's]"),
+    ] = None,
+    transport: options.Transport = "ucx",
+    threads: options.Threads = None,
+    device: options.Device = None,
+    dtype: options.DType = None,
+    data_dir: options.DataDir = None,
+    logs: options.Logs = False,
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(help="Key file; needed to listen beyond loopback. See `keys create`."),
+    ] = None,
+    tls_cert: options.TlsCert = None,
+    tls_key: options.TlsKey = None,
+    tls_ca: options.TlsCa = None,
+    tls_server_name: options.TlsServerName = "",
+) -> None:
+    """Run a gateway and stage services until interrupted (Ctrl-C)."""
+    from rich.console import Console
+
+    from disagfusion.local import LocalRuntime
+
+    settings = options.engine_settings(device, dtype)
+    if api_keys is not None:
+        settings["api_keys"] = str(api_keys.absolute())
+    if options.tls_settings(tls_cert, tls_key, tls_ca, tls_server_name):
+        files = {"tls_cert": tls_cert, "tls_key": tls_key, "tls_ca": tls_ca}
+        settings |= {name: str(path.absolute()) for name, path in files.items() if path}
+        settings["tls_server_name"] = tls_server_name
+    runtime = LocalRuntime(
+        model,
+        encoders=encoders,
+        dits=dits,
+        decoders=decoders,
+        transport=transport,
+        listen=listen,
+        data_dir=data_dir,
+        threads=threads,
+        pipeline=pipeline,
+        settings=settings,
+        echo=logs,
+    )
+    try:
+        runtime.start()
+        _watch(runtime, Console(stderr=True))
+    except KeyboardInterrupt:
+        typer.echo("ending …", err=True)
+    finally:
+        runtime.stop()
+
+
+def _watch(runtime: LocalRuntime, console: Console) -> None:
+    from rich.live import Live
+
+    from disagfusion.cli.show import process_table
+
+    console.print("starting …")
+    runtime.wait_ready()
+    # On standard output and by itself, so that a program can read it.
+    typer.echo(runtime.address)
+    console.print(f"serving on {runtime.address}; Ctrl-C ends it")
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(process_table(runtime.status()), refresh=True)
+                time.sleep(_REFRESH_SECONDS)
+    before: dict[str, ProcessStatus] = {}
+    while True:
+        for process in runtime.status():
+            if before.get(process.name) != process:
+                console.print(_line(process), highlight=False, soft_wrap=True)
+            before[process.name] = process
+        time.sleep(_REFRESH_SECONDS)
+
+
+def _line(process: ProcessStatus) -> str:
+    detail = f": {process.detail.splitlines()[0]}" if process.detail else ""
+    pid = f", process {process.pid}" if process.pid else ""
+    return f"{process.name} is {process.state}{pid}{detail}"
