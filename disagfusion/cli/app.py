@@ -63,7 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
     # Wherever it stands: people add it behind the command that has just failed.
     debug = "--debug" in arguments
     try:
-        app([one for one in arguments if one != "--debug"])
+        status = app([one for one in arguments if one != "--debug"], standalone_mode=False)
+    except typer.TyperException as error:
+        _misused(error)
     except DisagfusionError as error:
         _fail(error, exit_status(error), debug)
     except KeyboardInterrupt as error:
@@ -74,6 +76,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 -- the boundary: people get a line, not a traceback
         _fail(error, 1, debug)
+    sys.exit(status)
+
+
+def _misused(error: typer.TyperException) -> NoReturn:
+    message = " ".join(str(getattr(error, "format_message", error.__str__)()).split())
+    context = getattr(error, "ctx", None)
+    if message:
+        hint = f"; see {context.command_path} --help" if context else ""
+        sys.stderr.write(f"error: {message.rstrip('.')}{hint}\n")
+    sys.exit(getattr(error, "exit_code", 2))
 
 
 def _fail(error: BaseException, status: int, debug: bool, text: str = "") -> NoReturn:

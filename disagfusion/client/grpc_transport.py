@@ -54,7 +54,7 @@ class GrpcTransport(ClientTransport):
     """
 
     def __init__(self, address: str, *, api_key: str = "", tls: TlsSettings | None = None) -> None:
-        check_address(address)
+        check_address(address, "address")
         _refuse_fork()
         self._address = address
         self._channel = open_channel(address, tls=tls, api_key=api_key)

@@ -76,7 +76,7 @@ class Deployment:
         )
 
     def _fork_server(self) -> ProcessSpec:
-        settings = {"listen": self._socket("forkserver")}
+        settings = {"listen": self._socket("forkserver"), "model": self.model}
         return self._spec("forkserver", "forkserver", "disagfusion.local.forkserver", settings)
 
     def _gateway(self) -> ProcessSpec:
