@@ -86,7 +86,7 @@ class TransportSettings:
     transfer_seconds: float = 120.0
     idle_seconds: float = 300.0
     max_connections: int = 256
-    connections_per_peer: int = 4
+    connections_per_peer: int = 2
     server_tls: ssl.SSLContext | None = None
     client_tls: ssl.SSLContext | None = None
     tls_server_name: str = ""

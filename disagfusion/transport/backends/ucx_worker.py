@@ -100,8 +100,7 @@ class UcxWorker:
         self._loop.remove_reader(self._descriptor)
         if self._again is not None:
             self._again.cancel()
-        retired = await self._retire()
-        if not retired:
+        if not await self._retire():
             requests = [request for request, _, _ in self._pending]
             logger.warning("ended a UCX worker with %d requests under way", len(requests))
             destroy_worker(self._worker, self._endpoint, *requests)
@@ -155,12 +154,13 @@ class UcxWorker:
             now = self._loop.time()
             if moved:
                 self._moved = now
-                if now - began > _TURN_SECONDS:
-                    return True
             elif self._pending and now - self._moved < _SPIN_SECONDS:
                 return True
             elif self._worker.arm():
                 return False
+            # UCX may stay busy until the peer moves, and the peer may live in this very loop.
+            if now - began > _TURN_SECONDS:
+                return True
 
     def _collect(self) -> None:
         if not any(request.completed for request, _, _ in self._pending):
@@ -182,11 +182,9 @@ class UcxWorker:
         """Close in good order; return whether that was possible."""
         if self._pending:
             return False
-        if self._endpoint is None:
+        # A dead endpoint is closed already, and a request to close it crashes when it is looked at.
+        if self._endpoint is None or not self._endpoint.alive:
             return True
-        # Of a dead endpoint ucxx returns a request that crashes when it is looked at.
-        if not self._endpoint.alive:
-            return False
         request = self._endpoint.close()
         deadline = self._loop.time() + _CLOSE_SECONDS
         while self._endpoint.alive and not request.completed:
