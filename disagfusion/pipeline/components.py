@@ -123,7 +123,8 @@ def load_components(
     pipe.register_components(**loaded)
     for component in loaded.values():
         if isinstance(component, torch.nn.Module):
-            component.eval().requires_grad_(False)
+            # No requires_grad_(False): torch multiplies by weights that need no gradient in
+            # another way, and the last bits of a batch would differ from the unsplit pipeline's.
             if not getattr(component, "is_quantized", False):
                 component.to(options.device)
 
@@ -131,7 +132,7 @@ def load_components(
 def make_ghosts(
     cls: Any, full_blocks: Any, index: ModelIndex, options: LoadOptions
 ) -> dict[str, Any]:
-    """Return the models of a pipeline without their weights, by name.
+    """Return the models of a pipeline without their weights, and its guiders, by name.
 
     A ghost has a model's configuration and structure, on torch's meta device.
 
@@ -144,7 +145,7 @@ def make_ghosts(
         spec = whole.get_component_spec(name)
         if name not in index.components or spec.type_hint is None:
             continue
-        if not issubclass(spec.type_hint, diffusers.ModelMixin):
+        if not issubclass(spec.type_hint, (diffusers.ModelMixin, BaseGuidance)):
             continue
         location = {"subfolder": spec.subfolder, "revision": spec.revision or options.revision}
         try:
@@ -154,7 +155,7 @@ def make_ghosts(
                 **{key: value for key, value in location.items() if value},
             )
             with torch.device("meta"):
-                ghosts[name] = spec.type_hint.from_config(config).requires_grad_(False)
+                ghosts[name] = spec.type_hint.from_config(config)
         except Exception as error:
             raise damaged(index.model, f"configuration of {name} is unusable: {error}") from error
     return ghosts
@@ -200,9 +201,9 @@ def apply_options(pipe: Any, names: Iterable[str], options: LoadOptions) -> None
         _compile(modules, options)
 
 
-def guiders_of(pipe: Any) -> dict[str, Any]:
-    """Return the guiders of a pipeline by name."""
-    return {n: c for n, c in pipe.components.items() if isinstance(c, BaseGuidance)}
+def guiders_of(components: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the guiders among components."""
+    return {name: c for name, c in components.items() if isinstance(c, BaseGuidance)}
 
 
 def _compile(modules: list[Any], options: LoadOptions) -> None:

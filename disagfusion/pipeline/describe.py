@@ -62,7 +62,7 @@ def make_spec(
     """Return the spec of a model whose blocks have been cut; see `describe`."""
     pipe = build_pipe(cls, staged.blocks, staged.blocks, index)
     haunt(pipe, ghosts, own=())
-    guiders = guiders_of(pipe)
+    guiders = guiders_of(pipe.components) | guiders_of(ghosts)
     workflows = tuple(
         Workflow(name=name, requires=dict(requires), inputs=_inputs(staged, plan, guiders))
         for name, requires, plan in served_workflows

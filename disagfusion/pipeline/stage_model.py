@@ -143,7 +143,7 @@ class StageModel:
         for name, component in pipe.components.items():
             if "scheduler" in name and component is not None:
                 setattr(pipe, name, copy.deepcopy(component))
-        for name, guider in guiders_of(pipe).items():
+        for name, guider in guiders_of(pipe.components).items():
             setattr(pipe, name, self._guider(name, guider, request))
         return pipe
 
