@@ -1,0 +1,1 @@
+"""Stage services in processes of their own, and a gateway's part played by hand."""
