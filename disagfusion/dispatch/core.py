@@ -272,6 +272,7 @@ class Core:
     def end(self, job: JobEntry, state: JobState, error: JobError) -> None:
         """End a job without success: nothing of it runs or is held afterwards."""
         status = job.status
+        self.jobs.dequeue(job)
         if job.fetching:
             self.actions.append(DiscardResult(job.job_id, job.attempt))
         self.move(job, state, status, message=error.message, error=error)
@@ -287,6 +288,7 @@ class Core:
 
     def drop(self, job: JobEntry) -> None:
         """Let go of a job without touching what is stored of it."""
+        self.jobs.dequeue(job)
         self.unassign(job, cancel=True)
         self._forget(job)
 

@@ -277,8 +277,7 @@ class JobTable:
         return job
 
     def remove(self, job: JobEntry) -> None:
-        """Forget a job."""
-        self.dequeue(job)
+        """Forget a job that does not wait."""
         del self._jobs[job.job_id]
         _decrement(self._tenants, job.spec.tenant)
         _decrement(self._counts, (job.spec.pipeline, job.state, job.status))

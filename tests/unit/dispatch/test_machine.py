@@ -1,0 +1,533 @@
+"""The dispatcher against workers that die, disconnect, answer late, twice, out of order, or lie."""
+
+import itertools
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from disagfusion.dispatch import actions as act
+from disagfusion.dispatch import events as ev
+from disagfusion.dispatch.dispatcher import Dispatcher
+from disagfusion.dispatch.settings import DispatchSettings
+from disagfusion.jobs.model import (
+    STAGE_STATES,
+    FailureKind,
+    JobState,
+    Output,
+    Stage,
+    StageStatus,
+    Transition,
+)
+
+SETTINGS = DispatchSettings()
+SLOTS = 2
+STEPS = 3
+IMAGE = Output(0, "image/png", 10, 1, 1, 1, "00")
+WORKERS = {
+    "encoder-0": {Stage.ENCODER},
+    "encoder-1": {Stage.ENCODER},
+    "dit-0": {Stage.DIT},
+    "dit-1": {Stage.DIT},
+    "decoder-0": {Stage.DECODER},
+    "merged-0": {Stage.DIT, Stage.DECODER},
+}
+FAILURES = [kind for kind in FailureKind if kind is not FailureKind.INVALID_ARGUMENT]
+serial = itertools.count(1)
+
+
+@dataclass
+class Task:
+    job_id: str
+    attempt: int
+    stage: Stage
+    grant: str
+    status: StageStatus
+    step: int = 0
+
+
+@dataclass
+class SimWorker:
+    """A front as the protocol describes it."""
+
+    name: str
+    stages: frozenset[Stage]
+    incarnation: str = ""
+    connected: bool = False
+    grants: set[str] = field(default_factory=set)
+    arrived: dict[str, None] = field(default_factory=dict)
+    tasks: dict[tuple[str, int], Task] = field(default_factory=dict)
+    held: dict[ev.OutputKey, None] = field(default_factory=dict)
+    fence: Counter[str] = field(default_factory=Counter)
+    inbox: deque[act.Action] = field(default_factory=deque)
+    outbox: deque[ev.Event] = field(default_factory=deque)
+    condemned: bool = False
+
+    def start(self) -> None:
+        self.incarnation = f"{self.name}#{next(serial)}"
+        self.grants = {self.new_grant() for _ in range(SLOTS)}
+        for container in (self.arrived, self.tasks, self.held, self.fence, self.inbox, self.outbox):
+            container.clear()
+        self.connected = self.condemned = False
+
+    def new_grant(self) -> str:
+        return f"{self.name}/{next(serial)}"
+
+    @property
+    def info(self) -> ev.WorkerInfo:
+        state = ev.WorkerState.QUARANTINED if self.condemned else ev.WorkerState.READY
+        return ev.WorkerInfo(self.name, self.incarnation, self.stages, "p", "v1", state, SLOTS)
+
+    def hello(self) -> ev.WorkerConnected:
+        self.connected = True
+        self.inbox.clear()
+        self.outbox.clear()
+        running = tuple(
+            ev.RunningAssignment(t.job_id, t.attempt, t.stage, t.status, t.step, STEPS)
+            for t in self.tasks.values()
+        )
+        held = tuple(ev.HeldOutput(key, 1, media_of(key)) for key in self.held)
+        return ev.WorkerConnected(self.info, running, held, tuple(sorted(self.grants)))
+
+    def say(self, kind: type, *args: object) -> None:
+        self.outbox.append(kind(self.name, self.incarnation, *args))
+
+    def free(self, task: Task) -> None:
+        del self.tasks[task.job_id, task.attempt]
+        self.arrived.pop(task.grant, None)
+        self.regrant()
+
+    def regrant(self) -> None:
+        grant = self.new_grant()
+        self.grants.add(grant)
+        self.say(ev.GrantsOffered, (grant,))
+
+    def fail(self, task: Task, kind: FailureKind) -> None:
+        self.free(task)
+        self.say(ev.StageFailed, task.job_id, task.attempt, task.stage, kind, "made to")
+
+
+def media_of(key: ev.OutputKey) -> tuple[Output, ...]:
+    return (IMAGE,) if key.stage is Stage.DECODER else ()
+
+
+@dataclass
+class Stored:
+    """What the store has of a job."""
+
+    spec: ev.JobSubmitted
+    state: JobState = JobState.QUEUED
+    status: StageStatus = StageStatus.WAITING
+    attempt: int = 1
+    version: str = ""
+    failures: int = 0
+    message: str = ""
+
+
+class World(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.now = 1_700_000_000.0
+        self.workers = {
+            name: SimWorker(name, frozenset(stages)) for name, stages in WORKERS.items()
+        }
+        self.store: dict[str, Stored] = {}
+        self.produced: set[ev.OutputKey] = set()
+        self.used_grants: set[tuple[str, str]] = set()
+        self.succeeded: Counter[str] = Counter()
+        self.results: set[tuple[str, int]] = set()
+        self.fetches: deque[act.FetchResult] = deque()
+        self.invalid: set[str] = set()
+        self.dispatcher = Dispatcher(SETTINGS, now=self.now, expected_workers=WORKERS)
+        for worker in self.workers.values():
+            worker.start()
+            self.give(worker.hello())
+
+    # The gateway's shell.
+
+    def give(self, event: ev.Event) -> None:
+        for action in self.dispatcher.handle(event, self.now):
+            self.execute(action)
+
+    def execute(self, action: act.Action) -> None:
+        match action:
+            case act.SaveTransition(transition):
+                self.save(transition)
+            case act.CompleteJob(done):
+                job = self.store[done.job_id]
+                assert (job.state, job.attempt) == (JobState.DECODING, done.attempt)
+                assert (done.job_id, done.attempt) in self.results
+                job.state = JobState.SUCCEEDED
+                self.succeeded[done.job_id] += 1
+            case act.Assign():
+                self.check_assign(action)
+                self.post(action.worker, action)
+            case act.Send() | act.CancelOnWorker() | act.Release():
+                self.post(action.worker, action)
+            case act.FetchResult():
+                self.fetches.append(action)
+            case act.DiscardResult(job_id, attempt):
+                job = self.store[job_id]
+                if (job.state, job.attempt) != (JobState.SUCCEEDED, attempt):
+                    self.results.discard((job_id, attempt))
+            case act.Quarantine():
+                worker = self.workers[action.worker]
+                worker.condemned = True
+            case act.Publish() | act.RefuseStale():
+                pass
+
+    def save(self, change: Transition) -> None:
+        job = self.store[change.job_id]
+        assert (job.state, job.attempt) == (change.from_state, change.from_attempt)
+        assert change.attempt >= job.attempt
+        if change.state < job.state:
+            assert change.attempt == job.attempt + 1
+        job.state, job.status, job.attempt = change.state, change.stage_status, change.attempt
+        job.version, job.failures, job.message = change.version, change.failures, change.message
+
+    def check_assign(self, action: act.Assign) -> None:
+        job = self.store[action.job_id]
+        assert (job.state, job.attempt) == (STAGE_STATES[action.stage], action.attempt)
+        assert job.status is StageStatus.TRANSFERRING
+        key = (action.incarnation, action.grant_id)
+        worker = self.workers[action.worker]
+        assert worker.connected
+        if action.grant_id not in worker.grants:
+            assert key not in self.used_grants
+        self.used_grants.add(key)
+        if action.stage is not Stage.ENCODER:
+            assert action.source in self.produced
+            assert action.source.stage == action.stage - 1
+            assert action.source.attempt <= action.attempt
+
+    def post(self, name: str, action: act.Action) -> None:
+        worker = self.workers[name]
+        incarnation = getattr(action, "incarnation", worker.incarnation)
+        if worker.connected and incarnation == worker.incarnation:
+            worker.inbox.append(action)
+
+    # A worker's side.
+
+    def obey(self, worker: SimWorker) -> None:
+        action = worker.inbox.popleft()
+        match action:
+            case act.Assign():
+                known = action.grant_id in worker.grants
+                if not known or action.attempt <= worker.fence[action.job_id] or worker.condemned:
+                    refused = FailureKind.REFUSED
+                    if known:  # an assignment uses its grant up, whatever becomes of it
+                        worker.grants.discard(action.grant_id)
+                        worker.regrant()
+                    worker.say(
+                        ev.StageFailed, action.job_id, action.attempt, action.stage, refused, "no"
+                    )
+                    return
+                worker.grants.discard(action.grant_id)
+                task = Task(
+                    action.job_id,
+                    action.attempt,
+                    action.stage,
+                    action.grant_id,
+                    StageStatus.TRANSFERRING,
+                )
+                worker.tasks[task.job_id, task.attempt] = task
+                if action.source is None:
+                    task.status = StageStatus.WAITING
+                elif action.grant_id in worker.arrived:
+                    self.receive(worker, task)
+            case act.Send():
+                self.transfer(worker, action)
+            case act.CancelOnWorker():
+                worker.fence[action.job_id] = max(worker.fence[action.job_id], action.attempt)
+                for task in list(worker.tasks.values()):
+                    if task.job_id == action.job_id and task.attempt <= action.attempt:
+                        worker.fail(task, FailureKind.CANCELLED)
+            case act.Release():
+                for key in list(worker.held):
+                    if (
+                        key.job_id == action.job_id
+                        and action.stage in (None, key.stage)
+                        and key.attempt <= action.attempt
+                    ):
+                        del worker.held[key]
+
+    def transfer(self, sender: SimWorker, action: act.Send) -> None:
+        if action.output not in sender.held:
+            sender.say(ev.SendFailed, action.output, action.attempt, True, "gone")
+            return
+        receiver = self.workers[action.to]
+        task = next((t for t in receiver.tasks.values() if t.grant == action.grant_id), None)
+        valid = task is not None or action.grant_id in receiver.grants
+        if receiver.incarnation != action.to_incarnation or not valid:
+            sender.say(ev.SendFailed, action.output, action.attempt, False, "refused")
+            return
+        receiver.arrived[action.grant_id] = None
+        if task is not None:
+            self.receive(receiver, task)
+        sender.say(ev.OutputSent, action.output, action.attempt, 0.01, 1, "tcp")
+
+    def receive(self, worker: SimWorker, task: Task) -> None:
+        if task.status is StageStatus.TRANSFERRING:
+            task.status = StageStatus.WAITING
+            worker.say(ev.InputReceived, task.job_id, task.attempt, 0.01)
+
+    def work(self, worker: SimWorker, task: Task) -> None:
+        if task.status is StageStatus.TRANSFERRING:
+            return
+        if task.status is StageStatus.WAITING:
+            if any(t.status is StageStatus.RUNNING for t in worker.tasks.values()):
+                return
+            task.status = StageStatus.RUNNING
+            worker.say(ev.StageStarted, task.job_id, task.attempt, task.stage)
+        elif task.stage is Stage.DIT and task.step < STEPS:
+            task.step += 1
+            worker.say(ev.StepCompleted, task.job_id, task.attempt, task.step, STEPS)
+        else:
+            key = ev.OutputKey(task.job_id, task.stage, task.attempt)
+            worker.held[key] = None
+            self.produced.add(key)
+            worker.free(task)
+            worker.say(ev.StageDone, ev.HeldOutput(key, 1, media_of(key)))
+
+    def fetch(self, failure: ev.ResultFailure | None) -> None:
+        action = self.fetches.popleft()
+        worker = self.workers[action.worker]
+        if failure is None and worker.incarnation != action.incarnation:
+            failure = ev.ResultFailure.UNAVAILABLE
+        if failure is None and action.output not in worker.held:
+            failure = ev.ResultFailure.LOST
+        if failure is not None:
+            self.give(ev.ResultFailed(action.output.job_id, action.attempt, failure))
+            return
+        self.results.add((action.output.job_id, action.attempt))
+        self.give(ev.ResultStored(action.output.job_id, action.attempt))
+
+    # What happens.
+
+    names = st.sampled_from(sorted(WORKERS))
+
+    @rule(priority=st.integers(-1, 1), timeout=st.none() | st.sampled_from([0.0, 5.0, 1000.0]))
+    def submit(self, priority: int, timeout: float | None) -> None:
+        job_id = f"job-{len(self.store)}"
+        deadline = None if timeout is None else self.now + timeout
+        spec = ev.JobSubmitted(job_id, "t", "p", priority, deadline, f"cost{priority}", STEPS)
+        self.store[job_id] = Stored(spec)
+        self.give(spec)
+
+    @precondition(lambda self: any(w.inbox for w in self.workers.values()))
+    @rule(data=st.data(), count=st.integers(1, 6))
+    def deliver_down(self, data: st.DataObject, count: int) -> None:
+        busy = [w for w in self.workers.values() if w.inbox]
+        worker = data.draw(st.sampled_from(busy))
+        for _ in range(min(count, len(worker.inbox))):
+            self.obey(worker)
+
+    @precondition(lambda self: any(w.connected and w.outbox for w in self.workers.values()))
+    @rule(data=st.data(), count=st.integers(1, 6), twice=st.booleans(), swap=st.booleans())
+    def deliver_up(self, data: st.DataObject, count: int, twice: bool, swap: bool) -> None:
+        talking = [w for w in self.workers.values() if w.connected and w.outbox]
+        worker = data.draw(st.sampled_from(talking))
+        if swap and len(worker.outbox) > 1:
+            worker.outbox[0], worker.outbox[1] = worker.outbox[1], worker.outbox[0]
+        for _ in range(min(count, len(worker.outbox))):
+            event = worker.outbox.popleft()
+            self.give(event)
+            if twice:
+                self.give(event)
+
+    @precondition(lambda self: any(w.tasks for w in self.workers.values()))
+    @rule(data=st.data(), count=st.integers(1, 8))
+    def progress(self, data: st.DataObject, count: int) -> None:
+        busy = [w for w in self.workers.values() if w.tasks]
+        worker = data.draw(st.sampled_from(busy))
+        for _ in range(count):
+            for task in list(worker.tasks.values()):
+                self.work(worker, task)
+
+    @rule(failure=st.none() | st.sampled_from(ev.ResultFailure))
+    @precondition(lambda self: self.fetches)
+    def results_arrive(self, failure: ev.ResultFailure | None) -> None:
+        self.fetch(failure)
+
+    @rule(data=st.data(), kind=st.sampled_from(FAILURES), invalid=st.integers(0, 9))
+    @precondition(lambda self: any(w.tasks for w in self.workers.values()))
+    def stage_fails(self, data: st.DataObject, kind: FailureKind, invalid: int) -> None:
+        tasks = [(w, t) for w in self.workers.values() for t in w.tasks.values()]
+        worker, task = data.draw(st.sampled_from(tasks))
+        if invalid == 0:
+            kind = FailureKind.INVALID_ARGUMENT
+            self.invalid.add(task.job_id)
+        worker.fail(task, kind)
+
+    @rule(name=names)
+    def kill(self, name: str) -> None:
+        worker = self.workers[name]
+        lost = worker.incarnation
+        worker.start()
+        self.give(ev.WorkerDisconnected(name, lost))
+
+    @rule(name=names)
+    def disconnect(self, name: str) -> None:
+        worker = self.workers[name]
+        if worker.connected:
+            worker.connected = False
+            worker.inbox.clear()
+            self.give(ev.WorkerDisconnected(name, worker.incarnation))
+
+    @rule(name=names)
+    def give_up(self, name: str) -> None:
+        """The grace of a worker that is cut off is over; it may come back all the same."""
+        worker = self.workers[name]
+        if not worker.connected:
+            self.give(ev.WorkerLost(name, worker.incarnation, "silent"))
+
+    @rule(name=names)
+    def reconnect(self, name: str) -> None:
+        worker = self.workers[name]
+        if not worker.connected:
+            self.give(worker.hello())
+
+    @rule(name=names)
+    def lose_held(self, name: str) -> None:
+        self.workers[name].held.clear()
+
+    @rule()
+    def restart_gateway(self) -> None:
+        self.fetches.clear()
+        for worker in self.workers.values():
+            worker.connected = False
+            worker.inbox.clear()
+            worker.outbox.clear()
+        self.dispatcher = Dispatcher(SETTINGS, now=self.now, expected_workers=WORKERS)
+        for job in self.store.values():
+            if not job.state.ended:
+                self.give(
+                    ev.JobRecovered(
+                        job.spec, job.state, job.status, job.attempt, job.version, job.failures
+                    )
+                )
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.store)
+    def cancel(self, data: st.DataObject) -> None:
+        job_id = data.draw(st.sampled_from(sorted(self.store)))
+        self.give(ev.CancelRequested(job_id, "unwanted"))
+
+    @rule(data=st.data(), name=names, attempt=st.integers(0, 9), stage=st.sampled_from(Stage))
+    @precondition(lambda self: self.store)
+    def lie(self, data: st.DataObject, name: str, attempt: int, stage: Stage) -> None:
+        """Speak of an attempt that the worker does not have."""
+        job_id = data.draw(st.sampled_from(sorted(self.store)))
+        worker = self.workers[name]
+        if not worker.connected or (job_id, attempt) in worker.tasks:
+            return
+        incarnation = data.draw(st.sampled_from([worker.incarnation, "other"]))
+        key = ev.OutputKey(job_id, stage, attempt)
+        job = self.dispatcher._core.jobs.get(job_id)
+        known = self.dispatcher._core.workers.get(name)
+        if key in self.produced or (job and known and job.assigned_to(known, None, attempt)):
+            return  # such a lie cannot be told from the truth
+        held = ev.HeldOutput(key, 1, media_of(key))
+        lies: list[ev.Event] = [
+            ev.InputReceived(name, incarnation, job_id, attempt),
+            ev.StageStarted(name, incarnation, job_id, attempt, stage),
+            ev.StepCompleted(name, incarnation, job_id, attempt, 1, STEPS),
+            ev.StageDone(name, incarnation, held),
+            ev.StageFailed(name, incarnation, job_id, attempt, stage, FailureKind.INTERNAL),
+            ev.SendFailed(name, incarnation, key, attempt, True),
+            ev.OutputSent(name, incarnation, key, attempt),
+            ev.ResultFailed(job_id, attempt, ev.ResultFailure.LOST),
+        ]
+        self.give(data.draw(st.sampled_from(lies)))
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 3.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.advance(self.now + seconds)
+
+    def advance(self, until: float) -> None:
+        for _ in range(1000):
+            at = self.dispatcher.next_wakeup()
+            if at is None or at > until:
+                break
+            self.now = max(self.now, at)
+            self.give(ev.Tick())
+        else:
+            raise AssertionError("wakes up without end")
+        self.now = until
+
+    # What must hold.
+
+    def teardown(self) -> None:
+        if not hasattr(self, "workers"):
+            return
+        for worker in self.workers.values():
+            if worker.condemned:
+                self.kill(worker.name)
+            if not worker.connected:
+                self.give(worker.hello())
+        for _ in range(3000):
+            if not self.settle_once():
+                at = self.dispatcher.next_wakeup()
+                if at is None:
+                    break
+                self.advance(max(self.now, at))
+        self.check_end()
+
+    def settle_once(self) -> bool:
+        moved = False
+        for worker in self.workers.values():
+            if worker.condemned:
+                self.kill(worker.name)
+                self.give(worker.hello())
+                moved = True
+            while worker.inbox:
+                self.obey(worker)
+                moved = True
+            for task in list(worker.tasks.values()):
+                before = replace(task)
+                self.work(worker, task)
+                moved = moved or task != before or (task.job_id, task.attempt) not in worker.tasks
+            while worker.outbox:
+                self.give(worker.outbox.popleft())
+                moved = True
+        while self.fetches:
+            self.fetch(None)
+            moved = True
+        return moved
+
+    def check_end(self) -> None:
+        for job_id, job in self.store.items():
+            assert job.state.ended, f"{job_id} is lost: {job}"
+            assert self.succeeded[job_id] == (job.state is JobState.SUCCEEDED)
+            if job.state is JobState.FAILED and job_id not in self.invalid:
+                assert job.attempt >= SETTINGS.max_attempts
+            if job.state is JobState.SUCCEEDED:
+                assert (job_id, job.attempt) in self.results
+        for worker in self.workers.values():
+            assert not worker.tasks, f"{worker.name} still works"
+            assert not worker.held, f"{worker.name} still holds {list(worker.held)}"
+            assert len(worker.grants) == SLOTS
+            known = self.dispatcher._core.workers.get(worker.name)
+            assert known is not None
+            assert set(known.grants) == worker.grants
+            assert not known.assignments
+            assert not known.holding
+        core = self.dispatcher._core
+        assert len(core.jobs) == 0
+        assert not core.jobs.queues()
+        assert not core.jobs._counts
+        assert not core.jobs._tenants
+        assert len(core.timers) == 0
+        succeeded = {key for key in self.results if self.succeeded[key[0]]}
+        assert self.results == succeeded
+
+
+World.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestWorld = World.TestCase
