@@ -62,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         guider=MappingProxyType({"use_original_formulation": True}),
         enabled_above=0.0,
     ),
+    "cosmos3-omni": Family(patch=2),
     "ltx": Family(encoder_keeps_guider=True),
 }
 

@@ -127,15 +127,25 @@ class StageModel:
         plan = self._staged.plan(request)
         pipe = self._request_pipe(request)
         state, initial = self._initial_state(plan, request, inputs or {})
-        with torch.no_grad():
-            for block in plan.blocks[self.stage]:
-                _check(cancelled)
-                if isinstance(block, LoopSequentialPipelineBlocks):
-                    block = _stepwise(block, on_step, cancelled)
-                pipe, state = block(pipe, state)
+        try:
+            with torch.no_grad():
+                for block in plan.blocks[self.stage]:
+                    _check(cancelled)
+                    if isinstance(block, LoopSequentialPipelineBlocks):
+                        block = _stepwise(block, on_step, cancelled)
+                    pipe, state = block(pipe, state)
+        finally:
+            self._forget_steps()
         if self.stage.following is None:
             return {name: state.get(name) for name in plan.outputs}
         return self._outputs(plan, state, initial, inputs or {}, request)
+
+    def _forget_steps(self) -> None:
+        """Clear what `enable_cache` keeps from step to step: the next request starts anew."""
+        for name in self.components:
+            reset = getattr(getattr(self._pipe, name), "_reset_stateful_cache", None)
+            if reset is not None:
+                reset()
 
     def _request_pipe(self, request: Mapping[str, Any]) -> Any:
         """Return a pipeline for one request: modules shared, everything with a state its own."""
