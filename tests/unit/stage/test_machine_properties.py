@@ -1,0 +1,270 @@
+"""Whatever happens, in whatever order: no slot or byte is given twice, every answer comes once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from stagerig import Rig
+
+from disagfusion.stage.actions import (
+    Action,
+    EngineInfo,
+    GiveSpace,
+    OutputKey,
+    Product,
+    RunOnEngine,
+    SendOutput,
+    StageEnded,
+    StartEngine,
+)
+from disagfusion.stage.held import HeldOutput
+from disagfusion.transport.api import MessageHeader, RefusedError
+from disagfusion.v1 import stage_pb2
+
+SESSIONS = {"one/1": "one", "one/2": "one", "two/1": "two"}
+JOBS = st.sampled_from("abc")
+ATTEMPTS = st.integers(1, 3)
+
+
+class World(RuleBasedStateMachine):
+    """Gateways, senders, receivers and an engine that do as they like."""
+
+    @initialize(first=st.booleans())
+    def begin(self, first: bool) -> None:
+        self.first = first
+        self.rig = Rig(first=first, held_bytes=1024, input_seconds=10.0, held_seconds=30.0)
+        self.machine = self.rig.machine
+        self.engine = "absent"
+        self.run: RunOnEngine | None = None
+        self.asked: int | None = None
+        self.space: int | None = None
+        self.sessions: set[str] = set()
+        self.filling: dict[str, tuple[MessageHeader, int]] = {}
+        self.sends: list[int] = []
+        self.pins: list[HeldOutput] = []
+        self.accepted: dict[str, int] = {}
+        self.ended: dict[str, int] = {}
+        self.do(self.machine.tick(self.rig.now))
+
+    def do(self, todo: list[Action]) -> None:
+        self.rig.do(todo)
+        for action in todo:
+            match action:
+                case StartEngine():
+                    assert self.engine == "absent"
+                    self.engine = "loading"
+                case RunOnEngine():
+                    assert self.engine == "loaded"
+                    assert self.run is None
+                    assert action.offset not in [at for _, at in self.filling.values()]
+                    self.run, self.asked, self.space = action, None, None
+                case GiveSpace(run_id, offset) if offset >= 0:
+                    assert self.run is not None
+                    assert run_id == self.run.run_id
+                    assert self.asked is not None
+                    self.space = offset
+                    self.check_space(offset, self.asked)
+                case SendOutput():
+                    self.sends.append(action.send_id)
+                case StageEnded():
+                    grant = action.assignment.grant_id
+                    self.ended[grant] = self.ended.get(grant, 0) + 1
+
+    def check_space(self, offset: int, nbytes: int) -> None:
+        for held in [*self.machine.held, *self.pins]:
+            end = held.block + held.product.nbytes
+            assert offset + nbytes <= held.block or end <= offset
+
+    def offered(self) -> list[str]:
+        return [grant for session in self.sessions for grant in self.rig.grants(session)]
+
+    @rule(session=st.sampled_from(sorted(SESSIONS)))
+    def a_gateway_comes(self, session: str) -> None:
+        if session not in self.sessions:
+            self.sessions.add(session)
+            self.do(self.machine.connected(session, SESSIONS[session], self.rig.now))
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def a_gateway_goes(self, data: st.DataObject) -> None:
+        session = data.draw(st.sampled_from(sorted(self.sessions)))
+        self.sessions.discard(session)
+        self.do(self.machine.disconnected(session, self.rig.now))
+
+    @precondition(lambda self: self.sessions and self.offered())
+    @rule(data=st.data(), job=JOBS, attempt=ATTEMPTS)
+    def assign(self, data: st.DataObject, job: str, attempt: int) -> None:
+        grant = data.draw(st.sampled_from(self.offered()))
+        session = data.draw(st.sampled_from(sorted(self.sessions)))
+        refused = len(self.rig.told("failed"))
+        ends = sum(self.ended.values())
+        message = self.rig.assignment(job, grant, attempt)
+        self.do(self.machine.assign(session, message, self.rig.now))
+        told = self.rig.told("failed")[refused:]
+        if sum(self.ended.values()) > ends or not any(
+            failed.kind == stage_pb2.FAILURE_KIND_REFUSED for failed in told
+        ):
+            assert grant not in self.accepted
+            self.accepted[grant] = attempt
+
+    @precondition(lambda self: self.offered())
+    @rule(data=st.data(), job=JOBS, attempt=ATTEMPTS, nbytes=st.integers(0, 5000))
+    def a_message_wants_in(self, data: st.DataObject, job: str, attempt: int, nbytes: int) -> None:
+        grant = data.draw(st.sampled_from([*self.offered(), "nonsense"]))
+        header = self.rig.header(job, grant, attempt, nbytes)
+        try:
+            offset = self.machine.admit(header, self.rig.now)
+        except RefusedError:
+            return
+        assert not self.first
+        assert grant not in self.filling
+        assert offset not in [at for _, at in self.filling.values()]
+        assert self.run is None or self.run.offset != offset
+        self.filling[grant] = (header, offset)
+
+    @precondition(lambda self: self.filling)
+    @rule(data=st.data(), arrives=st.booleans())
+    def a_message_ends(self, data: st.DataObject, arrives: bool) -> None:
+        grant = data.draw(st.sampled_from(sorted(self.filling)))
+        header, _ = self.filling.pop(grant)
+        if arrives:
+            self.do(self.machine.delivered(header, 0.1, self.rig.now))
+        else:
+            self.do(self.machine.dropped(header, self.rig.now))
+
+    @precondition(lambda self: self.engine == "loading")
+    @rule(works=st.booleans())
+    def the_engine_loads(self, works: bool) -> None:
+        if works:
+            self.engine = "loaded"
+            self.do(self.machine.engine_loaded(EngineInfo(), self.rig.now))
+        else:
+            self.engine = "ending"
+            self.do(self.machine.engine_load_failed("damaged", self.rig.now))
+
+    @precondition(lambda self: self.engine != "absent")
+    @rule()
+    def the_engine_dies(self) -> None:
+        self.engine, self.run = "absent", None
+        self.do(self.machine.engine_lost("died", self.rig.now))
+
+    @precondition(lambda self: self.run is not None and self.asked is None)
+    @rule(nbytes=st.integers(0, 1100))
+    def the_engine_needs_space(self, nbytes: int) -> None:
+        assert self.run is not None
+        self.asked = nbytes
+        self.do(self.machine.engine_needs_space(self.run.run_id, nbytes, self.rig.now))
+
+    @precondition(lambda self: self.run is not None and self.space is not None)
+    @rule()
+    def the_engine_finishes(self) -> None:
+        assert self.run is not None
+        run_id, nbytes = self.run.run_id, self.asked or 0
+        self.run = None
+        self.do(self.machine.engine_finished(run_id, Product(nbytes), self.rig.now))
+
+    @precondition(lambda self: self.run is not None)
+    @rule(ends=st.booleans())
+    def the_engine_fails(self, ends: bool) -> None:
+        assert self.run is not None
+        run_id, self.run = self.run.run_id, None
+        self.engine = "ending" if ends else self.engine
+        kind = stage_pb2.FAILURE_KIND_INTERNAL
+        now = self.rig.now
+        self.do(self.machine.engine_failed(run_id, kind, "", now, ends_engine=ends))
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), job=JOBS, attempt=ATTEMPTS)
+    def send(self, data: st.DataObject, job: str, attempt: int) -> None:
+        session = data.draw(st.sampled_from(sorted(self.sessions)))
+        key = self.rig.key(job, attempt).to_message()
+        request = stage_pb2.SendOutput(output=key, attempt=attempt, grant_id="x")
+        self.do(self.machine.send_output(session, request, self.rig.now))
+
+    @precondition(lambda self: self.sends)
+    @rule(works=st.booleans())
+    def a_send_ends(self, works: bool) -> None:
+        number = self.sends.pop(0)
+        if works:
+            self.do(self.machine.sent(number, 0.1, "tcp", self.rig.now))
+        else:
+            self.do(self.machine.send_failed(number, "lost", self.rig.now))
+
+    @rule(job=JOBS, attempt=ATTEMPTS)
+    def pin(self, job: str, attempt: int) -> None:
+        held = self.machine.pin(self.rig.key(job, attempt), self.rig.now)
+        if held is not None:
+            self.pins.append(held)
+
+    @precondition(lambda self: self.pins)
+    @rule()
+    def unpin(self) -> None:
+        self.do(self.machine.unpin(self.pins.pop(), self.rig.now))
+
+    @rule(job=JOBS, attempt=ATTEMPTS)
+    def cancel(self, job: str, attempt: int) -> None:
+        self.do(self.machine.cancel(job, attempt, self.rig.now))
+
+    @rule(job=JOBS, attempt=ATTEMPTS, stage=st.integers(0, 3))
+    def release(self, job: str, attempt: int, stage: int) -> None:
+        self.do(self.machine.release(job, stage, attempt, self.rig.now))
+
+    @rule(seconds=st.floats(0.01, 20))
+    def time_passes(self, seconds: float) -> None:
+        self.rig.now += seconds
+        self.do(self.machine.tick(self.rig.now))
+
+    @invariant()
+    def slots_add_up(self) -> None:
+        if hasattr(self, "machine"):
+            assert self.machine.slots.free + len(self.machine.slots) == 2
+            assert sum(self.machine.slots.counts().values()) == 2
+            wakeup = self.machine.next_wakeup()
+            assert wakeup is None or wakeup > self.rig.now - 20
+
+    @invariant()
+    def answers_come_once(self) -> None:
+        if hasattr(self, "machine"):
+            assert all(count == 1 for count in self.ended.values())
+            assert set(self.ended) <= set(self.accepted) | self.offered_ever()
+
+    def offered_ever(self) -> set[str]:
+        return {grant for session in SESSIONS for grant in self.rig.grants(session)}
+
+    def teardown(self) -> None:
+        if not hasattr(self, "machine"):
+            return
+        while self.filling:
+            header, _ = self.filling.pop(next(iter(self.filling)))
+            self.do(self.machine.dropped(header, self.rig.now))
+        if self.engine != "absent":
+            self.the_engine_dies()
+        for session in sorted(self.sessions):
+            self.sessions.discard(session)
+            self.do(self.machine.disconnected(session, self.rig.now))
+        while self.sends:
+            self.a_send_ends(works=True)
+        while self.pins:
+            self.unpin()
+        for job in "abc":
+            self.cancel(job, 3)
+            self.release(job, 3, 0)
+        self.rig.now += 20
+        self.do(self.machine.tick(self.rig.now))
+        assert self.machine.held.used == 0
+        assert not self.machine.held.busy
+        assert len(self.machine.slots) == 0
+        assert set(self.accepted) == set(self.ended)
+
+
+TestWorld = World.TestCase
+TestWorld.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_keys_survive_the_wire() -> None:
+    key = OutputKey("job", 2, 3)
+    again: Any = OutputKey.of(key.to_message())
+    assert again == key
