@@ -172,9 +172,13 @@ async def test_a_full_queue(bench: Any) -> None:
     gate = stages["encoder-0"].hold("assigned")
     accepted = [await api.submit()]
     await gate.reached.wait()
-    with pytest.raises(ResourceExhaustedError, match="queue is full") as caught:
-        for _ in range(100):
+
+    async def fill() -> None:
+        while len(accepted) < 100:
             accepted.append(await api.submit())
+
+    with pytest.raises(ResourceExhaustedError, match="queue is full") as caught:
+        await fill()
     assert caught.value.reason == "QUEUE_FULL"
     assert caught.value.retry_after is not None
     assert caught.value.retry_after > 0

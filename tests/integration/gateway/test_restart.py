@@ -1,0 +1,202 @@
+"""A gateway that is killed, or asked to end, and the one that takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gatewaykit import eventually
+from gatewaykit.gateways import Process
+from gatewaykit.stages import MEDIA, STEPS
+
+from disagfusion.errors import UnavailableError
+from disagfusion.v1 import generation_pb2 as pb
+
+PLACES = [
+    ("encoder-0", "assigned"),
+    ("encoder-0", "started"),
+    ("encoder-0", "finished"),
+    ("dit-0", "assigned"),
+    ("dit-0", "step"),
+    ("dit-0", "finished"),
+    ("decoder-0", "assigned"),
+    ("decoder-0", "started"),
+    ("decoder-0", "finished"),
+    ("decoder-0", "media"),
+]
+
+FAILPOINTS = [
+    ("gateway.submit.stored", 1),
+    ("gateway.assign.encoder", 1),
+    ("gateway.assign.dit", 1),
+    ("gateway.assign.decoder", 1),
+    ("gateway.result.stored", 1),
+    *(("gateway.commit.before", number) for number in range(1, 11)),
+    *(("gateway.commit.after", number) for number in range(1, 11)),
+]
+
+
+async def finish(api: Any, job_id: str) -> pb.Job:
+    end = await api.end_of(job_id)
+    assert end.state == pb.JOB_STATE_SUCCEEDED
+    assert await api.fetch(job_id) == MEDIA
+    return end  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("while_down", ["waits", "goes on"])
+@pytest.mark.parametrize(("name", "place"), PLACES)
+async def test_killed_in_every_state(bench: Any, name: str, place: str, while_down: str) -> None:
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers)
+    api = bench.api()
+    gate = stages[name].hold(place)
+    job = await api.submit()
+    await gate.reached.wait()
+    await gateway.kill()
+    if while_down == "goes on":
+        stages.release_all()
+        await eventually(lambda: not stages[name].assignments)
+    await gateway.start()
+    stages.release_all()
+    end = await finish(api, job.job_id)
+    # Running attempts were adopted: nothing was done twice.
+    assert end.attempt == 1
+    assert [stage.counts["done"] for stage in stages.by_name.values()] == [1, 1, 1]
+    assert stages["dit-0"].counts["steps"] == STEPS
+    await eventually(lambda: not any(stage.held for stage in stages.by_name.values()))
+
+
+@pytest.mark.parametrize(("point", "passes"), FAILPOINTS)
+async def test_killed_at_every_commit(bench: Any, point: str, passes: int) -> None:
+    points = bench.directory / "failpoints"
+    points.mkdir()
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers)
+    gateway.environment["DISAGFUSION_FAILPOINTS"] = str(points)
+    await gateway.kill()
+    await gateway.start()
+    (points / point).write_text(str(passes))
+    api = bench.api()
+
+    async def submitted() -> pb.Job:
+        while True:
+            try:
+                return await api.submit(client_request_id="once")  # type: ignore[no-any-return]
+            except UnavailableError:
+                await asyncio.sleep(0.02)
+
+    submission = asyncio.create_task(submitted())
+    assert await gateway.ended() == -signal.SIGKILL
+    assert (points / f"{point}.reached").exists()
+    await gateway.start()
+    await finish(api, (await submission).job_id)
+    assert len((await api.list()).jobs) == 1
+    await eventually(lambda: not any(stage.held for stage in stages.by_name.values()))
+    await eventually(lambda: not any(stage.assignments for stage in stages.by_name.values()))
+
+
+async def test_jobs_in_the_queue_survive(bench: Any) -> None:
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers)
+    api = bench.api()
+    gate = stages["encoder-0"].hold("assigned")
+    jobs = [await api.submit(f"number {n}") for n in range(10)]
+    await gate.reached.wait()
+    await gateway.kill()
+    stages.release_all()
+    await gateway.start()
+    for job in jobs:
+        await finish(api, job.job_id)
+    assert stages["dit-0"].counts["done"] == 10
+
+
+async def test_a_worker_that_died_meanwhile(bench: Any) -> None:
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers)
+    api = bench.api()
+    gate = stages["dit-0"].hold("step")
+    job = await api.submit()
+    await gate.reached.wait()
+    await gateway.kill()
+    await stages.restart("dit-0")
+    await gateway.start()
+    end = await finish(api, job.job_id)
+    assert end.attempt == 2
+    assert stages["encoder-0"].counts["done"] == 1
+
+
+async def test_finished_jobs_can_still_be_fetched(bench: Any) -> None:
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers)
+    api = bench.api()
+    job = await api.submit()
+    end = await finish(api, job.job_id)
+    await gateway.kill()
+    await stages.stop()
+    await gateway.start()
+    assert await api.get(job.job_id) == end
+    assert await api.fetch(job.job_id) == MEDIA
+
+
+async def test_asked_to_end_it_tells_its_watchers_and_leaves_the_work(bench: Any) -> None:
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers)
+    api = bench.api()
+    gate = stages["dit-0"].hold("step")
+    job = await api.submit()
+    await gate.reached.wait()
+
+    async def watch() -> None:
+        async for _ in api.watch(job.job_id):
+            pass
+
+    watching = asyncio.create_task(watch())
+    await api.until(job.job_id, pb.JOB_STATE_DENOISING)
+    assert await gateway.signal(signal.SIGTERM) == 0
+    with pytest.raises(UnavailableError, match="going away|lost"):
+        await watching
+    assert stages["dit-0"].assignments
+    await gateway.start()
+    stages.release_all()
+    end = await finish(api, job.job_id)
+    assert end.attempt == 1
+
+
+async def fails_to_start(directory: Path, **settings: object) -> str:
+    process = Process(directory, **settings)
+    import os
+    import sys
+
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "disagfusion_gateway"),
+        env={**os.environ, **process.environment},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await child.communicate()
+    assert child.returncode == 1
+    lines = stderr.decode().strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+async def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert f"{address} is in use" in await fails_to_start(tmp_path, listen=address)
+        metrics = await fails_to_start(tmp_path, metrics_listen=address)
+        assert f"cannot serve metrics on {address}" in metrics
+    assert "API keys" in await fails_to_start(tmp_path, listen="0.0.0.0:0")
+    assert "workers" in await fails_to_start(tmp_path, workers="nonsense")
+    assert "QUEUE_LIMIT" in await fails_to_start(tmp_path, queue_limit="many")
+    assert "tls_key" in await fails_to_start(tmp_path, tls_cert="/nowhere")
+    assert "api_keys" in await fails_to_start(tmp_path, api_keys="/nowhere")
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert "results" in await fails_to_start(tmp_path, results=file)
+    assert "file" in await fails_to_start(tmp_path, database=f"sqlite:///{file}/x.db")
