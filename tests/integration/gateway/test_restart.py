@@ -75,11 +75,8 @@ async def test_killed_at_every_commit(bench: Any, point: str, passes: int) -> No
     points = bench.directory / "failpoints"
     points.mkdir()
     stages = await bench.stages()
-    gateway = await bench.process(workers=stages.workers)
-    gateway.environment["DISAGFUSION_FAILPOINTS"] = str(points)
-    await gateway.kill()
-    await gateway.start()
     (points / point).write_text(str(passes))
+    gateway = await bench.process(workers=stages.workers, failpoints=points)
     api = bench.api()
 
     async def submitted() -> pb.Job:
@@ -157,7 +154,7 @@ async def test_asked_to_end_it_tells_its_watchers_and_leaves_the_work(bench: Any
     watching = asyncio.create_task(watch())
     await api.until(job.job_id, pb.JOB_STATE_DENOISING)
     assert await gateway.signal(signal.SIGTERM) == 0
-    with pytest.raises(UnavailableError, match="going away|lost"):
+    with pytest.raises(UnavailableError, match=r"going away|lost"):
         await watching
     assert stages["dit-0"].assignments
     await gateway.start()
