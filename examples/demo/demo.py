@@ -53,7 +53,8 @@ SHORT, LONG = 32, 512
 THREADS = 1
 """Of each engine and of the reference: another number may change the last bits."""
 
-console = Console()
+# Wide enough for the table where the output is a file.
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass
