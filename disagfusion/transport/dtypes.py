@@ -1,7 +1,8 @@
 """The allow-list of element types on the wire, without torch.
 
 The names are torch's without the prefix; a code never changes its meaning. Types of less than a
-byte are counted as torch counts them: by the bytes of their storage.
+byte are counted as torch counts them: by the bytes of their storage. torch's quantized types
+(`qint8` and so on) are not here: their bytes mean nothing without a scale that is stored elsewhere.
 """
 
 from __future__ import annotations
@@ -65,11 +66,6 @@ _ALL = (
     Dtype(66, "bits4x2", 1),
     Dtype(67, "bits8", 1),
     Dtype(68, "bits16", 2),
-    Dtype(80, "quint8", 1),
-    Dtype(81, "qint8", 1),
-    Dtype(82, "qint32", 4),
-    Dtype(83, "quint4x2", 1),
-    Dtype(84, "quint2x4", 1),
 )
 
 BY_CODE = {dtype.code: dtype for dtype in _ALL}

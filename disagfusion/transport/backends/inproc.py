@@ -73,7 +73,7 @@ class InprocTransport(Transport):
             task.cancel()
         if self._under_way:
             await asyncio.wait(list(self._under_way))
-        self._digester.close()
+        await self._digester.aclose()
 
     async def send(
         self,

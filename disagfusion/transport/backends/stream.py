@@ -143,7 +143,7 @@ class StreamTransport(Transport):
         if self._acceptor is not None:
             await self._acceptor.aclose()
         await self._shut()
-        self._digester.close()
+        await self._digester.aclose()
 
     async def _send(self, peer: PeerAddress, message: Message, seconds: float) -> Delivery:
         loop = asyncio.get_running_loop()

@@ -30,7 +30,7 @@ class MemoryInbox:
         self.headers: list[MessageHeader] = []
         self.drops: list[tuple[str, str]] = []
         self.refuse: RefusedError | None = None
-        self._memory: dict[str, bytearray] = {}
+        self._memory: dict[tuple[str, str], bytearray] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -42,9 +42,10 @@ class MemoryInbox:
         """Return new memory."""
         if self.refuse is not None:
             raise self.refuse
-        if header.message_id in self._memory:
+        key = header.sender, header.message_id
+        if key in self._memory:
             raise RefusedError(RefusalReason.UNKNOWN_GRANT, "admitted twice")
-        memory = self._memory[header.message_id] = bytearray(header.nbytes)
+        memory = self._memory[key] = bytearray(header.nbytes)
         self._notify()
         return memoryview(memory)
 
@@ -52,13 +53,15 @@ class MemoryInbox:
         """Keep the message."""
         if seconds < 0:
             raise ValueError("a message arrived before it was admitted")
-        self.messages[header.message_id] = bytes(self._memory.pop(header.message_id))
+        self.messages[header.message_id] = bytes(
+            self._memory.pop((header.sender, header.message_id))
+        )
         self.headers.append(header)
         self._notify()
 
     def dropped(self, header: MessageHeader, reason: str) -> None:
         """Keep the reason."""
-        del self._memory[header.message_id]
+        del self._memory[header.sender, header.message_id]
         self.drops.append((header.message_id, reason))
         self._notify()
 

@@ -208,7 +208,7 @@ async def test_corruption_is_found_and_counted(maker: Maker, size: int) -> None:
         # The same message again, undamaged: dropped ones may come again.
         await faulty.send(address, make_message([payload], sender="s"), timeout=20)
         assert receiver.inbox.messages["message"] == payload
-    digester.close()
+    await digester.aclose()
 
 
 async def test_duplicates_and_lost_acknowledgements(maker: Maker) -> None:
@@ -232,7 +232,7 @@ async def test_duplicates_and_lost_acknowledgements(maker: Maker) -> None:
         with pytest.raises(PeerLostError):
             await faulty.send(address, messages[3], timeout=0.05)
         assert sorted(receiver.inbox.messages) == ["m0", "m1", "m2"]
-    digester.close()
+    await digester.aclose()
 
 
 async def test_a_sender_that_gives_up_frees_the_slot(maker: Maker) -> None:
@@ -307,7 +307,6 @@ async def test_memory_can_be_released_afterwards(maker: Maker) -> None:
             await receiver.inbox.until_idle()
     lent.buffers[0].release()
     del send
-    # The last checksum may end a moment after the transport that it was for.
     gc.collect()
     # Fails while anything still holds the memory.
     memory.close()
