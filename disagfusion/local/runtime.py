@@ -18,7 +18,7 @@ from disagfusion.errors import (
     InternalError,
     InvalidArgumentError,
 )
-from disagfusion.local import directories
+from disagfusion.local import directories, readiness
 from disagfusion.local.deployment import DIGITS, STAGES, Deployment, default_threads
 from disagfusion.local.owner import SupervisorProcess
 from disagfusion.local.plan import Plan, ProcessState, ProcessStatus, RestartPolicy
@@ -26,6 +26,8 @@ from disagfusion.local.plan import Plan, ProcessState, ProcessStatus, RestartPol
 __all__ = ["LocalRuntime", "ProcessStatus"]
 
 _UNIX_PATH_BYTES = 107
+_WAIT_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 
 
 def _finish(
@@ -85,7 +87,7 @@ class LocalRuntime:
         environment: Mapping[str, Mapping[str, str]] | None = None,
         echo: bool = False,
         stop_grace: float = 3.0,
-        ready_timeout: float = 180.0,
+        ready_timeout: float = 300.0,
     ) -> None:
         self._model = _check_model(str(DIGITS if model is None else os.fspath(model)))
         self._pipeline = pipeline or Path(self._model).name
@@ -102,6 +104,7 @@ class LocalRuntime:
         self._echo = echo
         self._stop_grace = stop_grace
         self._ready_timeout = ready_timeout
+        self._logs: Path | None = None
         self._supervisor: SupervisorProcess | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
@@ -141,6 +144,9 @@ class LocalRuntime:
             locks.append(held)
         for name in ("results", "logs"):
             (data / name).mkdir(exist_ok=True)
+        self._logs = data / "logs"
+        for log in self._logs.glob("*.log"):
+            log.replace(log.with_suffix(".log.1"))  # what is in it is about processes of the past
         deployment = Deployment(
             model=self._model,
             pipeline=self._pipeline,
@@ -156,7 +162,7 @@ class LocalRuntime:
         return Plan(
             parent=os.getpid(),
             processes=deployment.processes(),
-            log_directory=str(data / "logs"),
+            log_directory=str(self._logs),
             policy=RestartPolicy(),
             stop_grace=self._stop_grace,
             remove=(str(directory),),
@@ -173,12 +179,13 @@ class LocalRuntime:
         return self._ask("status")
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        """Wait until every process listens.
+        """Wait until every process listens and every engine has loaded.
 
         Args:
             timeout: Seconds; the constructor's `ready_timeout` by default.
 
         Raises:
+            InvalidArgumentError: The model cannot be loaded.
             InternalError: A process could not be started; the message says why.
             DeadlineExceededError: It took longer.
         """
@@ -186,15 +193,33 @@ class LocalRuntime:
         while True:
             left = deadline - time.monotonic()
             # In short pieces, so that other threads can ask meanwhile.
-            processes = self._ask("wait", max(0.0, min(left, 0.5)))
-            late = [entry.name for entry in processes if entry.state != ProcessState.READY]
+            processes = self._ask("wait", max(0.0, min(left, _WAIT_SECONDS)))
+            late = self._late(processes)
             if not late:
                 return
-            for entry in processes:
-                if entry.state == ProcessState.FAILED:
-                    raise _failure(entry)
             if left <= 0:
                 raise DeadlineExceededError(f"not ready in time: {', '.join(late)}")
+            time.sleep(min(left, _POLL_SECONDS))
+
+    def _late(self, processes: list[ProcessStatus]) -> list[str]:
+        """Return what is not ready, or raise why it will not be."""
+        for entry in processes:
+            if entry.state == ProcessState.FAILED:
+                raise _failure(entry)
+            problem = entry.role in STAGES and readiness.load_problem(self._log(entry.name))
+            if problem:
+                raise InvalidArgumentError(
+                    "model", f"{entry.role} cannot load {self._model}: {problem}"
+                )
+        late = [entry.name for entry in processes if entry.state != ProcessState.READY]
+        gateway = next(entry for entry in processes if entry.role == "gateway")
+        if late or not gateway.metrics_address:
+            return late
+        return readiness.missing(self._replicas, readiness.ready_workers(gateway.metrics_address))
+
+    def _log(self, name: str) -> Path:
+        assert self._logs is not None
+        return self._logs / f"{name}.log"
 
     @property
     def address(self) -> str:
