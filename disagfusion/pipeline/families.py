@@ -40,8 +40,11 @@ class Family:
 
 # Pipeline classes that diffusers' own table from class to family lacks.
 CLASS_TO_FAMILY: dict[str, str] = {
+    "ErnieImagePipeline": "ernie-image",
     "HunyuanVideo15Pipeline": "hunyuan-video-1.5",
     "HunyuanVideo15ImageToVideoPipeline": "hunyuan-video-1.5",
+    "LTX2Pipeline": "ltx2",
+    "LTX2ImageToVideoPipeline": "ltx2",
 }
 
 

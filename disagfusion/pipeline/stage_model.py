@@ -10,7 +10,7 @@ import torch
 from diffusers.modular_pipelines import LoopSequentialPipelineBlocks
 from diffusers.modular_pipelines.modular_pipeline import PipelineState
 
-from disagfusion.errors import InvalidArgumentError, JobCancelledError
+from disagfusion.errors import InvalidArgumentError
 from disagfusion.pipeline.blocks import Plan, StagedBlocks
 from disagfusion.pipeline.components import (
     apply_options,
@@ -29,6 +29,7 @@ from disagfusion.pipeline.model_files import read_index
 from disagfusion.pipeline.options import LoadOptions
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.pipeline.stages import Stage
+from disagfusion.pipeline.steps import StepWatch
 
 OnStep = Callable[[int, int], None]
 
@@ -127,12 +128,13 @@ class StageModel:
         plan = self._staged.plan(request)
         pipe = self._request_pipe(request)
         state, initial = self._initial_state(plan, request, inputs or {})
+        watch = StepWatch(on_step, cancelled)
         try:
             with torch.no_grad():
                 for block in plan.blocks[self.stage]:
-                    _check(cancelled)
+                    watch.check()
                     if isinstance(block, LoopSequentialPipelineBlocks):
-                        block = _stepwise(block, on_step, cancelled)
+                        block = watch.watched(block)
                     pipe, state = block(pipe, state)
         finally:
             self._forget_steps()
@@ -143,9 +145,9 @@ class StageModel:
     def _forget_steps(self) -> None:
         """Clear what `enable_cache` keeps from step to step: the next request starts anew."""
         for name in self.components:
-            reset = getattr(getattr(self._pipe, name), "_reset_stateful_cache", None)
-            if reset is not None:
-                reset()
+            component = getattr(self._pipe, name)
+            if getattr(component, "is_cache_enabled", False):
+                component._reset_stateful_cache()  # noqa: SLF001 - as diffusers' pipelines do
 
     def _request_pipe(self, request: Mapping[str, Any]) -> Any:
         """Return a pipeline for one request: modules shared, everything with a state its own."""
@@ -234,35 +236,6 @@ def _all_finite(tensor: torch.Tensor) -> bool:
     # float8 has no isfinite of its own.
     wide = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
     return bool(torch.isfinite(wide).all())
-
-
-def _check(cancelled: Callable[[], bool]) -> None:
-    if cancelled():
-        raise JobCancelledError("cancelled between two steps")
-
-
-def _stepwise(loop: Any, on_step: OnStep | None, cancelled: Callable[[], bool]) -> Any:
-    """Return a loop that reports each step and can be stopped between two of them.
-
-    It is a copy for one request whose `loop_step` is replaced: the family's own loop runs
-    unchanged around it, whatever it does before, between and after its steps.
-    """
-    stepwise = copy.copy(loop)
-    done = 0
-
-    def loop_step(components: Any, state: Any, **kwargs: Any) -> Any:
-        nonlocal done
-        _check(cancelled)
-        result = type(loop).loop_step(stepwise, components, state, **kwargs)
-        done += 1
-        if on_step is not None:
-            timesteps = getattr(state, "timesteps", None)
-            total = len(timesteps) if timesteps is not None else state.num_inference_steps
-            on_step(done, max(done, total))
-        return result
-
-    stepwise.loop_step = loop_step
-    return stepwise
 
 
 def _to_device(value: Any, device: torch.device) -> Any:

@@ -74,6 +74,7 @@ def _split(
             inputs=before,
             outputs=after,
             output=case.output,
+            output_type=case.output_type,
         )
         before = after
     base = (scratch / "dit-base").read_bytes()
@@ -92,6 +93,7 @@ def _whole(
             class_name=case.modular,
             request=_given(case.request),
             output=case.output,
+            output_type=case.output_type,
             guider=case.guider,
             path=str(scratch / "modular.npy"),
         )

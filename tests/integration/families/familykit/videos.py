@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from . import texts
-from .images import t5_text
+from .parts import t5_text
 from .weights import seeded
 
 
@@ -238,8 +238,33 @@ def cosmos3() -> Any:
     )
 
 
+def helios() -> Any:
+    transformer = diffusers.HeliosTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=1,
+        rope_dim=(4, 4, 4),
+    )
+    parts = (umt5(), wan_vae(), transformer)
+    seeded(*parts)
+    return diffusers.HeliosPipeline(
+        text_encoder=parts[0],
+        tokenizer=texts.t5(),
+        vae=parts[1],
+        transformer=parts[2],
+        scheduler=diffusers.HeliosScheduler(stages=1, stage_range=[0, 1], scheduler_type="unipc"),
+    )
+
+
 __all__ = [
     "cosmos3",
+    "helios",
     "hunyuan_video15",
     "ltx",
     "wan",

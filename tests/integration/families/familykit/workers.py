@@ -63,6 +63,7 @@ def run_modular(
     class_name: str,
     request: dict[str, Any],
     output: str,
+    output_type: str,
     guider: dict[str, Any] | None,
     path: str,
 ) -> list[str]:
@@ -88,7 +89,7 @@ def run_modular(
             config |= {} if scale is None else {"guidance_scale": scale}
             config |= guider or {}
             pipe.update_components(**{name: type(component)(**config)})
-    result = pipe(**arguments, generator=generator, output_type="np", output=output)
+    result = pipe(**arguments, generator=generator, output_type=output_type, output=output)
     _save(path, result)
     return sorted(name for name in sys.modules if name.startswith("disagfusion"))
 
@@ -111,7 +112,8 @@ def run_classic(
     elif scale is not None:
         arguments["guidance_scale"] = scale
     result = pipe(**arguments, generator=generator, output_type="np")
-    _save(path, getattr(result, {"images": "images", "videos": "frames"}.get(output, output)))
+    names = ("images",) if output == "images" else ("frames", "video")
+    _save(path, next(getattr(result, name) for name in names if hasattr(result, name)))
 
 
 class Steps:
@@ -131,6 +133,7 @@ def run_stage(
     inputs: dict[str, str],
     outputs: dict[str, str],
     output: str,
+    output_type: str,
 ) -> dict[str, Any]:
     """Load one stage and run it for some requests, from files to files."""
     from disagfusion.pipeline.options import LoadOptions
@@ -158,7 +161,7 @@ def run_stage(
         model.spec.validate(arguments)
         before = read(inputs[name]) if name in inputs else None
         start = time.perf_counter()
-        extra = {"output_type": "np"} if stage == "decoder" else {}
+        extra = {"output_type": output_type} if stage == "decoder" else {}
         steps = Steps()
         after = model.run({**arguments, **extra}, before, on_step=steps)
         report["seconds"][name] = time.perf_counter() - start
@@ -170,3 +173,20 @@ def run_stage(
             report["non_finite"] += non_finite(after)
         report["steps"][name] = steps.seen
     return report
+
+
+def check(name: str, **arguments: Any) -> Any:
+    """Run one of `familykit.checks`."""
+    import torch
+
+    from familykit import checks
+
+    torch.set_num_threads(1)
+    return getattr(checks, name)(**arguments)
+
+
+def cut_all() -> list[dict[str, Any]]:
+    """Cut every family's blocks."""
+    from familykit import survey
+
+    return survey.cut_all()
