@@ -1,0 +1,458 @@
+"""What every job store must do."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from disagfusion.errors import (
+    AlreadyExistsError,
+    DisagfusionError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from disagfusion.jobs.model import (
+    Completion,
+    InputImage,
+    JobError,
+    JobState,
+    NewJob,
+    Output,
+    Stage,
+    StageRecord,
+    StageStatus,
+    StaleTransitionError,
+    Transition,
+)
+from disagfusion.jobs.sql_store import SqlJobStore
+from disagfusion.jobs.store import JobStore
+
+IMAGE = Output(0, "image/png", 10, 64, 64, 1, "ab" * 32)
+
+
+@pytest.fixture(params=["file", "memory"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JobStore]:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}" if request.param == "file" else "sqlite://"
+    async with SqlJobStore(url, synchronous="NORMAL", max_input_bytes=1000) as opened:
+        yield opened
+
+
+def new(job_id: str = "job-1", **changes: object) -> NewJob:
+    return replace(NewJob(job_id, "anna", "flux", b"request", "f" * 64, 100.0), **changes)  # type: ignore[arg-type]
+
+
+def step(
+    job_id: str,
+    before: JobState,
+    after: JobState,
+    status: StageStatus = StageStatus.WAITING,
+    *,
+    attempts: tuple[int, int] = (1, 1),
+    **changes: object,
+) -> Transition:
+    change = Transition(job_id, before, attempts[0], after, status, attempts[1], 101.0)
+    return replace(change, **changes)  # type: ignore[arg-type]
+
+
+async def decode(store: JobStore, job_id: str) -> None:
+    await store.transition(step(job_id, JobState.QUEUED, JobState.ENCODING))
+    await store.transition(step(job_id, JobState.ENCODING, JobState.DENOISING))
+    await store.transition(step(job_id, JobState.DENOISING, JobState.DECODING))
+
+
+async def succeed(store: JobStore, job_id: str, *, at: float = 105.0) -> None:
+    await decode(store, job_id)
+    await store.complete(Completion(job_id, 1, at, (IMAGE,)))
+
+
+async def test_a_job_is_returned_as_it_was_submitted(store: JobStore) -> None:
+    images = (InputImage("image", b"a"), InputImage("mask_image", b"b"))
+    submitted = new(images=images, client_request_id="r", deadline=200.0, traceparent="t")
+    submission = await store.submit(submitted)
+    assert submission.created
+    job = await store.get("job-1", tenant="anna")
+    assert job == submission.job == await store.load("job-1")
+    assert (job.state, job.stage_status, job.attempt) == (JobState.QUEUED, StageStatus.WAITING, 1)
+    assert (job.generation, job.client_request_id, job.deadline) == (b"request", "r", 200.0)
+    assert (job.started_at, job.ended_at, job.error, job.outputs) == (None, None, None, ())
+    assert await store.images("job-1") == images
+
+
+async def test_success_with_records_outputs_and_numbered_events(store: JobStore) -> None:
+    await store.submit(new(images=(InputImage("image", b"x"),)))
+    encoded = StageRecord(Stage.ENCODER, 1, "e", compute_seconds=0.5)
+    await store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING, version="v1"))
+    await store.transition(
+        step("job-1", JobState.ENCODING, JobState.DENOISING, version="v1", records=(encoded,))
+    )
+    sent = replace(encoded, transport="ucx/shm", bytes_out=7)
+    denoised = StageRecord(Stage.DIT, 1, "d", compute_seconds=2.0, steps=4)
+    await store.transition(
+        step("job-1", JobState.DENOISING, JobState.DECODING, records=(denoised, sent))
+    )
+    outputs = (IMAGE, replace(IMAGE, index=1))
+    event = await store.complete(Completion("job-1", 1, 105.0, outputs))
+    job = await store.load("job-1")
+    assert job.state is JobState.SUCCEEDED
+    assert (job.started_at, job.ended_at) == (101.0, 105.0)
+    assert job.outputs == outputs
+    assert job.stages == (sent, denoised)
+    assert job.accelerator_seconds == 2.5
+    assert await store.images("job-1") == ()
+    events = await store.events("job-1", tenant="anna")
+    assert [e.sequence for e in events] == [1, 2, 3, 4, 5]
+    assert [e.state for e in events] == list(JobState)[:5]
+    assert events[-1] == event
+    assert await store.events("job-1", tenant="anna", after_sequence=3) == events[3:]
+    assert await store.events("job-1", tenant="anna", after_sequence=2, limit=1) == events[2:3]
+
+
+async def test_why_a_job_failed_is_kept(store: JobStore) -> None:
+    await store.submit(new())
+    error = JobError("OUT_OF_MEMORY", "too large " * 1000)
+    change = step("job-1", JobState.QUEUED, JobState.FAILED, error=error, message="x" * 9999)
+    event = await store.transition(change)
+    job = await store.load("job-1")
+    assert job.error is not None
+    assert job.error.reason == "OUT_OF_MEMORY"
+    assert error.message.startswith(job.error.message)
+    assert len(event.message) < 9999
+    assert job.started_at is None
+
+
+@pytest.mark.parametrize(
+    ("state", "attempt"),
+    [(JobState.ENCODING, 1), (JobState.QUEUED, 2), (JobState.DECODING, 1)],
+)
+async def test_a_change_from_elsewhere_is_refused(
+    store: JobStore, state: JobState, attempt: int
+) -> None:
+    await store.submit(new())
+    before = await store.load("job-1")
+    change = step("job-1", state, JobState.DENOISING, attempts=(attempt, attempt + 1))
+    with pytest.raises(StaleTransitionError):
+        await store.transition(change)
+    assert await store.load("job-1") == before
+    assert len(await store.events("job-1", tenant="anna")) == 1
+
+
+async def test_an_ended_job_stays_as_it_is(store: JobStore) -> None:
+    await store.submit(new())
+    await succeed(store, "job-1")
+    before = await store.load("job-1")
+    with pytest.raises(StaleTransitionError):
+        await store.complete(Completion("job-1", 1, 106.0, ()))
+    with pytest.raises(StaleTransitionError):
+        await store.transition(step("job-1", JobState.DECODING, JobState.CANCELLED))
+    assert await store.load("job-1") == before
+
+
+async def test_only_the_current_attempt_succeeds(store: JobStore) -> None:
+    await store.submit(new())
+    await decode(store, "job-1")
+    again = step("job-1", JobState.DECODING, JobState.DECODING, attempts=(1, 2))
+    await store.transition(again)
+    with pytest.raises(StaleTransitionError):
+        await store.complete(Completion("job-1", 1, 105.0, (IMAGE,)))
+    assert (await store.load("job-1")).outputs == ()
+    await store.complete(Completion("job-1", 2, 105.0, (IMAGE,)))
+    assert await store.result_keys() == {("job-1", 2, 0)}
+
+
+async def test_an_attempt_never_goes_down(store: JobStore) -> None:
+    await store.submit(new())
+    with pytest.raises(ValueError, match="never goes down"):
+        await store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING, attempts=(1, 0)))
+
+
+async def test_unknown_jobs(store: JobStore) -> None:
+    change = step("nowhere", JobState.QUEUED, JobState.ENCODING)
+    for call in (
+        store.load("nowhere"),
+        store.get("nowhere", tenant="anna"),
+        store.events("nowhere", tenant="anna"),
+        store.transition(change),
+        store.complete(Completion("nowhere", 1, 1.0, ())),
+    ):
+        with pytest.raises(NotFoundError):
+            await call
+    assert await store.images("nowhere") == ()
+
+
+async def test_client_request_ids_are_each_tenants_own(store: JobStore) -> None:
+    first = await store.submit(new(client_request_id="r"))
+    again = await store.submit(new("job-2", client_request_id="r"))
+    assert (again.created, again.job) == (False, first.job)
+    with pytest.raises(AlreadyExistsError) as caught:
+        await store.submit(new("job-3", client_request_id="r", fingerprint="0" * 64))
+    assert caught.value.metadata == {"job_id": "job-1"}
+    other = await store.submit(new("job-4", client_request_id="r", tenant="ben"))
+    assert other.created
+    # Without an id nothing is compared.
+    assert (await store.submit(new("job-5"))).created
+    assert (await store.submit(new("job-6"))).created
+    with pytest.raises(NotFoundError):
+        await store.load("job-2")
+
+
+async def test_a_job_id_is_used_once(store: JobStore) -> None:
+    await store.submit(new())
+    with pytest.raises(AlreadyExistsError):
+        await store.submit(new())
+    with pytest.raises(AlreadyExistsError):
+        await store.submit(new(tenant="ben", client_request_id="r"))
+
+
+@pytest.mark.parametrize("job_id", ["", "a/b", "..", "x" * 65, "ü", "a\n"])
+async def test_malformed_job_ids(store: JobStore, job_id: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await store.submit(new(job_id))
+
+
+async def test_too_large_inputs(store: JobStore) -> None:
+    with pytest.raises(InvalidArgumentError):
+        await store.submit(new(images=(InputImage("image", b"x" * 1000),)))
+
+
+async def test_tenants_see_their_own_jobs_only(store: JobStore) -> None:
+    await store.submit(new())
+    with pytest.raises(NotFoundError):
+        await store.get("job-1", tenant="ben")
+    with pytest.raises(NotFoundError):
+        await store.events("job-1", tenant="ben")
+    assert (await store.list_jobs(tenant="ben")).jobs == ()
+
+
+async def test_listing_goes_back_page_by_page(store: JobStore) -> None:
+    for i in range(7):
+        await store.submit(new(f"job-{i}"))
+    await store.submit(new("other", tenant="ben"))
+    await succeed(store, "job-3")
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = await store.list_jobs(tenant="anna", page_size=3, page_token=token)
+        seen += [job.job_id for job in page.jobs]
+        # What is submitted meanwhile does not shift the pages.
+        await store.submit(new(f"late-{len(seen)}"))
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [f"job-{i}" for i in reversed(range(7))]
+    ended = await store.list_jobs(tenant="anna", states=[JobState.SUCCEEDED])
+    assert [job.job_id for job in ended.jobs] == ["job-3"]
+    assert ended.jobs[0].outputs == (IMAGE,)
+
+
+async def test_page_tokens_and_sizes_are_checked(store: JobStore) -> None:
+    for i in range(3):
+        await store.submit(new(f"job-{i}"))
+    token = (await store.list_jobs(tenant="anna", page_size=1)).next_page_token
+    for wrong in ("x", "%%%", token[:-4], "A" * len(token)):
+        with pytest.raises(InvalidArgumentError):
+            await store.list_jobs(tenant="anna", page_token=wrong)
+    with pytest.raises(InvalidArgumentError):
+        await store.list_jobs(tenant="ben", page_token=token)
+    with pytest.raises(InvalidArgumentError):
+        await store.list_jobs(tenant="anna", page_token=token, states=[JobState.QUEUED])
+    for size in (0, -1, 1001):
+        with pytest.raises(InvalidArgumentError):
+            await store.list_jobs(tenant="anna", page_size=size)
+
+
+async def test_unfinished_jobs_come_in_the_order_of_submission(store: JobStore) -> None:
+    for i in (5, 1, 3):
+        await store.submit(new(f"job-{i}"))
+    await succeed(store, "job-1")
+    assert [job.job_id for job in await store.unfinished()] == ["job-5", "job-3"]
+
+
+async def test_concurrent_changes_are_applied_in_order_and_refusals_alone(store: JobStore) -> None:
+    await asyncio.gather(*(store.submit(new(f"job-{i}")) for i in range(50)))
+    changes = [
+        store.transition(step(f"job-{i}", state, after))
+        for i in range(50)
+        for state, after in (
+            (JobState.QUEUED, JobState.ENCODING),
+            (JobState.DECODING, JobState.FAILED),
+            (JobState.ENCODING, JobState.DENOISING),
+        )
+    ]
+    results = await asyncio.gather(*changes, return_exceptions=True)
+    refused = [isinstance(result, StaleTransitionError) for result in results]
+    assert refused == [False, True, False] * 50
+    states = {job.state for job in await store.unfinished()}
+    assert states == {JobState.DENOISING}
+
+
+async def test_retention_touches_only_what_has_ended(store: JobStore) -> None:
+    for i in range(3):
+        await store.submit(new(f"job-{i}"))
+    await succeed(store, "job-1", at=106.0)
+    await succeed(store, "job-0", at=107.0)
+    ended = await store.ended()
+    assert [(j.job_id, j.result_bytes, j.events) for j in ended] == [
+        ("job-1", 10, 5),
+        ("job-0", 10, 5),
+    ]
+    everything = [f"job-{i}" for i in range(3)]
+    await store.delete_events(everything)
+    assert [e.sequence for e in await store.events("job-0", tenant="anna")] == [5]
+    await store.forget_results(everything)
+    assert await store.result_keys() == frozenset()
+    job = await store.load("job-0")
+    assert [output.stored for output in job.outputs] == [False]
+    assert [(j.result_bytes, j.events) for j in await store.ended()] == [(0, 1)] * 2
+    await store.delete_jobs(everything)
+    assert [job.job_id for job in await store.unfinished()] == ["job-2"]
+    assert len(await store.events("job-2", tenant="anna")) == 1
+    with pytest.raises(NotFoundError):
+        await store.load("job-0")
+
+
+async def test_a_caller_that_goes_away_disturbs_nobody(store: JobStore) -> None:
+    tasks = [asyncio.create_task(store.submit(new(f"job-{i}"))) for i in range(20)]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
+    found = {job.job_id for job in await store.unfinished()}
+    assert {f"job-{i}" for i in range(1, 20, 2)} <= found
+
+
+async def test_a_full_disk_refuses_new_jobs_and_loses_no_accepted_one(tmp_path: Path) -> None:
+    free = 10_000
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    async with SqlJobStore(url, min_free_bytes=1000, free_bytes=lambda _: free) as store:
+        await store.submit(new())
+        free = 1000
+        with pytest.raises(ResourceExhaustedError) as caught:
+            await store.submit(new("job-2"))
+        assert caught.value.reason == "DISK_FULL"
+        assert caught.value.retry_after is not None
+        await succeed(store, "job-1")
+        free = 10_000
+        await store.submit(new("job-2"))
+
+
+async def test_changes_wait_while_the_database_cannot_grow(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with SqlJobStore(f"sqlite:///{path}") as store:
+        await store.submit(new())
+
+        async def limit(pages: int) -> None:
+            pragma = f"PRAGMA max_page_count={pages}"
+            await store._thread.read(lambda connection: connection.exec_driver_sql(pragma).all())
+
+        await limit(1)
+        with pytest.raises(ResourceExhaustedError):
+            await asyncio.gather(
+                *(store.submit(new(f"more-{i}", generation=b"x" * 4096)) for i in range(100))
+            )
+        change = step("job-1", JobState.QUEUED, JobState.ENCODING, message="m" * 4000)
+        records = tuple(StageRecord(Stage.DIT, i, "w", outcome="o" * 4000) for i in range(20))
+        waiting = asyncio.create_task(store.transition(replace(change, records=records)))
+        # Reading goes on, and writing is refused to those who would not wait.
+        with pytest.raises(ResourceExhaustedError):
+            await store.submit(new("refused", generation=b"x" * 9000))
+        assert (await store.load("job-1")).state is JobState.QUEUED
+        assert not waiting.done()
+        await limit(1_000_000)
+        event = await waiting
+        assert event.state is JobState.ENCODING
+        assert len((await store.load("job-1")).stages) == 20
+
+
+async def test_all_is_there_after_opening_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'deep' / 'jobs.db'}"
+    async with SqlJobStore(url) as store:
+        await store.submit(new())
+        await store.submit(new("job-2", images=(InputImage("image", b"x"),)))
+        await succeed(store, "job-1")
+        before = (await store.load("job-1"), await store.load("job-2"))
+    async with SqlJobStore(url) as store:
+        assert (await store.load("job-1"), await store.load("job-2")) == before
+        assert await store.images("job-2") == (InputImage("image", b"x"),)
+        assert [job.job_id for job in await store.unfinished()] == ["job-2"]
+    with pytest.raises(UnavailableError):
+        await store.load("job-1")
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with SqlJobStore(f"sqlite:///{path}"):
+        pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    with pytest.raises(FailedPreconditionError, match="newer"):
+        await SqlJobStore(f"sqlite:///{path}").open()
+
+
+async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    path.write_bytes(b"certainly not a database" * 100)
+    with pytest.raises(UnavailableError, match=r"jobs\.db"):
+        await SqlJobStore(f"sqlite:///{path}").open()
+    assert path.read_bytes() == b"certainly not a database" * 100
+
+
+async def test_a_locked_database_is_unavailable_not_broken(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with SqlJobStore(f"sqlite:///{path}") as store:
+        await store._thread.read(
+            lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=10").all()
+        )
+        await store.submit(new())
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(UnavailableError):
+                await store.submit(new("job-2"))
+            waiting = asyncio.create_task(
+                store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING))
+            )
+            assert (await store.load("job-1")).state is JobState.QUEUED
+            other.execute("ROLLBACK")
+        assert (await waiting).state is JobState.ENCODING
+
+
+async def test_changes_that_wait_fail_when_the_store_closes(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    store = SqlJobStore(f"sqlite:///{path}")
+    await store.open()
+    await store._thread.read(
+        lambda connection: connection.exec_driver_sql("PRAGMA busy_timeout=10").all()
+    )
+    await store.submit(new())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(
+            store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING))
+        )
+        await store.load("job-1")
+        await store.aclose()
+        with pytest.raises(DisagfusionError):
+            await waiting
+        other.execute("ROLLBACK")
+
+
+async def test_synchronous_is_full_unless_told_otherwise(tmp_path: Path) -> None:
+    for mode, number in (("FULL", 2), ("NORMAL", 1)):
+        store = SqlJobStore(f"sqlite:///{tmp_path / mode}.db", synchronous=mode)
+        async with store:
+            for pragma, value in (("synchronous", number), ("foreign_keys", 1)):
+                found = await store._thread.read(
+                    lambda connection, pragma=pragma: connection.exec_driver_sql(
+                        f"PRAGMA {pragma}"
+                    ).scalar()
+                )
+                assert found == value
+    with pytest.raises(ValueError, match="synchronous"):
+        SqlJobStore("sqlite://", synchronous="perhaps")
