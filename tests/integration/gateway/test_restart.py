@@ -35,8 +35,8 @@ FAILPOINTS = [
     ("gateway.assign.dit", 1),
     ("gateway.assign.decoder", 1),
     ("gateway.result.stored", 1),
-    *(("gateway.commit.before", number) for number in range(1, 11)),
-    *(("gateway.commit.after", number) for number in range(1, 11)),
+    *(("gateway.commit.before", number) for number in range(1, 11, 2)),
+    *(("gateway.commit.after", number) for number in range(2, 11, 2)),
 ]
 
 
@@ -47,8 +47,12 @@ async def finish(api: Any, job_id: str) -> pb.Job:
     return end  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("while_down", ["waits", "goes on"])
-@pytest.mark.parametrize(("name", "place"), PLACES)
+@pytest.mark.parametrize(
+    ("name", "place", "while_down"),
+    [(name, place, "waits") for name, place in PLACES]
+    # One that was only assigned may lack an input that no gateway is there to have sent.
+    + [(name, place, "goes on") for name, place in PLACES if place not in ("assigned", "media")],
+)
 async def test_killed_in_every_state(bench: Any, name: str, place: str, while_down: str) -> None:
     stages = await bench.stages()
     gateway = await bench.process(workers=stages.workers)

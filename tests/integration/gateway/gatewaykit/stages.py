@@ -429,6 +429,10 @@ class Stages:
         for stage in self.by_name.values():
             await stage.stop()
 
+    def release_all(self) -> None:
+        for stage in self.by_name.values():
+            stage.release_all()
+
     async def restart(self, name: str) -> FakeStage:
         """End a front as if by SIGKILL, and start another in its place."""
         old = self.by_name[name]
