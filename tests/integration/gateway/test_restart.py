@@ -50,7 +50,7 @@ async def finish(api: Any, job_id: str) -> pb.Job:
 @pytest.mark.parametrize(
     ("name", "place", "while_down"),
     [(name, place, "waits") for name, place in PLACES]
-    # One that was only assigned may lack an input that no gateway is there to have sent.
+    # One that was only assigned may wait for an input that no gateway is there to have sent.
     + [(name, place, "goes on") for name, place in PLACES if place not in ("assigned", "media")],
 )
 async def test_killed_in_every_state(bench: Any, name: str, place: str, while_down: str) -> None:
@@ -67,8 +67,9 @@ async def test_killed_in_every_state(bench: Any, name: str, place: str, while_do
     await gateway.start()
     stages.release_all()
     end = await finish(api, job.job_id)
-    # Running attempts were adopted: nothing was done twice.
-    assert end.attempt == 1
+    # Running attempts were adopted: nothing was done twice. Only where it is not known whether the
+    # input was ever sent may the assignment have been made anew.
+    assert end.attempt == 1 or (place == "assigned" and name != "encoder-0")
     assert [stage.counts["done"] for stage in stages.by_name.values()] == [1, 1, 1]
     assert stages["dit-0"].counts["steps"] == STEPS
     await eventually(lambda: not any(stage.held for stage in stages.by_name.values()))
