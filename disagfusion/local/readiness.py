@@ -12,8 +12,11 @@ from pathlib import Path
 from disagfusion.local.logs import last_lines
 
 _SECONDS = 5.0
-_SAMPLE = re.compile(r"^disagfusion_workers\{(?P<labels>[^}]*)\} (?P<value>\S+)$", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_VALUE = r'"(?:[^"\\]|\\.)*"'
+_SAMPLE = re.compile(
+    rf"^disagfusion_workers\{{(?P<labels>(?:\w+={_VALUE},?)*)\}} (?P<value>\S+)$", re.MULTILINE
+)
+_LABEL = re.compile(rf"(\w+)=({_VALUE})")
 
 
 def ready_workers(metrics_address: str) -> dict[str, int]:
@@ -39,8 +42,8 @@ def parse_workers(text: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for sample in _SAMPLE.finditer(text):
         labels = dict(_LABEL.findall(sample["labels"]))
-        if labels["state"] == "ready":
-            stage = labels["stage"]
+        if labels["state"] == '"ready"':
+            stage = labels["stage"].strip('"')
             found[stage] = found.get(stage, 0) + int(float(sample["value"]))
     return found
 
