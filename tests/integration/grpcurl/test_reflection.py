@@ -85,7 +85,7 @@ def test_every_stage_lists_and_answers(runtime: LocalRuntime) -> None:
 def test_a_job_goes_from_submission_to_picture(runtime: LocalRuntime) -> None:
     request = {"generation": {"prompt": "a handwritten seven in red", "seed": "7"}}
     (submitted,) = call(runtime.address, f"{GENERATION}/SubmitJob", request)
-    job_id = submitted["job"]["jobId"]
+    job_id = submitted["job"]["job_id"]
     events = call(runtime.address, f"{GENERATION}/WatchJob", {"job_id": job_id})
     assert events[-1]["event"]["state"] == "JOB_STATE_SUCCEEDED"
     (got,) = call(runtime.address, f"{GENERATION}/GetJob", {"job_id": job_id})
