@@ -228,8 +228,6 @@ IMAGE_CASES = [
         image_request(),
         CFG,
         classic="Krea2Pipeline",
-        tolerance=None,
-        note="not diagnosed",
     ),
     Case(
         "qwen-image-inpaint",
