@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, RootTransaction, make_url
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
@@ -31,6 +30,7 @@ from disagfusion.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from disagfusion.telemetry.logging import get_logger
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ RETRY_SECONDS = 0.25
 _BUSY_TIMEOUT_MS = 5000
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(eq=False)

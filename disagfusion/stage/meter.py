@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
-
 from disagfusion.stage.actions import StageEnded
 from disagfusion.stage.jobs import outcome_of
 from disagfusion.stage.machine import Activity, StageMachine
-from disagfusion.telemetry.metrics import StageMetrics
+from disagfusion.telemetry.metrics import CollectorRegistry, StageMetrics
 from disagfusion.telemetry.metrics import TransferOutcome as Outcome
 from disagfusion.transport.slots import SlotState
 

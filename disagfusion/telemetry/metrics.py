@@ -10,8 +10,8 @@ import threading
 from typing import Literal
 from wsgiref.simple_server import WSGIServer
 
+from prometheus_client import CollectorRegistry as CollectorRegistry
 from prometheus_client import (
-    CollectorRegistry,
     Counter,
     Gauge,
     GCCollector,
