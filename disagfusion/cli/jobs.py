@@ -71,11 +71,9 @@ def list_jobs(
 
         typer.echo(json.dumps({"jobs": [job_dict(job) for job in jobs]}))
         return
-    from rich.console import Console
+    from disagfusion.cli.show import job_table, output_console
 
-    from disagfusion.cli.show import job_table
-
-    Console().print(job_table(jobs))
+    output_console().print(job_table(jobs))
 
 
 @app.command()
@@ -115,16 +113,15 @@ def cancel(
 
 
 def _show(job: Job, as_json: bool) -> None:
-    from disagfusion.cli.show import job_dict, stage_table
+    from disagfusion.cli.show import job_dict, output_console, stage_table
 
     values = job_dict(job)
     if as_json:
         typer.echo(json.dumps(values))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = output_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         if value not in (None, "", [], 0) and name not in ("stages", "outputs", "error"):

@@ -32,6 +32,12 @@ _STATES = {"ENCODING": "encoder", "DENOISING": "dit", "DECODING": "decoder"}
 _STYLES = {"SUCCEEDED": "green", "ready": "green", "FAILED": "red", "failed": "red"}
 
 
+def output_console() -> Console:
+    """Standard output; where that is no terminal, lines are as long as they need to be."""
+    console = Console()
+    return console if console.is_terminal else Console(width=1000)
+
+
 def stage_dict(record: StageRecord) -> dict[str, Any]:
     """One stage of one attempt, for JSON. What carried nothing has no transport."""
     values = {field: getattr(record, field) for field in STAGE_FIELDS}
@@ -136,9 +142,12 @@ def state_text(state: str) -> Text:
 
 def job_table(jobs: Iterable[Job]) -> Table:
     """Jobs, one per line."""
-    table = Table("id", "state", "submitted", "seconds", "prompt", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "state", "submitted", "seconds"):
+        table.add_column(name, no_wrap=True, overflow="fold")
+    table.add_column("prompt", no_wrap=True, overflow="ellipsis")
     for job in jobs:
-        prompt = Text(job.generation.prompt.replace("\n", " "), overflow="ellipsis", no_wrap=True)
+        prompt = Text(" ".join(job.generation.prompt.split()))
         table.add_row(
             job.id, state_text(job.state), _moment(job.submitted_at), _duration(job), prompt
         )
