@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from disagfusion.transport.api import PeerLostError
-from disagfusion.transport.backends.connection import Connection, Heart
+from disagfusion.transport.backends.connection import Connection, Heart, leaf
 from disagfusion.transport.backends.link import Link
 from disagfusion.transport.digest import Digest
 from disagfusion.transport.frame import Frame, Kind, decode_data, decode_digests, decode_offer
@@ -53,7 +53,7 @@ class Accepted:
                 group.create_task(self._heart.run())
                 await self._read(group)
         except* (OSError, MalformedError, PeerLostError) as error:
-            reason = str(error.exceptions[0])
+            reason = str(leaf(error))
             raise
         finally:
             await self._give_up(reason)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from disagfusion.transport.api import Inbox, PeerLostError, RefusalReason, RefusedError
 from disagfusion.transport.backends.accepted import Accepted
 from disagfusion.transport.backends.channel import wrap
-from disagfusion.transport.backends.connection import MAX_HELLO, Connection
+from disagfusion.transport.backends.connection import MAX_HELLO, Connection, leaf
 from disagfusion.transport.backends.link import Link
 from disagfusion.transport.digest import Digest
 from disagfusion.transport.frame import Frame, Hello, Kind, decode_hello, encode_hello
@@ -121,9 +121,9 @@ class Acceptor:
         try:
             await accepted.run()
         except* (OSError, PeerLostError) as group:
-            logger.debug("a connection ended", extra={"error": str(group.exceptions[0])})
+            logger.debug("a connection ended", extra={"error": str(leaf(group))})
         except* MalformedError as group:
-            self._rejected("malformed", group.exceptions[0])
+            self._rejected("malformed", leaf(group))
 
     async def _meet(self, connection: Connection) -> Accepted:
         try:

@@ -29,6 +29,13 @@ from disagfusion.transport.wire import MalformedError
 MAX_HELLO = 32 << 10
 
 
+def leaf(group: BaseException) -> BaseException:
+    """Return the first exception in a group that is not a group itself."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
 class Connection:
     """Frames over a channel; one task reads, any task writes.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from disagfusion.transport.api import Message, PeerLostError, RefusedError
-from disagfusion.transport.backends.connection import Connection, Heart
+from disagfusion.transport.backends.connection import Connection, Heart, leaf
 from disagfusion.transport.backends.link import Link
 from disagfusion.transport.digest import Digest
 from disagfusion.transport.frame import Kind
@@ -69,7 +69,7 @@ class Dialed:
             _, unexpected = group.split(LOST)
             if unexpected is not None:
                 raise
-            raise PeerLostError(str(group.exceptions[0])) from group
+            raise PeerLostError(str(leaf(group))) from group
         finally:
             if not clean:
                 await self.aclose()

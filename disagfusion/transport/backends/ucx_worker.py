@@ -51,6 +51,7 @@ class UcxWorker:
         self._endpoint: Any = None
         self._pending: list[tuple[Any, asyncio.Future[None], Any]] = []
         self._moved = 0.0
+        self._failed = False
         self._again: asyncio.Handle | None = None
         self._open = True
         self._loop.add_reader(self._descriptor, self._progress)
@@ -119,7 +120,8 @@ class UcxWorker:
         from ucxx.types import Tag
 
         future: asyncio.Future[None] = self._loop.create_future()
-        if not self._open or (self._endpoint is not None and not self._endpoint.alive):
+        lost = self._endpoint is not None and not self._endpoint.alive
+        if lost or self._failed or not self._open:
             future.set_exception(OSError("the peer is gone"))
             return future
         array = Array(view)
@@ -135,7 +137,7 @@ class UcxWorker:
         return future
 
     def _progress(self) -> None:
-        if not self._open:
+        if self._failed or not self._open:
             return
         if self._again is not None:
             self._again.cancel()
@@ -151,6 +153,8 @@ class UcxWorker:
         while True:
             moved = self._worker.progress_once()
             self._collect()
+            if self._failed:
+                return False
             now = self._loop.time()
             if moved:
                 self._moved = now
@@ -170,17 +174,22 @@ class UcxWorker:
             request, future, _ = entry
             if not request.completed:
                 self._pending.append(entry)
-            elif not future.done():
-                try:
-                    request.check_error()
-                except self._api.UCXError as error:
+                continue
+            try:
+                request.check_error()
+            except self._api.UCXError as error:
+                # What else a dead peer left behind must not be looked at.
+                self._failed = True
+                self._loop.remove_reader(self._descriptor)
+                if not future.done():
                     future.set_exception(OSError(f"UCX: {error}"))
-                else:
+            else:
+                if not future.done():
                     future.set_result(None)
 
     async def _retire(self) -> bool:
         """Close in good order; return whether that was possible."""
-        if self._pending:
+        if self._pending or (self._failed and self._endpoint is None):
             return False
         # A dead endpoint is closed already, and a request to close it crashes when it is looked at.
         if self._endpoint is None or not self._endpoint.alive:
