@@ -15,10 +15,18 @@ from stagekit.driver import Driver, Worker
 from stagekit.processes import Cluster, Process
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            # The first one waits for torch and diffusers to be imported.
+            item.add_marker(pytest.mark.timeout(300))
+
+
 @pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     running = Cluster(tmp_path_factory.mktemp("stage"))
     try:
+        running.start()
         yield running
     finally:
         running.close()

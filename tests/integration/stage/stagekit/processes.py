@@ -15,7 +15,7 @@ import disagfusion
 
 ROOT = Path(disagfusion.__file__).resolve().parents[1]
 DIGITS = ROOT / "disagfusion" / "local" / "digits"
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 class Process:
@@ -79,8 +79,11 @@ class Cluster:
         self.directory = directory
         self.processes: list[Process] = []
         self.fork_server = str(directory / "forkserver.sock")
-        self._start("disagfusion.local.forkserver", "forkserver", listen=self.fork_server,
-                    model=DIGITS).wait_ready()  # fmt: skip
+
+    def start(self) -> None:
+        """Start the fork server."""
+        settings = {"listen": self.fork_server, "model": DIGITS}
+        self._start("disagfusion.local.forkserver", "forkserver", **settings).wait_ready()
 
     def fronts(self, *stages: str, **settings: object) -> list[Process]:
         """Start fronts side by side."""
