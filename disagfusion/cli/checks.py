@@ -79,7 +79,6 @@ def _system() -> Check:
 _PACKAGES = (
     ("grpcio", "", True),
     ("sqlalchemy", "gateway", True),
-    ("alembic", "gateway", True),
     ("torch", "stage", True),
     ("diffusers", "stage", True),
     ("transformers", "stage", True),
