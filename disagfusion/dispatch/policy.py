@@ -71,10 +71,10 @@ def _serve(core: Core, key: WaitingKey) -> float:
         for worker in core.workers.of_stage(pipeline, stage, version)
         if worker.grants and worker.ready
     ]
-    if not version:
-        offering = _complete_versions(core, pipeline, offering)
     if not offering or _held_back(core, stage, pipeline):
         return math.inf
+    if not version:
+        offering = _complete_versions(core, pipeline, offering)
     horizon = max(core.settings.prefetch_horizon, 2.0 * core.estimates.transfer())
     candidates = [_candidate(core, worker) for worker in offering]
     passed_over: list[JobEntry] = []
