@@ -174,7 +174,8 @@ class Gateway:
         self._stack.callback(server.close)
 
     def _job_store(self) -> JobStore:
-        return SqlJobStore(self._settings.database)
+        settings = self._settings
+        return SqlJobStore(settings.database, synchronous=settings.database_synchronous)
 
     def _result_store(self) -> ResultStore:
         return DirectoryResultStore(self._settings.results)

@@ -39,6 +39,8 @@ class GatewaySettings(BaseSettings):
         workers: Comma list of `name=address`, or `dns:host:port`.
         pipeline: The name of the pipeline that is served.
         database: SQLAlchemy URL of the job store.
+        database_synchronous: SQLite's setting: FULL survives a loss of power, NORMAL the death of
+            any process.
         results: Directory of the encoded results.
         queue_limit: Accepted jobs that have not begun.
         tenant_limit: Unfinished jobs of one tenant; 0 for no limit.
@@ -76,6 +78,7 @@ class GatewaySettings(BaseSettings):
     workers: str = ""
     pipeline: str = "default"
     database: str = "sqlite:///disagfusion-jobs.sqlite3"
+    database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     results: Path = Path("disagfusion-results")
     queue_limit: int = Field(default=1000, ge=1)
     tenant_limit: int = Field(default=0, ge=0)
