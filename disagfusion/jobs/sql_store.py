@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError
+from sqlalchemy.exc import ArgumentError
+
+from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from disagfusion.jobs import sql_queries
 from disagfusion.jobs.model import (
     Completion,
@@ -55,7 +57,12 @@ class SqlJobStore(JobStore):
         min_free_bytes: int = 64 * 1024 * 1024,
         free_bytes: Callable[[Path], int] | None = None,
     ) -> None:
-        self._thread = SqlThread(url, synchronous=synchronous)
+        try:
+            self._thread = SqlThread(url, synchronous=synchronous)
+        except ArgumentError as error:
+            raise InvalidArgumentError(
+                "database", "is not a database's URL", expected="such as sqlite:////path/jobs.db"
+            ) from error
         self._max_input_bytes = max_input_bytes
         self._min_free_bytes = min_free_bytes
         self._free_bytes = free_bytes or _free_bytes
@@ -64,7 +71,12 @@ class SqlJobStore(JobStore):
         """Open the database, creating it where there is none, and bring its schema up to date."""
         if self._thread.path is not None:
             directory = self._thread.path.parent
-            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+            try:
+                await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+            except OSError as error:
+                raise UnavailableError(
+                    f"the job store's directory {directory} cannot be made: {error.strerror}"
+                ) from error
         await self._thread.open(upgrade)
 
     async def aclose(self) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gatewaykit import eventually
-from gatewaykit.gateways import Process
+from gatewaykit.gateways import InProcess, environment
 from gatewaykit.stages import MEDIA, STEPS
 
-from disagfusion.errors import UnavailableError
+from disagfusion.errors import DisagfusionError, UnavailableError
 from disagfusion.v1 import generation_pb2 as pb
 
 PLACES = [
@@ -169,37 +171,46 @@ async def test_asked_to_end_it_tells_its_watchers_and_leaves_the_work(bench: Any
     assert end.attempt == 1
 
 
-async def fails_to_start(directory: Path, **settings: object) -> str:
-    process = Process(directory, **settings)
-    import os
-    import sys
-
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "disagfusion_gateway"),
-        env={**os.environ, **process.environment},
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, stderr = await child.communicate()
-    assert child.returncode == 1
-    lines = stderr.decode().strip().splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
 async def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert f"{address} is in use" in await fails_to_start(tmp_path, listen=address)
-        metrics = await fails_to_start(tmp_path, metrics_listen=address)
-        assert f"cannot serve metrics on {address}" in metrics
-    assert "API keys" in await fails_to_start(tmp_path, listen="0.0.0.0:0")
-    assert "workers" in await fails_to_start(tmp_path, workers="nonsense")
-    assert "QUEUE_LIMIT" in await fails_to_start(tmp_path, queue_limit="many")
-    assert "tls_key" in await fails_to_start(tmp_path, tls_cert="/nowhere")
-    assert "api_keys" in await fails_to_start(tmp_path, api_keys="/nowhere")
+        for settings, expected in (
+            ({"listen": address}, f"{address} is in use"),
+            ({"queue_limit": "many"}, "QUEUE_LIMIT"),
+        ):
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "disagfusion_gateway"),
+                env={**os.environ, **environment(tmp_path, **settings)},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, stderr = await child.communicate()
+            assert child.returncode == 1
+            lines = stderr.decode().strip().splitlines()
+            assert len(lines) == 1
+            assert expected in lines[0]
+
+
+async def test_settings_that_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    assert "results" in await fails_to_start(tmp_path, results=file)
-    assert "file" in await fails_to_start(tmp_path, database=f"sqlite:///{file}/x.db")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for settings, expected in (
+            ({"metrics_listen": address}, f"cannot serve metrics on {address}"),
+            ({"listen": "0.0.0.0:0"}, "API keys"),
+            ({"listen": "nonsense"}, "listen"),
+            ({"workers": "nonsense"}, "workers"),
+            ({"tls_cert": "/nowhere"}, "tls_key"),
+            ({"api_keys": "/nowhere"}, "api_keys"),
+            ({"results": file}, "results"),
+            ({"database": f"sqlite:///{file}/x.db"}, "job store"),
+            ({"database": "nonsense"}, "database"),
+        ):
+            with pytest.raises(DisagfusionError) as caught:
+                await InProcess(tmp_path, **settings).start()
+            assert expected in str(caught.value)
+            assert "\n" not in str(caught.value)
