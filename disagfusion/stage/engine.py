@@ -27,7 +27,6 @@ from disagfusion.telemetry import logging
 # What an engine imports sooner or later, the parts included that libraries import when first used.
 _MODULES = (
     "torch",
-    "torch._dynamo",
     "torchvision",
     "numpy",
     "PIL.Image",
