@@ -22,6 +22,7 @@ from disagfusion.jobs.model import (
     FailureKind,
     JobError,
     JobState,
+    Output,
     Progress,
     Stage,
     StageStatus,
@@ -114,8 +115,15 @@ def finish_stage(core: Core, job: JobEntry, worker: WorkerEntry, held: HeldOutpu
     core.jobs.dequeue(job)
     core.clear_timer(TimerKind.RETRY, job.job_id)
     job.recovering = False
-    job.avoid.clear()
+    if stage is Stage.DECODER and not _complete(held.media):
+        core.note_outcome(job, assignment, held.record, "internal")
+        core.release(worker, job.job_id, stage, held.output.attempt)
+        message = f"{worker.name}: the list of results is empty or names one twice"
+        job.avoid[worker.name] = True
+        core.end_attempt(job, FailureKind.INTERNAL.name, message, counted=True)
+        return
     core.note_outcome(job, assignment, held.record, "done")
+    job.avoid.clear()
     core.hold(job, worker, held)
     _strike(core, job, stage, worker.name)
     if stage is Stage.DECODER:
@@ -305,3 +313,7 @@ def _strike(core: Core, job: JobEntry, stage: Stage, succeeded: str) -> None:
             jobs = ", ".join(sorted(worker.strikes))
             reason = f"failed jobs that succeeded elsewhere: {jobs} (last: {blame.kind.name})"
             core.actions.append(Quarantine(worker.name, worker.info.incarnation, reason))
+
+
+def _complete(media: tuple[Output, ...]) -> bool:
+    return bool(media) and len({output.index for output in media}) == len(media)

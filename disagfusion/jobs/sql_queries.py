@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -33,7 +34,7 @@ from disagfusion.jobs.model import (
     StaleTransitionError,
     Transition,
 )
-from disagfusion.jobs.sql_rows import batches, complete_jobs
+from disagfusion.jobs.sql_rows import complete_jobs, ended_rows
 from disagfusion.jobs.sql_schema import events, images, jobs, outputs, stage_records
 from disagfusion.jobs.store import EndedJob, Submission
 
@@ -316,14 +317,14 @@ def result_keys(connection: Connection) -> frozenset[tuple[str, int, int]]:
 
 def forget_results(connection: Connection, job_ids: Collection[str]) -> None:
     """Note that results are gone."""
-    for ids in _ended_rows(connection, job_ids):
+    for ids in ended_rows(connection, job_ids):
         connection.execute(update(outputs).where(outputs.c.job.in_(ids)).values(stored=False))
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(result_bytes=0))
 
 
 def delete_events(connection: Connection, job_ids: Collection[str]) -> None:
     """Keep the last event only."""
-    for ids in _ended_rows(connection, job_ids):
+    for ids in ended_rows(connection, job_ids):
         last = select(jobs.c.sequence).where(jobs.c.id == events.c.job).scalar_subquery()
         connection.execute(delete(events).where(events.c.job.in_(ids), events.c.sequence < last))
         connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(event_count=1))
@@ -331,7 +332,7 @@ def delete_events(connection: Connection, job_ids: Collection[str]) -> None:
 
 def delete_jobs(connection: Connection, job_ids: Collection[str]) -> None:
     """Remove jobs; what belongs to them goes with them."""
-    for ids in _ended_rows(connection, job_ids):
+    for ids in ended_rows(connection, job_ids):
         connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
 
 
@@ -377,7 +378,7 @@ def _change(
     parameters = {f"new_{name}": values.get(name, getattr(row, name)) for name in _CHANGED}
     connection.execute(_CHANGE, {"row": row.id, **parameters})
     for i, record in enumerate(records):
-        fields = dataclasses.asdict(record)
+        fields = {name: _finite(value) for name, value in dataclasses.asdict(record).items()}
         fields["outcome"] = record.outcome[:MAX_MESSAGE]
         # A record keeps the place at which it was first stored.
         fields |= {"job": row.id, "position": event.sequence * _RECORDS_PER_EVENT + i}
@@ -385,13 +386,11 @@ def _change(
     _add_event(connection, row.id, event)
 
 
+def _finite(value: object) -> object:
+    """Replace what a worker should not have said: SQL has no NaN."""
+    return 0.0 if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _add_event(connection: Connection, job: int, event: JobEvent) -> None:
     values = {name: getattr(event, name) for name in events.c.keys() if name != "job"}
     connection.execute(_ADD_EVENT, {"job": job, **values})
-
-
-def _ended_rows(connection: Connection, job_ids: Collection[str]) -> Iterator[list[int]]:
-    """Yield the row numbers of those of these jobs that have ended, some at a time."""
-    for batch in batches(job_ids):
-        query = select(jobs.c.id).where(jobs.c.job_id.in_(batch), jobs.c.ended_at.is_not(None))
-        yield list(connection.execute(query).scalars())

@@ -1,4 +1,4 @@
-"""From rows of the job store to jobs."""
+"""Which rows of the job store are meant, and what jobs they make."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from disagfusion.jobs.model import (
     StageRecord,
     StageStatus,
 )
-from disagfusion.jobs.sql_schema import outputs, stage_records
+from disagfusion.jobs.sql_schema import jobs, outputs, stage_records
 
 T = TypeVar("T")
 
@@ -27,11 +27,18 @@ _RECORD_FIELDS = tuple(field.name for field in dataclasses.fields(StageRecord))
 _OUTPUT_FIELDS = tuple(field.name for field in dataclasses.fields(Output))
 
 
+def ended_rows(connection: Connection, job_ids: Collection[str]) -> Iterator[list[int]]:
+    """Yield the row numbers of those of these jobs that have ended, some at a time."""
+    for batch in _batches(job_ids):
+        query = select(jobs.c.id).where(jobs.c.job_id.in_(batch), jobs.c.ended_at.is_not(None))
+        yield list(connection.execute(query).scalars())
+
+
 def complete_jobs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
     """Return jobs with their stage records and outputs."""
     records: dict[int, list[StageRecord]] = {row.id: [] for row in rows}
     results: dict[int, list[Output]] = {row.id: [] for row in rows}
-    for batch in batches(list(records)):
+    for batch in _batches(list(records)):
         found = connection.execute(
             select(stage_records)
             .where(stage_records.c.job.in_(batch))
@@ -80,7 +87,7 @@ def _job(row: Row[Any], records: list[StageRecord], results: list[Output]) -> Jo
     )
 
 
-def batches(items: Collection[T]) -> Iterator[list[T]]:
+def _batches(items: Collection[T]) -> Iterator[list[T]]:
     """Split what goes into an IN list: databases bound its length."""
     iterator = iter(items)
     while batch := list(islice(iterator, _BATCH)):

@@ -13,14 +13,14 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, RootTransaction, make_url
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from disagfusion import failpoints
@@ -125,24 +125,23 @@ class SqlThread:
         return await asyncio.wrap_future(operation.future)
 
     def _main(self, prepare: Callable[[Connection], None], ready: Future[None]) -> None:
-        try:
-            engine = _create_engine(self._url, self._synchronous)
-            connection = engine.connect()
-            with _transaction(connection, write=True):
-                prepare(connection)
-        except DisagfusionError as error:
-            ready.set_exception(error)
-            return
-        except (SQLAlchemyError, OSError) as error:
-            text = f"the job store {self._url.render_as_string()} cannot be opened: {_cause(error)}"
-            ready.set_exception(UnavailableError(text))
-            return
-        ready.set_result(None)
-        try:
+        with ExitStack() as stack:
+            try:
+                engine = _create_engine(self._url, self._synchronous)
+                stack.callback(engine.dispose)
+                connection = stack.enter_context(engine.connect())
+                with _transaction(connection, write=True):
+                    prepare(connection)
+            except DisagfusionError as error:
+                ready.set_exception(error)
+                return
+            except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
+                name = self._url.render_as_string()
+                text = f"the job store {name} cannot be opened: {_cause(error)}"
+                ready.set_exception(UnavailableError(text))
+                return
+            ready.set_result(None)
             self._loop(connection)
-        finally:
-            connection.close()
-            engine.dispose()
 
     def _loop(self, connection: Connection) -> None:
         backlog: list[_Operation[Any]] = []
@@ -192,11 +191,10 @@ def _commit(connection: Connection, operations: list[_Operation[Any]]) -> list[_
             failpoints.reach("jobs.commit.before")
     except OperationalError as error:
         return _postpone(operations, error)
-    except SQLAlchemyError as error:
+    except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
         _log.error("job_store_failed", error=_cause(error))
         for operation in operations:
-            failure = DataLossError(f"the job store is damaged: {_cause(error)}")
-            operation.future.set_exception(failure)
+            operation.future.set_exception(DataLossError(f"the job store: {_cause(error)}"))
         return []
     failpoints.reach("jobs.commit.after")
     for operation, result, refusal in results:

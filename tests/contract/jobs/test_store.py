@@ -172,6 +172,25 @@ async def test_an_attempt_never_goes_down(store: JobStore) -> None:
         await store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING, attempts=(1, 0)))
 
 
+async def test_a_worker_that_counts_in_nan_disturbs_nobody(store: JobStore) -> None:
+    await store.submit(new())
+    record = StageRecord(Stage.ENCODER, 1, "w", compute_seconds=float("nan"))
+    await store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING, records=(record,)))
+    assert (await store.load("job-1")).accelerator_seconds == 0.0
+
+
+async def test_a_database_that_cannot_be_reached() -> None:
+    with pytest.raises(UnavailableError):
+        await SqlJobStore("sqlite:////proc/nowhere/jobs.db").open()
+    with pytest.raises(UnavailableError):
+        await SqlJobStore("postgresql+psycopg://nobody@127.0.0.1:1/x").open()
+
+
+def test_what_is_no_url_is_an_invalid_argument() -> None:
+    with pytest.raises(InvalidArgumentError, match="database"):
+        SqlJobStore("certainly no url")
+
+
 async def test_unknown_jobs(store: JobStore) -> None:
     change = step("nowhere", JobState.QUEUED, JobState.ENCODING)
     for call in (

@@ -17,7 +17,7 @@ from dispatchkit.desk import (
 
 from disagfusion.dispatch import actions as act
 from disagfusion.dispatch import events as ev
-from disagfusion.jobs.model import FailureKind, JobState
+from disagfusion.jobs.model import FailureKind, JobState, Output
 
 
 def test_a_jobs_whole_life(desk: Desk) -> None:
@@ -251,3 +251,15 @@ def test_cancelling_leaves_nothing(desk: Desk, reached: str) -> None:
     assert {a for a in found if not isinstance(a, act.SaveTransition)} == expected
     assert len(desk.dispatcher._core.jobs) == 0
     assert desk.give(ev.CancelRequested("j")) == []
+
+
+@pytest.mark.parametrize("media", [(), (IMAGE, IMAGE)])
+def test_a_senseless_list_of_results_is_a_failure(desk: Desk, media: tuple[Output, ...]) -> None:
+    desk.submit("j")
+    desk.encode("j")
+    desk.finish("d", "j", D)
+    output = ev.HeldOutput(ev.OutputKey("j", K, 1), 10, media)
+    found = desk.give(ev.StageDone("k", "k#1", output))
+    assert act.Release("k", "j", K, 1) in found
+    assert assigned(found) == [("j", "k")]
+    assert desk.state("j") == (JobState.DECODING, TRANSFERRING, 2)
