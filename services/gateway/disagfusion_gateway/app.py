@@ -175,7 +175,11 @@ class Gateway:
 
     def _job_store(self) -> JobStore:
         settings = self._settings
-        return SqlJobStore(settings.database, synchronous=settings.database_synchronous)
+        return SqlJobStore(
+            settings.database,
+            synchronous=settings.database_synchronous,
+            min_free_bytes=settings.disk_reserve_bytes,
+        )
 
     def _result_store(self) -> ResultStore:
         return DirectoryResultStore(self._settings.results)
@@ -202,6 +206,7 @@ class Gateway:
             ),
             max_timeout=settings.max_timeout_seconds,
             spec_wait=settings.spec_wait_seconds,
+            disk_reserve=settings.disk_reserve_bytes,
         )
 
 

@@ -53,6 +53,7 @@ class ServiceSettings:
         images: Bounds of input images.
         max_timeout: Of a job, in seconds.
         spec_wait: Seconds that a submission waits for the first worker that has loaded.
+        disk_reserve: Bytes that must be free for results when a job is accepted.
     """
 
     pipeline: str
@@ -60,6 +61,7 @@ class ServiceSettings:
     images: validation.ImageLimits
     max_timeout: float
     spec_wait: float
+    disk_reserve: int
 
 
 class GenerationServicer(GenerationServiceServicer):
@@ -243,7 +245,7 @@ class GenerationServicer(GenerationServiceServicer):
         return submission.job
 
     async def _admit(self, tenant: str) -> None:
-        if await self._results.free_bytes() <= 0:
+        if await self._results.free_bytes() < self._settings.disk_reserve:
             raise ResourceExhaustedError(
                 "the disk for results is full", reason="DISK_FULL", retry_after=30.0
             )

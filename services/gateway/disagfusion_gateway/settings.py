@@ -44,6 +44,8 @@ class GatewaySettings(BaseSettings):
         results: Directory of the encoded results.
         queue_limit: Accepted jobs that have not begun.
         tenant_limit: Unfinished jobs of one tenant; 0 for no limit.
+        disk_reserve_bytes: New jobs are refused when less than this is free for the job store or
+            the results, so that there is room to finish those that were accepted.
         api_keys: Key file, see `disagfusion.rpc.auth`.
         tls_cert: With `tls_key` and `tls_ca`: mutual TLS, here and towards the workers.
         tls_server_name: Expected in the workers' certificates instead of their addresses.
@@ -82,6 +84,7 @@ class GatewaySettings(BaseSettings):
     results: Path = Path("disagfusion-results")
     queue_limit: int = Field(default=1000, ge=1)
     tenant_limit: int = Field(default=0, ge=0)
+    disk_reserve_bytes: int = Field(default=64 * 2**20, ge=0)
     api_keys: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None

@@ -191,6 +191,29 @@ async def test_a_full_queue(bench: Any) -> None:
     assert gateway.metric("disagfusion_jobs_refused_total", reason="QUEUE_FULL") == 1
 
 
+async def test_a_full_disk_refuses_new_jobs(bench: Any) -> None:
+    _, _, api = await bench.running(disk_reserve_bytes=2**60)
+    with pytest.raises(ResourceExhaustedError, match="disk") as caught:
+        await api.submit()
+    assert caught.value.reason == "DISK_FULL"
+    assert caught.value.retry_after
+    assert not (await api.list()).jobs
+
+
+async def test_results_and_jobs_are_not_kept_for_ever(bench: Any) -> None:
+    _, gateway, api = await bench.running(
+        retention_result_bytes=len(MEDIA), retention_interval_seconds=0.05
+    )
+    first, second = await api.submit(), await api.submit()
+    ends = [await api.end_of(job.job_id) for job in (first, second)]
+    oldest = min(ends, key=lambda end: end.ended_at.ToNanoseconds())
+    await eventually(lambda: len(list(bench.directory.glob("results/*/*"))) == 1)
+    with pytest.raises(NotFoundError, match="no longer kept"):
+        await api.fetch(oldest.job_id)
+    assert (await api.get(oldest.job_id)).state == pb.JOB_STATE_SUCCEEDED
+    await eventually(lambda: gateway.metric("disagfusion_result_bytes") == len(MEDIA))
+
+
 async def test_a_repeated_submission_is_the_same_job(bench: Any) -> None:
     _, gateway, api = await bench.running()
     first = await api.submit("a", client_request_id="x", height=64)
