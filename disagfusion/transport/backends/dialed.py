@@ -95,20 +95,20 @@ class Dialed:
                     break
                 if outgoing.phase is Phase.SENDING:
                     payload = group.create_task(self._payload(outgoing))
-            beating.cancel()
             if payload is not None:
+                if refusal is None:
+                    # The receiver has everything, but the carrier may still hold the memory.
+                    await payload
                 payload.cancel()
+            beating.cancel()
         return refusal
 
     async def _payload(self, outgoing: Outgoing) -> None:
         # Checksum and transfer read the same memory at the same time.
-        digests, _ = await asyncio.gather(
-            self._digests(outgoing.segments), self._link.send(outgoing.stream, outgoing.segments)
-        )
-        await self._connection.write(outgoing.sent(digests))
-
-    async def _digests(self, segments: tuple[memoryview, ...]) -> list[int]:
-        return [await self._digest(segment) for segment in segments]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._link.send(outgoing.stream, outgoing.segments))
+            digests = [await self._digest(segment) for segment in outgoing.segments]
+            await self._connection.write(outgoing.sent(digests))
 
     def rest(self, seconds: float, expired: Callable[[Dialed], None]) -> None:
         """Stay open without a message.

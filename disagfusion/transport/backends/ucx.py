@@ -32,7 +32,8 @@ from disagfusion.transport.wire import MalformedError
 _SHARED, _NETWORK = b"s", b"n"
 _OPTIONS = {
     # The receiver fetches, so a stopped sender that goes on later writes to nobody's memory.
-    _SHARED: {"TLS": "posix,cma,self", "RNDV_SCHEME": "get_zcopy"},
+    # Small messages go in one piece; a rendezvous costs them two more turns of both processes.
+    _SHARED: {"TLS": "posix,cma,self", "RNDV_SCHEME": "get_zcopy", "RNDV_THRESH": "65536"},
     # Small segments, UCX's default, cost a factor of three with ucxx's other defaults.
     _NETWORK: {"TLS": "^shm", "TCP_TX_SEG_SIZE": "256k", "TCP_RX_SEG_SIZE": "256k"},
 }

@@ -132,7 +132,6 @@ class UcxWorker:
             return future
         # UCX keeps neither the request's object nor the memory alive.
         self._pending.append((request, future, array))
-        self._moved = self._loop.time()
         self._progress()
         return future
 
