@@ -9,17 +9,11 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Executable,
     Row,
-    and_,
-    bindparam,
     delete,
-    insert,
-    or_,
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from disagfusion.errors import AlreadyExistsError, NotFoundError
 from disagfusion.jobs.model import (
@@ -35,90 +29,89 @@ from disagfusion.jobs.model import (
     Transition,
 )
 from disagfusion.jobs.sql_rows import complete_jobs, ended_rows
-from disagfusion.jobs.sql_schema import events, images, jobs, outputs, stage_records
+from disagfusion.jobs.sql_schema import events, images, jobs, outputs
+from disagfusion.jobs.sql_statements import (
+    ADD_EVENT,
+    ADD_IMAGES,
+    ADD_JOB,
+    ADD_OUTPUTS,
+    CHANGE,
+    CHANGED,
+    DROP_IMAGES,
+    FIND,
+    FIND_OF_TENANT,
+    FIND_SUBMITTED,
+    LOCK,
+    PUT_RECORD,
+)
 from disagfusion.jobs.store import EndedJob, Submission
 
 MAX_MESSAGE = 4000
 _RECORDS_PER_EVENT = 1000
 
 
-# Statements are built once: building one costs more than running it.
-_FIND_SUBMITTED = select(jobs).where(
-    or_(
-        jobs.c.job_id == bindparam("new_id"),
-        and_(
-            jobs.c.tenant == bindparam("of_tenant"),
-            jobs.c.client_request_id == bindparam("request_id"),
-        ),
-    )
-)
-_FIND = select(jobs).where(jobs.c.job_id == bindparam("wanted"))
-_FIND_OF_TENANT = _FIND.where(jobs.c.tenant == bindparam("of_tenant"))
-_LOCK = _FIND.with_for_update()
-_ADD_JOB = insert(jobs)
-_ADD_IMAGES = insert(images)
-_ADD_EVENT = insert(events)
-_ADD_OUTPUTS = insert(outputs)
-_DROP_IMAGES = delete(images).where(images.c.job == bindparam("row"))
-_CHANGED = (
-    "state",
-    "stage_status",
-    "attempt",
-    "version",
-    "failures",
-    "sequence",
-    "event_count",
-    "started_at",
-    "ended_at",
-    "error_reason",
-    "error_message",
-    "input_bytes",
-    "result_bytes",
-)
-_CHANGE = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("row"))
-    .values({name: bindparam(f"new_{name}") for name in _CHANGED})
-)
-
-
-def _upsert(add: sqlite.Insert | postgresql.Insert) -> Executable:
-    same = ("job", "stage", "attempt")
-    kept = (*same, "position")
-    return add.on_conflict_do_update(
-        index_elements=same,
-        set_={c.name: add.excluded[c.name] for c in stage_records.c if c.name not in kept},
-    )
-
-
-_PUT_RECORD = {
-    "sqlite": _upsert(sqlite.insert(stage_records)),
-    "postgresql": _upsert(postgresql.insert(stage_records)),
-}
-
-
 def submit(connection: Connection, job: NewJob) -> Submission:
     """Store a job unless the tenant's client request id is known."""
+    known = _submitted_before(connection, job)
+    if known is not None:
+        return Submission(complete_jobs(connection, [known])[0], created=False)
+    stored = _first_state(job)
+    values = {
+        name: getattr(stored, name) for name in jobs.c.keys() if name in Job.__dataclass_fields__
+    }
+    values |= {
+        "client_request_id": job.client_request_id or None,
+        "fingerprint": job.fingerprint,
+        "input_bytes": len(job.generation) + sum(len(image.content) for image in job.images),
+        "result_bytes": 0,
+        "event_count": 1,
+    }
+    key = connection.execute(ADD_JOB, values).inserted_primary_key
+    assert key is not None, "the dialect returns the new row's number"
+    if job.images:
+        connection.execute(
+            ADD_IMAGES,
+            [
+                {"job": key[0], "position": i, "name": image.name, "content": image.content}
+                for i, image in enumerate(job.images)
+            ],
+        )
+    _add_event(
+        connection,
+        key[0],
+        JobEvent(job.job_id, 1, job.submitted_at, stored.state, stored.stage_status, attempt=1),
+    )
+    return Submission(stored, created=True)
+
+
+def _submitted_before(connection: Connection, job: NewJob) -> Row[Any] | None:
+    """Return the tenant's job of the same client request id.
+
+    Raises:
+        AlreadyExistsError: Its content was another, or the job id is taken.
+    """
     request_id = job.client_request_id or None
     found = connection.execute(
-        _FIND_SUBMITTED,
+        FIND_SUBMITTED,
         {"new_id": job.job_id, "of_tenant": job.tenant, "request_id": request_id},
     ).all()
     for row in found:
-        if request_id is not None and (row.tenant, row.client_request_id) == (
-            job.tenant,
-            request_id,
-        ):
-            if row.fingerprint != job.fingerprint:
-                raise AlreadyExistsError(
-                    f"client request id {request_id!r} was used before with other content",
-                    reason="CLIENT_REQUEST_ID_REUSED",
-                    metadata={"job_id": row.job_id},
-                )
-            return Submission(complete_jobs(connection, [row])[0], created=False)
+        if request_id is None or (row.tenant, row.client_request_id) != (job.tenant, request_id):
+            continue
+        if row.fingerprint != job.fingerprint:
+            raise AlreadyExistsError(
+                f"client request id {request_id!r} was used before with other content",
+                reason="CLIENT_REQUEST_ID_REUSED",
+                metadata={"job_id": row.job_id},
+            )
+        return row
     if found:
         raise AlreadyExistsError(f"there is a job {job.job_id} already")
-    stored = Job(
+    return None
+
+
+def _first_state(job: NewJob) -> Job:
+    return Job(
         job_id=job.job_id,
         tenant=job.tenant,
         pipeline=job.pipeline,
@@ -137,32 +130,6 @@ def submit(connection: Connection, job: NewJob) -> Submission:
         failures=0,
         sequence=1,
     )
-    values = {
-        name: getattr(stored, name) for name in jobs.c.keys() if name in Job.__dataclass_fields__
-    }
-    values |= {
-        "client_request_id": request_id,
-        "fingerprint": job.fingerprint,
-        "input_bytes": len(job.generation) + sum(len(image.content) for image in job.images),
-        "result_bytes": 0,
-        "event_count": 1,
-    }
-    key = connection.execute(_ADD_JOB, values).inserted_primary_key
-    assert key is not None, "the dialect returns the new row's number"
-    if job.images:
-        connection.execute(
-            _ADD_IMAGES,
-            [
-                {"job": key[0], "position": i, "name": image.name, "content": image.content}
-                for i, image in enumerate(job.images)
-            ],
-        )
-    _add_event(
-        connection,
-        key[0],
-        JobEvent(job.job_id, 1, job.submitted_at, JobState.QUEUED, StageStatus.WAITING, attempt=1),
-    )
-    return Submission(stored, created=True)
 
 
 def transition(connection: Connection, change: Transition) -> JobEvent:
@@ -202,7 +169,7 @@ def complete(connection: Connection, completion: Completion) -> JobEvent:
     row = _locked(connection, completion.job_id, JobState.DECODING, completion.attempt)
     if completion.outputs:
         connection.execute(
-            _ADD_OUTPUTS,
+            ADD_OUTPUTS,
             [
                 {"job": row.id, "attempt": completion.attempt, **dataclasses.asdict(output)}
                 for output in completion.outputs
@@ -340,13 +307,13 @@ def _row(connection: Connection, job_id: str, tenant: str | None = None) -> Row[
     values = {"wanted": job_id}
     if tenant is not None:
         values["of_tenant"] = tenant
-    query = _FIND if tenant is None else _FIND_OF_TENANT
+    query = FIND if tenant is None else FIND_OF_TENANT
     return _found(connection.execute(query, values).one_or_none(), job_id)
 
 
 def _locked(connection: Connection, job_id: str, state: JobState, attempt: int) -> Row[Any]:
     """Return a job's row for a change, if the job is where the change starts from."""
-    row = _found(connection.execute(_LOCK, {"wanted": job_id}).one_or_none(), job_id)
+    row = _found(connection.execute(LOCK, {"wanted": job_id}).one_or_none(), job_id)
     if (row.state, row.attempt) != (state, attempt):
         raise StaleTransitionError(
             f"job {job_id} is {JobState(row.state).name} in attempt {row.attempt},"
@@ -374,15 +341,15 @@ def _change(
     if event.state.ended:
         # Nothing will read the images any more.
         values["input_bytes"] = len(row.generation)
-        connection.execute(_DROP_IMAGES, {"row": row.id})
-    parameters = {f"new_{name}": values.get(name, getattr(row, name)) for name in _CHANGED}
-    connection.execute(_CHANGE, {"row": row.id, **parameters})
+        connection.execute(DROP_IMAGES, {"row": row.id})
+    parameters = {f"new_{name}": values.get(name, getattr(row, name)) for name in CHANGED}
+    connection.execute(CHANGE, {"row": row.id, **parameters})
     for i, record in enumerate(records):
         fields = {name: _finite(value) for name, value in dataclasses.asdict(record).items()}
         fields["outcome"] = record.outcome[:MAX_MESSAGE]
         # A record keeps the place at which it was first stored.
         fields |= {"job": row.id, "position": event.sequence * _RECORDS_PER_EVENT + i}
-        connection.execute(_PUT_RECORD[connection.dialect.name], fields)
+        connection.execute(PUT_RECORD[connection.dialect.name], fields)
     _add_event(connection, row.id, event)
 
 
@@ -393,4 +360,4 @@ def _finite(value: object) -> object:
 
 def _add_event(connection: Connection, job: int, event: JobEvent) -> None:
     values = {name: getattr(event, name) for name in events.c.keys() if name != "job"}
-    connection.execute(_ADD_EVENT, {"job": job, **values})
+    connection.execute(ADD_EVENT, {"job": job, **values})

@@ -1,0 +1,61 @@
+"""Statements of the job store that run often: building one costs more than running it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Executable, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from disagfusion.jobs.sql_schema import events, images, jobs, outputs, stage_records
+
+FIND_SUBMITTED = select(jobs).where(
+    or_(
+        jobs.c.job_id == bindparam("new_id"),
+        and_(
+            jobs.c.tenant == bindparam("of_tenant"),
+            jobs.c.client_request_id == bindparam("request_id"),
+        ),
+    )
+)
+FIND = select(jobs).where(jobs.c.job_id == bindparam("wanted"))
+FIND_OF_TENANT = FIND.where(jobs.c.tenant == bindparam("of_tenant"))
+LOCK = FIND.with_for_update()
+ADD_JOB = insert(jobs)
+ADD_IMAGES = insert(images)
+ADD_EVENT = insert(events)
+ADD_OUTPUTS = insert(outputs)
+DROP_IMAGES = delete(images).where(images.c.job == bindparam("row"))
+CHANGED = (
+    "state",
+    "stage_status",
+    "attempt",
+    "version",
+    "failures",
+    "sequence",
+    "event_count",
+    "started_at",
+    "ended_at",
+    "error_reason",
+    "error_message",
+    "input_bytes",
+    "result_bytes",
+)
+CHANGE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("row"))
+    .values({name: bindparam(f"new_{name}") for name in CHANGED})
+)
+
+
+def _upsert(add: sqlite.Insert | postgresql.Insert) -> Executable:
+    same = ("job", "stage", "attempt")
+    kept = (*same, "position")
+    return add.on_conflict_do_update(
+        index_elements=same,
+        set_={c.name: add.excluded[c.name] for c in stage_records.c if c.name not in kept},
+    )
+
+
+PUT_RECORD = {
+    "sqlite": _upsert(sqlite.insert(stage_records)),
+    "postgresql": _upsert(postgresql.insert(stage_records)),
+}
