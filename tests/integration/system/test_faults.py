@@ -1,0 +1,195 @@
+"""Processes that stop, clients that leave, jobs that are cancelled, queues that are full."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from systemkit import PROMPTS, System, until
+
+from disagfusion.client import Client, JobHandle
+from disagfusion.errors import (
+    DeadlineExceededError,
+    JobCancelledError,
+    ResourceExhaustedError,
+)
+from disagfusion.local import LocalRuntime
+
+LONG = 400
+"""Denoising steps that take some seconds."""
+
+
+def until_state(handle: JobHandle, state: str, step: int = 0) -> None:
+    """Wait for the first event of a state, and there for a denoising step."""
+    for event in handle.events():
+        if event.state.name == state and (step == 0 or event.progress.step >= step):
+            return
+    raise AssertionError(f"the job ended without {state}")
+
+
+def dit_of(handle: JobHandle) -> str:
+    records = [entry for entry in handle.refresh().stages if entry.stage.name == "DIT"]
+    return records[-1].worker
+
+
+def busy_dit(system: System) -> str:
+    """The DiT whose engine computes."""
+    names = ("dit-0", "dit-1")
+    metric = "disagfusion_accelerator_seconds_total"
+    before = {name: system.metric(name, metric, state="busy") for name in names}
+    return until(
+        lambda: next(
+            (n for n in names if system.metric(n, metric, state="busy") > before[n] + 0.05), None
+        ),
+        "a DiT computes",
+    )
+
+
+def test_a_stopped_front_is_found_and_its_late_result_refused(system: System) -> None:
+    expected = system.submit(1, LONG).result().outputs[0].content
+    stale = system.metric("gateway", "disagfusion_stale_results_total")
+    handle = system.submit(1, LONG)
+    until_state(handle, "DENOISING", step=1)
+    victim = busy_dit(system)
+    pid = system.process(victim).pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert handle.result().outputs[0].content == expected
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    records = handle.refresh().stages
+    assert handle.job.attempt == 2
+    assert dit_of(handle) != victim
+    assert [entry.stage.name for entry in records].count("ENCODER") == 1, "not encoded again"
+    until(
+        lambda: system.metric("gateway", "disagfusion_stale_results_total") > stale,
+        "the late result is refused and counted",
+    )
+    assert system.process(victim).restarts == 0 or system.process(victim).pid == pid
+
+
+def test_a_stopped_engine_is_replaced(system: System) -> None:
+    expected = system.submit(2, LONG).result()
+    pid = next(entry.pid for entry in expected.stages if entry.stage.name == "DIT")
+    victim = next(entry.worker for entry in expected.stages if entry.stage.name == "DIT")
+    handles = [system.submit(2, LONG) for _ in range(2)]
+    for handle in handles:
+        until_state(handle, "DENOISING", step=1)
+    os.kill(pid, signal.SIGSTOP)
+    for handle in handles:
+        assert handle.result().outputs[0].content == expected.outputs[0].content
+    assert not os.path.exists(f"/proc/{pid}"), "the stopped engine was ended"
+    assert any(handle.job.attempt == 2 for handle in handles)
+    assert system.process(victim).state == "ready"
+
+
+def test_held_tensors_spare_the_stages_before(system: System) -> None:
+    system.arm("decoder-0", "engine.run")
+    handle = system.submit(3, 20)
+    handle.result()
+    assert system.reached("decoder-0", "engine.run")
+    records = handle.refresh().stages
+    assert sum(entry.steps for entry in records if entry.stage.name == "DIT") == 20
+    assert [entry.stage.name for entry in records].count("ENCODER") == 1
+    assert handle.job.attempt == 2
+
+
+def test_a_client_that_leaves_does_not_end_its_job(system: System) -> None:
+    program = (
+        "import sys; from disagfusion.client import Client\n"
+        "client = Client(sys.argv[1])\n"
+        "handle = client.submit('a handwritten seven in red', num_inference_steps=400, seed=5)\n"
+        "print(handle.id, flush=True)\n"
+        "handle.result()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, system.runtime.address], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    with child:
+        job_id = child.stdout.readline().strip()
+        until_state(system.client.job(job_id), "DENOISING", step=1)
+        child.kill()
+    handle = system.client.job(job_id)
+    assert handle.result().images
+    assert handle.job.attempt == 1
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "ENCODING", "DENOISING", "DECODING"])
+def test_cancel_in_each_state(system: System, state: str) -> None:
+    blocker = None
+    if state == "QUEUED":
+        blockers = [system.submit(seed, LONG) for seed in range(8)]
+        handle = system.submit(9, LONG)
+    else:
+        handle = system.submit(9, LONG if state == "DENOISING" else 2)
+        until_state(handle, state, step=2 if state == "DENOISING" else 0)
+        blockers = []
+    del blocker
+    job = handle.cancel()
+    if state != "DECODING" or job.state.name == "CANCELLED":
+        assert job.state.name == "CANCELLED"
+        with pytest.raises(JobCancelledError):
+            handle.result()
+    seen = max((event.progress.step for event in handle.events() if event.progress), default=0)
+    for other in blockers:
+        other.cancel()
+    # The next job gets the device at once: it never waits for the cancelled one's other steps.
+    assert system.submit(10, 2).result().images
+    steps = sum(e.steps for e in handle.refresh().stages if e.stage.name == "DIT")
+    if state == "DENOISING":
+        assert 2 <= steps < LONG
+        assert steps <= seen + 20, "the device went on after the cancellation"
+
+
+def test_a_deadline_ends_a_job_wherever_it_is(system: System) -> None:
+    handle = system.submit(11, 4000, timeout=1.0)
+    with pytest.raises(DeadlineExceededError):
+        handle.result()
+    assert handle.refresh().state.name == "EXPIRED"
+    assert system.submit(12).result().images
+
+
+def test_a_full_queue_refuses_and_loses_nothing() -> None:
+    with (
+        LocalRuntime(transport="tcp", settings={"queue_limit": "4"}) as runtime,
+        Client(runtime.address, timeout=5) as client,
+    ):
+        accepted: list[JobHandle] = []
+
+        def flood() -> None:
+            for seed in range(100):
+                accepted.append(client.submit(PROMPTS[0], seed=seed, num_inference_steps=100))
+
+        with pytest.raises(ResourceExhaustedError) as refusal:
+            flood()
+        assert refusal.value.retry_after
+        assert refusal.value.retry_after > 0
+        assert 4 <= len(accepted) < 100
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(JobHandle.result, accepted))
+        assert all(result.images for result in results)
+        until(lambda: client.submit(PROMPTS[0]), "the queue takes jobs again")
+
+
+def test_a_thousand_kills_of_nothing_leave_the_system_as_it_was(system: System) -> None:
+    """Random deaths under load: every accepted job ends SUCCEEDED, unchanged."""
+    expected = [system.submit(seed, 20).result().outputs[0].content for seed in range(4)]
+    handles: list[JobHandle] = []
+    victims = ["dit-0", "gateway", "decoder-0", "encoder-0", "dit-1"]
+    for victim in victims:
+        handles += [system.submit(seed, 20) for seed in range(4)]
+        before = system.process(victim)
+        os.kill(before.pid, signal.SIGKILL)
+        until(
+            lambda victim=victim, before=before: system.process(victim).pid not in (0, before.pid),
+            f"{victim} is started again",
+        )
+        time.sleep(0)
+    for index, handle in enumerate(handles):
+        assert handle.result().outputs[0].content == expected[index % 4]
