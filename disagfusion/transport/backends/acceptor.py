@@ -26,6 +26,11 @@ _EXPECTED = (OSError, MalformedError, PeerLostError, RefusedError)
 # Connections that have not introduced themselves; one more drops the oldest, so that strangers
 # keep out strangers only.
 _MAX_STRANGERS = 64
+_REASONS = {
+    RefusalReason.UNKNOWN_GRANT: "token",
+    RefusalReason.STALE: "stale",
+    RefusalReason.TOO_LARGE: "crowded",
+}
 
 
 class Acceptor:
@@ -176,6 +181,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MalformedError):
         return "malformed"
     if isinstance(error, RefusedError):
-        names = {RefusalReason.UNKNOWN_GRANT: "token", RefusalReason.STALE: "stale"}
-        return names.get(error.reason, "crowded")
+        return _REASONS.get(error.reason, "malformed")
     return "handshake"
