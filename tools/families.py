@@ -35,7 +35,7 @@ REASONS = {
     "Krea2TurboModularPipeline": "the same blocks as Krea 2 without a guider",
     "QwenImageEditPlusModularPipeline": "resizes pictures to a megapixel whatever one asks; as "
     "QwenImageEdit",
-    "QwenImageLayeredModularPipeline": "resizes pictures to 640² at least; no tiny model yet",
+    "QwenImageLayeredModularPipeline": "no tiny model yet",
     "QwenImage21ModularPipeline": "no tiny model yet",
     "QwenImage21TurboModularPipeline": "no tiny model yet",
     "AnimaModularPipeline": "no tiny model yet; there is no classic pipeline to save one from",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,31 +125,37 @@ class StagedBlocks:
                 live = _read_before(block, live)
             reads[stage] = live
 
-        groups: dict[Stage, dict[str, tuple[str, ...]]] = {}
-        known: dict[str, tuple[str, ...]] = {}
+        return Plan(
+            blocks={stage: tuple(found) for stage, found in blocks.items()},
+            reads=reads,
+            groups=self._groups(blocks),
+            outputs=_outputs(blocks[Stage.DECODER]),
+        )
+
+    def _groups(
+        self, blocks: Mapping[Stage, list[Any]]
+    ) -> dict[Stage, Mapping[str, tuple[str, ...]]]:
+        """Return for each stage the groups that names belong to when it starts."""
+        known = {p.name: (p.group,) for p in self.inputs if p.group is not None}
+        groups: dict[Stage, Mapping[str, tuple[str, ...]]] = {}
         for stage in Stage:
             groups[stage] = dict(known)
             for block in blocks[stage]:
                 for output in block.intermediate_outputs:
                     if output.kwargs_type and output.name:
                         known[output.name] = (*known.get(output.name, ()), output.kwargs_type)
-        for parameter in self.inputs:
-            if parameter.group:
-                for stage in Stage:
-                    groups[stage].setdefault(parameter.name, (parameter.group,))
+        return groups
 
-        last = blocks[Stage.DECODER][-1:] or blocks[Stage.DIT][-1:]
-        made = [o.name for b in blocks[Stage.DECODER] for o in b.intermediate_outputs if o.name]
-        consumed = {p.name for b in blocks[Stage.DECODER] for p in b.inputs if p.name is not None}
-        outputs = [n for n in made if n not in consumed] or [
-            o.name for b in last for o in b.intermediate_outputs
-        ]
-        return Plan(
-            blocks={stage: tuple(found) for stage, found in blocks.items()},
-            reads=reads,
-            groups=groups,
-            outputs=tuple(dict.fromkeys(outputs)),
-        )
+
+def _outputs(blocks: Iterable[Any]) -> tuple[str, ...]:
+    """Return what the last stage makes and does not use up itself."""
+    blocks = list(blocks)
+    made = [o.name for block in blocks for o in block.intermediate_outputs if o.name]
+    used = {p.name for block in blocks for p in block.inputs}
+    left = [name for name in made if name not in used]
+    # Postprocessing may give its result the name of what it reads.
+    left = left or [o.name for block in blocks[-1:] for o in block.intermediate_outputs]
+    return tuple(dict.fromkeys(left))
 
 
 def _read_before(block: Any, live: Reads) -> Reads:

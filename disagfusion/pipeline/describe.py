@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from disagfusion.errors import InvalidArgumentError
@@ -74,7 +74,7 @@ def make_spec(
         family=family,
         class_name=str(index.content.get("_class_name")),
         version=index.version,
-        output=_output(served_workflows),
+        output=_output(plan for _, _, plan in served_workflows),
         workflows=workflows,
         defaults={**_defaults(staged, pipe, guiders), **index.preset},
         preset=index.preset,
@@ -93,9 +93,12 @@ def served(
         InvalidArgumentError: `options.workflows` names one that is not among them.
     """
     hidden = family_of(family).hidden_workflows
+    planned = [
+        (name, requires, staged.plan(requires)) for name, requires in _workflows(staged.blocks)
+    ]
     found = [
-        (name, requires, staged.plan(requires))
-        for name, requires in _workflows(staged.blocks)
+        (name or _named(requires, plan), requires, plan)
+        for name, requires, plan in planned
         if not any(part in name for part in hidden)
     ]
     found = [entry for entry in found if _mentioned(entry[2], index)]
@@ -113,12 +116,17 @@ def _workflows(blocks: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     mapping = getattr(blocks, "_workflow_map", None)
     if mapping is None:
         required = {p.name: True for p in blocks.inputs if p.required and p.name}
-        yield "default", {"prompt": True, **required}
+        yield "", {"prompt": True, **required}
         return
     for name, requires in mapping.items():
         # Some workflows can be selected in several ways.
         for variant in requires if isinstance(requires, tuple) else (requires,):
             yield name, variant
+
+
+def _named(requires: Mapping[str, Any], plan: Plan) -> str:
+    """Name the only workflow of a family that has no names for them, as other families do."""
+    return f"{'image' if 'image' in requires else 'text'}2{_output([plan])}"
 
 
 def _mentioned(plan: Plan, index: ModelIndex) -> bool:
@@ -179,8 +187,8 @@ def _patch(family: str, pipe: Any) -> int:
     return 1
 
 
-def _output(workflows: list[ServedWorkflow]) -> Literal["image", "video", "audio"]:
-    names = {name for _, _, plan in workflows for name in plan.outputs}
+def _output(plans: Iterable[Plan]) -> Literal["image", "video", "audio"]:
+    names = {name for plan in plans for name in plan.outputs}
     if names & {"videos", "video"}:
         return "video"
     return "image" if "images" in names else "audio"

@@ -187,7 +187,7 @@ IMAGE_CASES = [
         {**PROMPT, **SEED, **GUIDANCE},
         classic="Flux2Pipeline",
         tolerance=None,
-        note="classic and modular format the system prompt differently",
+        note="not diagnosed; probably white space in the system prompt",
     ),
     Case(
         "flux2-edit",
@@ -198,7 +198,7 @@ IMAGE_CASES = [
         {**PROMPT, **SEED, **GUIDANCE, **image_change(64)},
         classic="Flux2Pipeline",
         tolerance=None,
-        note="classic and modular format the system prompt differently",
+        note="not diagnosed; probably white space in the system prompt",
     ),
     Case(
         "flux2-klein-base-edit",
