@@ -49,9 +49,9 @@ class RestartPolicy:
     """How a supervisor deals with a process that ends.
 
     The n-th restart in a row waits `min(maximum, initial · 2ⁿ)` seconds. A process that was ready
-    for `healthy_after` seconds starts again from n = 0; one that ended `limit` times in a row is
-    given up. An exit with a status before the process was ever ready is a mistake in its
-    settings, which no restart mends: it is given up at once.
+    for `healthy_after` seconds starts again from n = 0. One that ended `limit` times in a row and
+    was never ready is given up; one that was, never. An exit with a status before the process
+    was ever ready is a mistake in its settings, which no restart mends: it is given up at once.
 
     Attributes:
         initial: Seconds before the first restart.
@@ -63,13 +63,18 @@ class RestartPolicy:
     initial: float = 0.1
     maximum: float = 5.0
     limit: int = 8
-    healthy_after: float = 10.0
+    healthy_after: float = 2.0
 
-    def delay(self, failures: int) -> float | None:
-        """Seconds until the restart after this many ends in a row; None to give up."""
-        if failures > self.limit:
+    def delay(self, failures: int, *, proven: bool = False) -> float | None:
+        """Seconds until the restart after this many ends in a row; None to give up.
+
+        Args:
+            failures: Ends in a row.
+            proven: Whether the process has ever been ready.
+        """
+        if failures > self.limit and not proven:
             return None
-        return min(self.maximum, self.initial * 2.0 ** (failures - 1))
+        return min(self.maximum, self.initial * 2.0 ** min(failures - 1, 30))
 
 
 @dataclass(frozen=True, slots=True)

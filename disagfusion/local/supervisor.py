@@ -107,7 +107,7 @@ class Child:
                 time.monotonic() - self._ready_at >= self._policy.healthy_after
             )
             failures = 1 if healthy else failures + 1
-            delay = self._policy.delay(failures)
+            delay = self._policy.delay(failures, proven=self._was_ready)
             if code >= 0 and not self._was_ready:
                 delay = None
             detail = describe_exit(code)

@@ -36,3 +36,4 @@ def test_restarts_back_off_up_to_a_bound_and_then_end() -> None:
     policy = RestartPolicy(initial=0.1, maximum=1.0, limit=6)
     delays = [policy.delay(failures) for failures in range(1, 8)]
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, None]
+    assert policy.delay(10_000, proven=True) == 1.0
