@@ -65,15 +65,23 @@ async def test_what_dies_is_started_again_at_its_address(tmp_path: Path, dummy: 
         assert after.detail == "was killed by SIGKILL"
 
 
-async def test_what_keeps_dying_is_given_up(tmp_path: Path, dummy: Dummy) -> None:
-    spec = dummy("a", "time.sleep(0.2); sys.exit('the disk is made of cheese')")
+async def test_what_dies_before_it_is_ready_is_given_up(tmp_path: Path, dummy: Dummy) -> None:
+    program = "import os; print('no cheese', flush=True); os.kill(os.getpid(), 9)"
+    spec = dummy("a", argv=(sys.executable, "-c", program))
     async with supervising(tmp_path, spec) as supervisor:
         await until(lambda: supervisor.status()[0].state is ProcessState.FAILED)
         (entry,) = supervisor.status()
         assert entry.restarts == QUICK.limit
-        assert entry.detail.startswith("exited with status 1")
-        assert entry.detail.endswith("the disk is made of cheese")
+        assert entry.detail.startswith("was killed by SIGKILL")
+        assert entry.detail.endswith("no cheese")
         assert not await supervisor.settled()
+
+
+async def test_what_was_ready_once_is_never_given_up(tmp_path: Path, dummy: Dummy) -> None:
+    spec = dummy("a", "sys.exit('the disk is made of cheese')")
+    async with supervising(tmp_path, spec) as supervisor:
+        await until(lambda: supervisor.status()[0].restarts > QUICK.limit + 1)
+        assert supervisor.status()[0].state is not ProcessState.FAILED
 
 
 async def test_a_wrong_setting_is_not_tried_twice(tmp_path: Path, dummy: Dummy) -> None:
