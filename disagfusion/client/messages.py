@@ -23,6 +23,7 @@ from disagfusion.client.types import (
     StageStatus,
     Submission,
 )
+from disagfusion.errors import UnimplementedError
 from disagfusion.rpc.errors import from_status
 from disagfusion.v1 import generation_pb2 as pb
 
@@ -124,7 +125,7 @@ def job_from(message: pb.Job) -> Job:
     """Return a job."""
     return Job(
         id=message.job_id,
-        state=_STATES[message.state],
+        state=_state(message),
         generation=generation_from(message.generation),
         attempt=message.attempt,
         stage_status=_stage_status(message),
@@ -147,7 +148,7 @@ def event_from(message: pb.JobEvent) -> JobEvent:
     """Return an event."""
     return JobEvent(
         sequence=message.sequence,
-        state=_STATES[message.state],
+        state=_state(message),
         time=_time(message, "time"),
         stage_status=_stage_status(message),
         attempt=message.attempt,
@@ -162,8 +163,17 @@ def state_values(states: Sequence[JobState]) -> list[pb.JobState.ValueType]:
     return [_STATE_NUMBERS[JobState(state)] for state in states]
 
 
+def _state(message: pb.Job | pb.JobEvent) -> JobState:
+    state = _STATES.get(message.state)
+    if state is None:
+        raise UnimplementedError(
+            f"the service knows a job state ({message.state}) that this version does not"
+        )
+    return state
+
+
 def _stage_status(message: pb.Job | pb.JobEvent) -> StageStatus | None:
-    ended = _STATES[message.state].ended
+    ended = _state(message).ended
     return None if ended else _STATUSES.get(message.stage_status)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -41,7 +43,7 @@ class Program:
             "MARK": str(directory),
             "TMPDIR": str(self.temporary),
         }
-        self._shm = set(os.listdir("/dev/shm"))
+        self._shm: set[str] = set()
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -70,6 +72,13 @@ class Program:
                 found.append(int(entry.name))
         return found
 
+    def note_shared_memory(self) -> None:
+        """Remember the files of /dev/shm that the processes have mapped."""
+        for pid in self.running():
+            with contextlib.suppress(OSError):
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                self._shm |= set(re.findall(r"/dev/shm/\S+", maps))
+
     def ours(self) -> list[Path]:
         """What is in the temporary directory but torch's cache of compiled code."""
         found = self.temporary.iterdir()
@@ -79,7 +88,7 @@ class Program:
         """Assert that processes, sockets, directories and shared memory are gone."""
         eventually(lambda: self.running() == [], "all processes ended", 60)
         eventually(lambda: self.ours() == [], "temporary files removed", 60)
-        assert set(os.listdir("/dev/shm")) - self._shm == set()
+        assert [name for name in self._shm if Path(name).exists()] == []
         assert str(self.temporary) not in Path("/proc/net/unix").read_text()
 
     def close(self) -> None:
@@ -137,6 +146,7 @@ def test_a_command_that_ends_while_it_computes(
         "generate", "x", "-o", str(tmp_path / "x.png"), *SIZE[:4], "--steps", "1000"
     )
     eventually(lambda: engines(program) == 3, "the engines run")
+    program.note_shared_memory()
     process.send_signal(number)
     process.communicate(timeout=60)
     program.nothing_is_left()
@@ -159,6 +169,7 @@ def test_serving_until_interrupted(program: Program, tmp_path: Path) -> None:
     assert process.stdout is not None
     host, _, port = process.stdout.readline().strip().rpartition(":")
     socket.create_connection((host, int(port)), timeout=20).close()
+    program.note_shared_memory()
     second = program.start("serve", "--listen", f"{host}:{port}")
     _, err = second.communicate(timeout=60)
     assert (second.returncode, err) == (4, f"error: {host}:{port}: in use\n")
