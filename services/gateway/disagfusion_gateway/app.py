@@ -86,6 +86,7 @@ class Gateway:
             await self._open(workers)
         except BaseException:
             await self._stack.aclose()
+            await self._server.stop(0)
             raise
 
     async def _open(self, workers: Sequence[WorkerAddress]) -> None:
