@@ -74,6 +74,13 @@ class Tell:
 
 
 @dataclass(frozen=True, slots=True)
+class EndSession:
+    """End a stream: its gateway has opened another."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunOnEngine:
     """Have the engine compute; the input lies at `offset`, described by `header`."""
 
@@ -143,6 +150,7 @@ class Drained:
 
 Action = (
     Tell
+    | EndSession
     | RunOnEngine
     | CancelOnEngine
     | GiveSpace

@@ -218,6 +218,8 @@ class Front:
         match action:
             case actions.Tell(session, message):
                 self._outboxes[session].put(message)
+            case actions.EndSession(session):
+                self._outboxes[session].close()
             case actions.RunOnEngine():
                 self._link.send(run=run_message(action))
             case actions.CancelOnEngine(run_id):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from disagfusion.stage.actions import (
     Action,
+    EndSession,
     EngineInfo,
     GiveSpace,
     OutputKey,
@@ -65,6 +66,7 @@ class StageMachine(MachineCore):
         stale = self.gateways.session_of(name)
         if stale is not None:
             self._forget(stale, now)
+            self._todo.append(EndSession(stale))
         jobs = [job for job in self._jobs.values() if adopts(job.owner)]
         held = [output for output in self.held if adopts(output.owner)]
         self.gateways.add(session, name)
@@ -90,6 +92,8 @@ class StageMachine(MachineCore):
     def assign(self, session: str, assignment: stage_pb2.Assignment, now: float) -> list[Action]:
         """A gateway gives work."""
         owner = self.gateways.name_of(session)
+        if not owner:
+            return []  # a stream that was replaced: its gateway gives it again, or elsewhere
         slot = self.slots.get(assignment.grant_id)
         try:
             self._check(assignment)
@@ -110,6 +114,8 @@ class StageMachine(MachineCore):
     def send_output(self, session: str, request: stage_pb2.SendOutput, now: float) -> list[Action]:
         """A gateway wants a held output handed over."""
         owner = self.gateways.name_of(session)
+        if not owner:
+            return []
         held = self.held.get(OutputKey.of(request.output))
         if held is None:
             failed = stage_pb2.SendFailed(

@@ -60,7 +60,7 @@ class Payload:
     def of_files(cls, files: Sequence[bytes]) -> Payload:
         """Lay out files one after the other."""
         parts, end = [], 0
-        for content in files:
+        for content in filter(None, files):
             parts.append((end, torch.frombuffer(bytearray(content), dtype=torch.uint8)))
             end += len(content)
         return cls(end, parts=tuple(parts))

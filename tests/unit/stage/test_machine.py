@@ -8,6 +8,7 @@ from stagerig import GATEWAY, Rig
 from disagfusion.stage.actions import (
     CancelOnEngine,
     Drained,
+    EndSession,
     EngineInfo,
     GiveSpace,
     Product,
@@ -291,8 +292,13 @@ def test_a_stream_that_is_replaced_does_not_keep_its_grants(rig: Rig) -> None:
     hello = rig.connect("gateway", "gateway/2")
     assert len(hello.grant_ids) == 2
     assert not set(hello.grant_ids) & set(rig.grants(GATEWAY))
-    rig.do(rig.machine.disconnected(GATEWAY, rig.now))
+    assert EndSession(GATEWAY) in rig.done
     rig.assign("a", hello.grant_ids[0])
+    rig.do(rig.machine.disconnected(GATEWAY, rig.now))
+    assert rig.machine.waiting == 0, "what the old stream still says is not heard"
+    message = rig.assignment("a", hello.grant_ids[0])
+    rig.do(rig.machine.assign("gateway/2", message, rig.now))
+    assert rig.machine.waiting == 1
     assert not rig.told("failed")
 
 

@@ -11,6 +11,7 @@ from stagerig import Rig
 
 from disagfusion.stage.actions import (
     Action,
+    EndSession,
     EngineInfo,
     GiveSpace,
     OutputKey,
@@ -67,6 +68,8 @@ class World(RuleBasedStateMachine):
                     assert self.asked is not None
                     self.space = offset
                     self.check_space(offset, self.asked)
+                case EndSession(session):
+                    self.sessions.discard(session)
                 case SendOutput():
                     self.sends.append(action.send_id)
                 case StageEnded():
