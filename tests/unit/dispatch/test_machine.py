@@ -1,8 +1,12 @@
 """The dispatcher against workers that die, disconnect, answer late, twice, out of order, or lie."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from random import Random
+from typing import TypeVar
 
+import pytest
 from dispatchkit.front import SLOTS, STEPS, Fronts, SimWorker, media_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -44,6 +48,21 @@ class Stored:
     version: str = ""
     failures: int = 0
     message: str = ""
+
+
+NAMES = sorted(WORKERS)
+PICK = st.integers(0, 10_000)
+T = TypeVar("T")
+
+
+class Nothing(Exception):
+    """There is nothing to which this could happen."""
+
+
+def choose(among: Sequence[T], pick: int) -> T:
+    if not among:
+        raise Nothing
+    return among[pick % len(among)]
 
 
 class World(Fronts, RuleBasedStateMachine):
@@ -102,7 +121,7 @@ class World(Fronts, RuleBasedStateMachine):
         job = self.store[change.job_id]
         assert (job.state, job.attempt) == (change.from_state, change.from_attempt)
         assert change.attempt >= job.attempt
-        if change.state < job.state:
+        if (change.state, change.stage_status) < (job.state, job.status):
             assert change.attempt == job.attempt + 1
         job.state, job.status, job.attempt = change.state, change.stage_status, change.attempt
         job.version, job.failures, job.message = change.version, change.failures, change.message
@@ -130,7 +149,7 @@ class World(Fronts, RuleBasedStateMachine):
 
     # What happens.
 
-    names = st.sampled_from(sorted(WORKERS))
+    names = st.sampled_from(NAMES)
 
     @rule(priority=st.integers(-1, 1), timeout=st.none() | st.sampled_from([0.0, 5.0, 1000.0]))
     def submit(self, priority: int, timeout: float | None) -> None:
@@ -141,18 +160,18 @@ class World(Fronts, RuleBasedStateMachine):
         self.give(spec)
 
     @precondition(lambda self: any(w.inbox for w in self.workers.values()))
-    @rule(data=st.data(), count=st.integers(1, 6))
-    def deliver_down(self, data: st.DataObject, count: int) -> None:
+    @rule(pick=PICK, count=st.integers(1, 6))
+    def deliver_down(self, pick: int, count: int) -> None:
         busy = [w for w in self.workers.values() if w.inbox]
-        worker = data.draw(st.sampled_from(busy))
+        worker = choose(busy, pick)
         for _ in range(min(count, len(worker.inbox))):
             self.obey(worker)
 
     @precondition(lambda self: any(w.connected and w.outbox for w in self.workers.values()))
-    @rule(data=st.data(), count=st.integers(1, 6), twice=st.booleans(), swap=st.booleans())
-    def deliver_up(self, data: st.DataObject, count: int, twice: bool, swap: bool) -> None:
+    @rule(pick=PICK, count=st.integers(1, 6), twice=st.booleans(), swap=st.booleans())
+    def deliver_up(self, pick: int, count: int, twice: bool, swap: bool) -> None:
         talking = [w for w in self.workers.values() if w.connected and w.outbox]
-        worker = data.draw(st.sampled_from(talking))
+        worker = choose(talking, pick)
         if swap and len(worker.outbox) > 1:
             worker.outbox[0], worker.outbox[1] = worker.outbox[1], worker.outbox[0]
         for _ in range(min(count, len(worker.outbox))):
@@ -162,24 +181,43 @@ class World(Fronts, RuleBasedStateMachine):
                 self.give(event)
 
     @precondition(lambda self: any(w.tasks for w in self.workers.values()))
-    @rule(data=st.data(), count=st.integers(1, 8))
-    def progress(self, data: st.DataObject, count: int) -> None:
+    @rule(pick=PICK, count=st.integers(1, 8))
+    def progress(self, pick: int, count: int) -> None:
         busy = [w for w in self.workers.values() if w.tasks]
-        worker = data.draw(st.sampled_from(busy))
+        worker = choose(busy, pick)
         for _ in range(count):
             for task in list(worker.tasks.values()):
                 self.work(worker, task)
 
+    # Jobs have to get somewhere before it is interesting what goes wrong.
+    @rule(rounds=st.integers(1, 3))
+    def flow(self, rounds: int) -> None:
+        for _ in range(rounds):
+            for worker in self.workers.values():
+                for _ in range(len(worker.inbox)):
+                    self.obey(worker)
+                for task in list(worker.tasks.values()):
+                    self.work(worker, task)
+                for _ in range(len(worker.outbox) if worker.connected else 0):
+                    self.give(worker.outbox.popleft())
+        while len(self.fetches) > 1:
+            self.fetch(None)
+
+    @rule(rounds=st.integers(4, 8))
+    def flow_on(self, rounds: int) -> None:
+        self.flow(rounds)
+
     @rule(failure=st.none() | st.sampled_from(ev.ResultFailure))
     @precondition(lambda self: self.fetches)
     def results_arrive(self, failure: ev.ResultFailure | None) -> None:
-        self.fetch(failure)
+        if self.fetches:
+            self.fetch(failure)
 
-    @rule(data=st.data(), kind=st.sampled_from(FAILURES), invalid=st.integers(0, 9))
+    @rule(pick=PICK, kind=st.sampled_from(FAILURES), invalid=st.integers(0, 9))
     @precondition(lambda self: any(w.tasks for w in self.workers.values()))
-    def stage_fails(self, data: st.DataObject, kind: FailureKind, invalid: int) -> None:
+    def stage_fails(self, pick: int, kind: FailureKind, invalid: int) -> None:
         tasks = [(w, t) for w in self.workers.values() for t in w.tasks.values()]
-        worker, task = data.draw(st.sampled_from(tasks))
+        worker, task = choose(tasks, pick)
         if invalid == 0:
             kind = FailureKind.INVALID_ARGUMENT
             self.invalid.add(task.job_id)
@@ -233,21 +271,21 @@ class World(Fronts, RuleBasedStateMachine):
                     )
                 )
 
-    @rule(data=st.data())
+    @rule(pick=PICK)
     @precondition(lambda self: self.store)
-    def cancel(self, data: st.DataObject) -> None:
-        job_id = data.draw(st.sampled_from(sorted(self.store)))
+    def cancel(self, pick: int) -> None:
+        job_id = choose(sorted(self.store), pick)
         self.give(ev.CancelRequested(job_id, "unwanted"))
 
-    @rule(data=st.data(), name=names, attempt=st.integers(0, 9), stage=st.sampled_from(Stage))
+    @rule(pick=PICK, name=names, attempt=st.integers(0, 9), stage=st.sampled_from(Stage))
     @precondition(lambda self: self.store)
-    def lie(self, data: st.DataObject, name: str, attempt: int, stage: Stage) -> None:
+    def lie(self, pick: int, name: str, attempt: int, stage: Stage) -> None:
         """Speak of an attempt that the worker does not have."""
-        job_id = data.draw(st.sampled_from(sorted(self.store)))
+        job_id = choose(sorted(self.store), pick)
         worker = self.workers[name]
         if not worker.connected or (job_id, attempt) in worker.tasks:
             return
-        incarnation = data.draw(st.sampled_from([worker.incarnation, "other"]))
+        incarnation = choose([worker.incarnation, "other"], pick)
         key = ev.OutputKey(job_id, stage, attempt)
         job = self.dispatcher._core.jobs.get(job_id)
         known = self.dispatcher._core.workers.get(name)
@@ -264,7 +302,7 @@ class World(Fronts, RuleBasedStateMachine):
             ev.OutputSent(name, incarnation, key, attempt),
             ev.ResultFailed(job_id, attempt, ev.ResultFailure.LOST),
         ]
-        self.give(data.draw(st.sampled_from(lies)))
+        self.give(choose(lies, pick // 7))
 
     @rule(seconds=st.sampled_from([0.01, 0.3, 3.0, 40.0]))
     def wait(self, seconds: float) -> None:
@@ -355,3 +393,47 @@ World.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestWorld = World.TestCase
+
+
+TROUBLE = [
+    lambda world, r: world.kill(r.choice(NAMES)),
+    lambda world, r: world.disconnect(r.choice(NAMES)),
+    lambda world, r: world.give_up(r.choice(NAMES)),
+    lambda world, r: world.lose_held(r.choice(NAMES)),
+    lambda world, r: world.restart_gateway(),
+    lambda world, r: world.cancel(r.randrange(1000)),
+    lambda world, r: world.stage_fails(r.randrange(1000), r.choice(FAILURES), r.randrange(20)),
+    lambda world, r: world.lie(
+        r.randrange(10_000), r.choice(NAMES), r.randrange(4), r.choice([*Stage])
+    ),
+    lambda world, r: world.results_arrive(r.choice([None, *ev.ResultFailure])),
+    lambda world, r: world.wait(r.choice([0.01, 0.3, 3.0, 40.0])),
+]
+PROGRESS = [
+    lambda world, r: world.submit(r.randrange(-1, 2), r.choice([None] * 8 + [5.0, 1000.0])),
+    lambda world, r: world.deliver_down(r.randrange(1000), r.randrange(1, 7)),
+    lambda world, r: world.deliver_up(
+        r.randrange(1000), r.randrange(1, 7), r.random() < 0.2, r.random() < 0.2
+    ),
+    lambda world, r: world.progress(r.randrange(1000), r.randrange(1, 9)),
+    lambda world, r: world.results_arrive(None),
+    lambda world, r: world.flow(1),
+    lambda world, r: world.reconnect(r.choice(NAMES)),
+    lambda world, r: world.reconnect(r.choice(NAMES)),
+]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_long_runs(seed: int) -> None:
+    """Many jobs and much that goes wrong at once, which short examples do not come to."""
+    random = Random(seed)
+    world = World()
+    world.begin()
+    trouble = random.choice([0.05, 0.15, 0.3])
+    for _ in range(400):
+        steps = TROUBLE if random.random() < trouble else PROGRESS
+        try:
+            random.choice(steps)(world, random)
+        except Nothing:
+            continue
+    world.teardown()
