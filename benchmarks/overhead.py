@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import inspect
 import json
 import os
 import statistics
@@ -35,7 +34,6 @@ from rich.table import Table
 
 from benchmarks.memory import Growth, MemoryLog
 from disagfusion.client import AsyncClient, GenerationResult
-from disagfusion.jobs.sql_store import SqlJobStore
 from disagfusion.local import LocalRuntime
 from disagfusion.local.deployment import DIGITS
 
@@ -164,9 +162,8 @@ def measure_unsplit(jobs: int, threads: int) -> float:
 
 async def measure(arguments: argparse.Namespace) -> Report:
     cores = len(os.sched_getaffinity(0))
-    with LocalRuntime(
-        transport=arguments.transport, settings={"prompt_cache_bytes": "0"}
-    ) as runtime:
+    settings = {"prompt_cache_bytes": "0", "database_synchronous": arguments.synchronous}
+    with LocalRuntime(transport=arguments.transport, settings=settings) as runtime:
         async with AsyncClient(runtime.address) as client:
             await measure_latency(client, 20)  # lazy imports and first pages
             latency, results = await measure_latency(client, arguments.serial)
@@ -185,7 +182,7 @@ async def measure(arguments: argparse.Namespace) -> Report:
         cores=cores,
         threads={record.stage.name.lower(): record.threads for record in records},
         transports=sorted({record.transport for record in records if record.transport}),
-        sqlite_synchronous=inspect.signature(SqlJobStore).parameters["synchronous"].default,
+        sqlite_synchronous=arguments.synchronous,
         latency=latency,
         jobs=arguments.jobs,
         concurrency=arguments.concurrency,
@@ -242,6 +239,9 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--serial", type=int, default=200, help="jobs one at a time")
     parser.add_argument("--transport", default="ucx")
+    parser.add_argument(
+        "--synchronous", default="FULL", choices=["FULL", "NORMAL"], help="SQLite's"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     report = asyncio.run(measure(arguments))
