@@ -158,10 +158,21 @@ class MachineCore:
     def next_wakeup(self) -> float | None:
         """When `tick` has something to do next."""
         limit = self._settings.input_seconds
-        times = [self.engine.restart_at, self.held.next_expiry()]
-        times += [j.assigned_at + limit for j in self._jobs.values() if j.ready_at is None]
-        times += [s.since + limit for s in self.slots if not s.assigned and s.header]
-        if self._draining_since is not None and not self._drained:
+        times = [self.held.next_expiry()]
+        if not self._drained:
+            times.append(self.engine.restart_at)
+        # While a message is being received the transport watches over it.
+        times += [
+            job.assigned_at + limit
+            for job in self._jobs.values()
+            if job.ready_at is None and self.slots.state(job.slot) is not SlotState.FILLING
+        ]
+        times += [
+            slot.since + limit
+            for slot in self.slots
+            if not slot.assigned and self.slots.state(slot) is SlotState.FILLED
+        ]
+        if self._draining_since is not None and not self._drained and not self._jobs:
             times.append(self._draining_since + self._settings.drain_seconds)
             if not self.gateways:
                 times.append(max(self._alone_since, self._draining_since) + _ORPHAN_SECONDS)

@@ -219,14 +219,21 @@ class World(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.rig.now += seconds
         self.do(self.machine.tick(self.rig.now))
+        wakeup = self.machine.next_wakeup()
+        assert wakeup is None or wakeup > self.rig.now, "what is due has been done"
+
+    @rule(rarely=st.integers(0, 19))
+    def end_of_service(self, rarely: int) -> None:
+        if rarely == 0:
+            self.do(self.machine.drain(self.rig.now))
+        elif rarely == 1:
+            self.do(self.machine.quarantine("", self.rig.now))
 
     @invariant()
     def slots_add_up(self) -> None:
         if hasattr(self, "machine"):
             assert self.machine.slots.free + len(self.machine.slots) == 2
             assert sum(self.machine.slots.counts().values()) == 2
-            wakeup = self.machine.next_wakeup()
-            assert wakeup is None or wakeup > self.rig.now - 20
 
     @invariant()
     def answers_come_once(self) -> None:
