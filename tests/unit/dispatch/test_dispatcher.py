@@ -263,3 +263,46 @@ def test_a_senseless_list_of_results_is_a_failure(desk: Desk, media: tuple[Outpu
     assert act.Release("k", "j", K, 1) in found
     assert assigned(found) == [("j", "k")]
     assert desk.state("j") == (JobState.DECODING, TRANSFERRING, 2)
+
+
+def test_words_about_an_old_attempt_do_not_count(desk: Desk) -> None:
+    desk.submit("j")
+    desk.fail("e", "j", E, kind=FailureKind.REFUSED)
+    desk.until_wakeup()
+    assert desk.state("j") == (JobState.ENCODING, TRANSFERRING, 2)
+    assert desk.start("e", "j", E, attempt=1) == [
+        act.RefuseStale("e", "j", 1, "StageStarted"),
+        act.CancelOnWorker("e", "j", 1),
+    ]
+    late = desk.give(ev.StageDone("e", "e#1", held("j", E, 1)))
+    assert late == [act.RefuseStale("e", "j", 1, "StageDone"), act.Release("e", "j", E, 1)]
+    assert desk.fail("e", "j", E, attempt=1) == [act.RefuseStale("e", "j", 1, "StageFailed")]
+    other = ev.StageStarted("e", "an older incarnation", "j", 2, E)
+    assert desk.give(other) == [act.RefuseStale("e", "j", 2, "StageStarted")]
+    assert desk.state("j") == (JobState.ENCODING, TRANSFERRING, 2)
+
+
+def test_results_of_an_old_attempt_are_discarded(desk: Desk) -> None:
+    desk.submit("j")
+    desk.encode("j")
+    desk.finish("d", "j", D)
+    desk.finish("k", "j", K)
+    desk.give(ev.ResultFailed("j", 1, ev.ResultFailure.LOST))
+    assert desk.state("j") == (JobState.DECODING, TRANSFERRING, 2)
+    desk.finish("k", "j", K, attempt=2)
+    assert desk.give(ev.ResultStored("j", 1)) == [act.DiscardResult("j", 1)]
+    found = desk.give(ev.ResultStored("j", 2))
+    assert isinstance(found[0], act.CompleteJob)
+    assert desk.give(ev.ResultStored("j", 2)) == [act.DiscardResult("j", 2)]
+
+
+def test_results_wait_for_room_without_end(desk: Desk) -> None:
+    desk.submit("j")
+    desk.encode("j")
+    desk.finish("d", "j", D)
+    desk.finish("k", "j", K)
+    for _ in range(50):
+        desk.give(ev.ResultFailed("j", 1, ev.ResultFailure.STORAGE))
+        assert [type(a) for a in desk.until_wakeup()] == [act.FetchResult]
+    assert desk.state("j")[2] == 1
+    assert isinstance(desk.give(ev.ResultStored("j", 1))[0], act.CompleteJob)
