@@ -38,7 +38,11 @@ def test_the_locks_checked_in_are_right() -> None:
         ("sdk.txt", lambda text: text + "left-pad>=1\n", "not pinned"),
         ("sdk.txt", lambda text: text + "left-pad==1.0\n", "no hash"),
         ("sdk.txt", lambda text: text.replace("\ngrpcio==", "\ngrpcio-x=="), "grpcio>=1.74"),
-        ("gateway.txt", lambda text: text.replace("\nsqlalchemy==2.", "\nsqlalchemy==1."), "sqlalchemy>="),
+        (
+            "gateway.txt",
+            lambda text: text.replace("\nsqlalchemy==2.", "\nsqlalchemy==1."),
+            "sqlalchemy>=",
+        ),
         ("stage.txt", lambda text: text.replace("\npillow==", "\npillow==9"), "not as in dev.txt"),
         ("dev.txt", lambda text: text.replace("\ntorch==2.", "\ntorch==3."), "torch<2.14"),
     ],
