@@ -19,6 +19,7 @@ import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import Message, MessageHeader, PeerAddress
@@ -97,7 +98,7 @@ class Sender:
         return size * count / (time.perf_counter() - started)
 
 
-async def measure(backend: str, pipe: Connection, seconds: float) -> dict[str, object]:
+async def measure(backend: str, pipe: Connection, seconds: float) -> dict[str, Any]:
     peer = PeerAddress(*pipe.recv())
     sender = Sender(backend)
     async with sender.transport:
@@ -126,7 +127,7 @@ async def measure(backend: str, pipe: Connection, seconds: float) -> dict[str, o
     }
 
 
-def run(backend: str, seconds: float) -> dict[str, object]:
+def run(backend: str, seconds: float) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=receive, args=(backend, theirs), daemon=True)
