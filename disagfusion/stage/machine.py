@@ -202,7 +202,10 @@ class StageMachine(MachineCore):
 
     def dropped(self, header: MessageHeader, now: float) -> list[Action]:
         """An admitted message will not come; it may be sent again."""
-        self.slots.dropped(header.grant_id, now)
+        slot = self.slots.dropped(header.grant_id, now)
+        if slot and not slot.assigned and not self.gateways.name_of(slot.gateway):
+            # Whom it was offered to has gone meanwhile.
+            self.slots.release(slot)
         return self._advance(now)
 
     def sent(self, send_id: int, seconds: float, transport: str, now: float) -> list[Action]:

@@ -123,6 +123,14 @@ def test_a_dropped_message_may_come_again(rig: Rig) -> None:
     assert rig.run.assignment.job_id == "a"
 
 
+def test_a_slot_outlives_the_gateway_that_it_was_offered_to(rig: Rig) -> None:
+    header = rig.header("a", rig.grants()[0])
+    rig.machine.admit(header, rig.now)
+    rig.do(rig.machine.disconnected(GATEWAY, rig.now))
+    rig.do(rig.machine.dropped(header, rig.now))
+    assert len(rig.connect("other", "other/1").grant_ids) == 2
+
+
 @pytest.mark.parametrize("spoil", ["unknown", "used", "stage", "old", "twice", "no input"])
 def test_an_assignment_that_cannot_be_is_refused(rig: Rig, spoil: str) -> None:
     first, second = rig.grants()
