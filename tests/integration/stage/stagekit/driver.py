@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import grpc
 
-from disagfusion.rpc.channel import open_channel
+from disagfusion.rpc.channel import TlsSettings, open_channel
 from disagfusion.v1 import generation_pb2 as pb
 from disagfusion.v1 import stage_pb2
 from disagfusion.v1.stage_pb2_grpc import StageServiceStub
@@ -23,14 +23,18 @@ _incarnations = itertools.count(1)
 class Worker:
     """A Work stream to one front; everything it said is in `said`."""
 
-    def __init__(self, address: str, gateway: str = "driver") -> None:
+    def __init__(
+        self, address: str, gateway: str = "driver", tls: TlsSettings | None = None
+    ) -> None:
         self.address = address
+        self.patience = PATIENCE
+        self._tls = tls
         self.gateway = gateway
         self.said: list[stage_pb2.WorkResponse] = []
         self.grants: list[str] = []
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self.address)
+        self._channel = open_channel(self.address, tls=self._tls)
         self.stub = StageServiceStub(self._channel)
         self._call: Any = self.stub.Work()
         self._news = asyncio.Condition()
@@ -69,7 +73,7 @@ class Worker:
             self._news.notify_all()
 
     async def until(self, condition: Callable[[], Any], what: str) -> Any:
-        async with asyncio.timeout(PATIENCE), self._news:
+        async with asyncio.timeout(self.patience), self._news:
             while not (found := condition()):
                 assert not self._reading.done(), f"the stream ended before {what}"
                 await self._news.wait()
