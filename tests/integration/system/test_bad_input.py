@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,12 @@ import pytest
 from PIL import Image
 from systemkit import PROMPTS, System
 
-from disagfusion.client import Client
 from disagfusion.errors import (
-    DisagfusionError,
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
 )
 from disagfusion.local import LocalRuntime
-from disagfusion.local.deployment import DIGITS
 
 
 def png(width: int = 64, height: int = 64) -> bytes:
@@ -44,7 +40,7 @@ def neighbour(system: System) -> Any:
     ("field", "options"),
     [
         ("height", {"height": 65}),
-        ("width", {"width": 1 << 20, "height": 1 << 20}),
+        ("width", {"width": 1 << 20}),
         ("height", {"height": -64}),
         ("num_inference_steps", {"num_inference_steps": -1}),
         ("num_inference_steps", {"num_inference_steps": 0}),
@@ -79,18 +75,6 @@ def test_an_unknown_job_is_not_found(system: System) -> None:
 def test_a_missing_model_directory(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="model"):
         LocalRuntime(model=tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("damage", ["transformer/config.json", "vae/*.safetensors"])
-def test_a_damaged_model_directory(tmp_path: Path, damage: str) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(DIGITS, model)
-    for path in model.glob(damage):
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with LocalRuntime(model=model, transport="tcp") as runtime, Client(runtime.address) as client:
-        with pytest.raises(DisagfusionError) as failure:
-            client.generate(PROMPTS[0])
-    assert damage.split("/")[0] in str(failure.value)
 
 
 def test_a_port_in_use() -> None:
