@@ -30,7 +30,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> list[str]:
     lines = "\n".join(blocks(page, "console")).splitlines()
-    found = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    found = [
+        line.removeprefix("$ ").removeprefix(".venv/bin/") for line in lines if line[:2] == "$ "
+    ]
     return [line for line in found if " serve" not in line]
 
 
@@ -78,7 +80,7 @@ def test_the_examples_of_the_sdk_guide_run(number: int, address: str, tmp_path: 
 )
 def test_the_commands_of_the_guides_run(command: str, address: str, tmp_path: Path) -> None:
     program, *arguments = shlex.split(command.replace(ADDRESS, address))
-    run([str(BIN / Path(program).name), *arguments], tmp_path)
+    run([str(BIN / program), *arguments], tmp_path)
     if "-o" in arguments:
         with Image.open(tmp_path / arguments[arguments.index("-o") + 1]) as picture:
             assert picture.size == (64, 64)
