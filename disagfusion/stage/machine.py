@@ -254,7 +254,11 @@ class StageMachine(MachineCore):
 
     def engine_loaded(self, info: EngineInfo, now: float) -> list[Action]:
         """The engine takes runs."""
+        before = self.engine.info.version
         self.engine.loaded(info)
+        if before not in ("", info.version):
+            # A job never mixes versions, and these began with another.
+            self._hand_back("the model has changed", now)
         return self._advance(now)
 
     def engine_load_failed(self, message: str, now: float) -> list[Action]:

@@ -241,8 +241,20 @@ def test_an_engine_that_dies_loses_its_run_only(rig: Rig) -> None:
     assert rig.machine.held.used < used
     assert StartEngine() in todo, "one that has worked is replaced at once"
     assert rig.machine.activity == "loading"
-    rig.do(rig.machine.engine_loaded(EngineInfo(), rig.now))
+    rig.do(rig.machine.engine_loaded(EngineInfo(version="v1"), rig.now))
     assert rig.run.assignment.job_id == "c"
+    assert rig.machine.held.get(rig.key("a")) is not None
+
+
+def test_another_version_of_the_model_takes_over_no_job(rig: Rig) -> None:
+    first, second = rig.grants()
+    rig.finish(rig.start("a", first))
+    rig.assign("b", second)
+    rig.do(rig.machine.engine_lost("ended by SIGKILL", rig.now))
+    rig.do(rig.machine.engine_loaded(EngineInfo(version="v2"), rig.now))
+    assert failures(rig) == [("b", 1, "REFUSED")]
+    assert rig.machine.waiting == 0
+    assert rig.told("state")[-1].worker.version == "v2"
     assert rig.machine.held.get(rig.key("a")) is not None
 
 

@@ -139,11 +139,11 @@ class World(RuleBasedStateMachine):
             self.do(self.machine.dropped(header, self.rig.now))
 
     @precondition(lambda self: self.engine == "loading")
-    @rule(works=st.booleans())
-    def the_engine_loads(self, works: bool) -> None:
+    @rule(works=st.booleans(), version=st.sampled_from(["v1", "v2"]))
+    def the_engine_loads(self, works: bool, version: str) -> None:
         if works:
             self.engine = "loaded"
-            self.do(self.machine.engine_loaded(EngineInfo(), self.rig.now))
+            self.do(self.machine.engine_loaded(EngineInfo(version=version), self.rig.now))
         else:
             self.engine = "ending"
             self.do(self.machine.engine_load_failed("damaged", self.rig.now))
