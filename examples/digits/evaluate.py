@@ -38,9 +38,10 @@ Generate = Callable[[str, int], Image.Image]
 def through_the_system(address: str | None, steps: int) -> Iterator[Generate]:
     """Generate with the client SDK, on a running system or on an embedded one."""
     from disagfusion.client import Client
-    from disagfusion.local import LocalRuntime
 
     if address is None:
+        from disagfusion.local import LocalRuntime
+
         with (
             LocalRuntime(model=MODEL) as runtime,
             through_the_system(runtime.address, steps) as generate,

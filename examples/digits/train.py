@@ -3,7 +3,8 @@
     python examples/digits/train.py --output DIR
 
 Three parts are trained one after the other: the text encoders, the picture coder and the
-transformer. The same seed, thread count and machine type give the same weights.
+transformer, into which a fixed guidance scale is then distilled. The same seed, thread count and
+machine type give the same weights.
 """
 
 from __future__ import annotations
@@ -73,8 +74,23 @@ def train_transformer(
     torch.manual_seed(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
     model = transformer.build()
-    transformer.train(model, data, args.steps, args.batch, generator, log)
+    learn = transformer.Phase("transformer", args.steps, args.batch, 2e-3)
+    transformer.train(model, data, learn, generator, log)
+    distil_guidance(model, data, tower, args)
     return model
+
+
+def distil_guidance(
+    model: FluxTransformer2DModel,
+    data: transformer.TrainingSet,
+    tower: text.TextTower,
+    args: argparse.Namespace,
+) -> None:
+    """Build a fixed guidance scale into the trained denoiser."""
+    generator = torch.Generator().manual_seed(args.seed + 1)
+    loss = transformer.GuidanceLoss(model, tower, args.guidance)
+    distil = transformer.Phase("guidance", args.guidance_steps, args.batch, 4e-4, loss)
+    transformer.train(model, data, distil, generator, log)
 
 
 def assemble(
@@ -100,6 +116,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text-steps", type=int, default=250)
     parser.add_argument("--autoencoder-steps", type=int, default=800)
     parser.add_argument("--steps", type=int, default=3500, help="steps of the transformer")
+    parser.add_argument("--guidance", type=float, default=1.4, help="scale that is built in")
+    parser.add_argument("--guidance-steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     return parser.parse_args()
 

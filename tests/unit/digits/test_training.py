@@ -121,6 +121,28 @@ def test_one_step_of_each_training_changes_the_weights(tower):
     data = transformer.TrainingSet(packed, torch.arange(8), pool)
     model = transformer.build()
     before = model.proj_out.weight.detach().clone()
-    transformer.train(model, data, 3, 2, generator, logged.append)
+    phase = transformer.Phase("transformer", steps=3, batch=2, learning_rate=1e-3)
+    transformer.train(model, data, phase, generator, logged.append)
     assert not torch.equal(before, model.proj_out.weight)
     assert len(logged) == 2
+
+
+def test_guidance_is_distilled_into_one_pass(tower):
+    torch.manual_seed(2)
+    model = transformer.build()
+    # The last projection starts small; enlarge it so that prompts make a difference.
+    model.proj_out.weight.data.mul_(10)
+    pool = transformer.encode_prompts(tower, np.random.default_rng(0))
+    latents = torch.randn(len(COLOURS), 8, 16, 16)
+    data = transformer.TrainingSet(latents, torch.arange(8), pool)
+    task = transformer.draw_task(data, 4, torch.Generator().manual_seed(0))
+    told = transformer.predict(model, task.mixed, task.sigma, task.condition, task.text_length)
+    without = transformer.GuidanceLoss(model, tower, scale=1.0)(model, task)
+    assert without.item() == pytest.approx(0.0, abs=1e-10)
+    guided = transformer.GuidanceLoss(model, tower, scale=3.0)(model, task)
+    assert guided.item() > 1e-8
+    embeds, counts = tower.sequence([transformer.OPEN_PROMPT] * 4, task.condition.embeds.shape[1])
+    nothing = transformer.Condition(tower.pooled([transformer.OPEN_PROMPT] * 4), embeds, counts)
+    untold = transformer.predict(model, task.mixed, task.sigma, nothing, task.text_length)
+    expected = ((told - (untold + 3.0 * (told - untold))) ** 2).mean()
+    assert guided.item() == pytest.approx(expected.item(), rel=1e-3)
