@@ -101,9 +101,10 @@ def assemble(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         vae=vae,
         text_encoder=tower.clip,
-        tokenizer=tower.clip_tokenizer,
+        # New ones: a tokenizer keeps, and saves, the padding of its last call.
+        tokenizer=text.build_clip_tokenizer(),
         text_encoder_2=tower.t5,
-        tokenizer_2=tower.t5_tokenizer,
+        tokenizer_2=text.build_t5_tokenizer(),
         transformer=model,
     )
 

@@ -6,14 +6,15 @@ heads that did so are thrown away, the embeddings feed the transformer.
 
 from __future__ import annotations
 
-import json
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from tokenizers.normalizers import Lowercase
+from tokenizers import pre_tokenizers
 from torch import nn
 from torch.nn import functional
 from transformers import (
@@ -39,20 +40,8 @@ _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 def build_clip_tokenizer() -> CLIPTokenizer:
     """Return a byte-level BPE tokenizer in which each word of the templates is one token."""
-    words = sorted({part for line in corpus() for part in line.lower().split()})
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096,
-        min_frequency=1,
-        end_of_word_suffix="</w>",
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    learner.normalizer = Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    learner.train_from_iterator(words, trainer)
-    learned = learner.to_str()
-    merges = [tuple(pair) for pair in _json_merges(learned)]
+    words = {part for line in corpus() for part in re.findall("[a-z]+", line.lower())}
+    merges = _learn_merges(sorted(words))
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*letters, *(letter + "</w>" for letter in letters)]
     pieces += [first + second for first, second in merges]
@@ -60,10 +49,23 @@ def build_clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=CLIP_LENGTH)
 
 
-def _json_merges(tokenizer_json: str) -> list[list[str]]:
-    """Read the merges out of a serialised tokenizer; the library has no getter for them."""
-    merges = json.loads(tokenizer_json)["model"]["merges"]
-    return [merge if isinstance(merge, list) else merge.split(" ") for merge in merges]
+def _learn_merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Learn byte-pair merges until each word is one piece.
+
+    The library's trainer breaks ties in another order in each process, which would make each
+    training another one.
+    """
+    split = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while any(len(pieces) > 1 for pieces in split):
+        pairs = Counter(pair for pieces in split for pair in pairwise(pieces))
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for pieces in split:
+            for index in range(len(pieces) - 2, -1, -1):
+                if tuple(pieces[index : index + 2]) == best:
+                    pieces[index : index + 2] = ["".join(best)]
+    return merges
 
 
 def build_t5_tokenizer() -> T5TokenizerFast:
