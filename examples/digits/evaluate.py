@@ -101,7 +101,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet (PNG)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.prompts < 1:
+        parser.error("--prompts must be at least 1")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:

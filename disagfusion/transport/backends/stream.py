@@ -7,6 +7,7 @@ import logging
 import secrets
 import socket
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 
 from disagfusion.transport.address import StreamAddress
 from disagfusion.transport.api import (
@@ -31,6 +32,9 @@ from disagfusion.transport.settings import NullObserver, Observer, TransportSett
 from disagfusion.transport.wire import MalformedError
 
 logger = logging.getLogger(__name__)
+
+# Takes what to say, and returns what the peer answers, for the carrier's sake.
+Introduce = Callable[[bytes], Awaitable[bytes]]
 
 
 class StreamTransport(Transport):
@@ -182,16 +186,13 @@ class StreamTransport(Transport):
         sock = await _connected(where.host, where.port)
         name = self._settings.tls_server_name or where.host
         connection = Connection(await wrap(sock, tls, server=False, name=name))
+
+        async def introduce(greeting: bytes) -> bytes:
+            hello = Hello(self._incarnation, peer.incarnation, where.token, self.backend, greeting)
+            return (await connection.introduce(hello)).greeting
+
         try:
-            hello = Hello(
-                self._incarnation,
-                peer.incarnation,
-                where.token,
-                self.backend,
-                self._greeting(where, peer.incarnation),
-            )
-            welcome = await connection.introduce(hello)
-            link = await self._link_out(connection, where, peer.incarnation, welcome.greeting)
+            link = await self._link_out(connection, where, peer.incarnation, introduce)
         except BaseException:
             connection.close()
             raise
@@ -214,14 +215,17 @@ class StreamTransport(Transport):
         """Return what the address says for the carrier's sake."""
 
     @abstractmethod
-    def _greeting(self, where: StreamAddress, incarnation: str) -> bytes:
-        """Return what to say to a peer for the carrier's sake before there is a link."""
-
-    @abstractmethod
     async def _link_out(
-        self, connection: Connection, where: StreamAddress, incarnation: str, welcome: bytes
+        self, connection: Connection, where: StreamAddress, incarnation: str, introduce: Introduce
     ) -> Link:
-        """Return the carrier of a connection that we made."""
+        """Return the carrier of a connection that we made.
+
+        Args:
+            connection: The connection.
+            where: The peer's address.
+            incarnation: The peer's.
+            introduce: To be called once: says hello, returns the answer.
+        """
 
     @abstractmethod
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from disagfusion.transport.address import StreamAddress
 from disagfusion.transport.backends.connection import Connection
 from disagfusion.transport.backends.link import InlineLink, Link
-from disagfusion.transport.backends.stream import StreamTransport
+from disagfusion.transport.backends.stream import Introduce, StreamTransport
 
 
 class TcpTransport(StreamTransport):
@@ -22,12 +22,10 @@ class TcpTransport(StreamTransport):
     def _extra(self) -> bytes:
         return b""
 
-    def _greeting(self, where: StreamAddress, incarnation: str) -> bytes:
-        return b""
-
     async def _link_out(
-        self, connection: Connection, where: StreamAddress, incarnation: str, welcome: bytes
+        self, connection: Connection, where: StreamAddress, incarnation: str, introduce: Introduce
     ) -> Link:
+        await introduce(b"")
         return InlineLink(connection, "tcp+tls" if where.tls else "tcp")
 
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:

@@ -5,11 +5,9 @@ dead peer is noticed at once, a stranger never reaches UCX's queues, and no more
 was admitted. Every connection has a UCX worker of its own at both ends, which ends with it: a
 stuck peer takes nothing else along, and no request is cancelled and its memory used again.
 
-Two modes, chosen by whether both ends see the same shared memory and processes:
-
-- shared memory, without UCX's handling of peer errors, which it does not support. UCX only gets
-  transports that cannot fail by themselves.
-- network, with UCX's handling of peer errors; without it a broken connection ends the process.
+Two modes, chosen by whether both ends see the same shared memory and processes: shared memory or
+network. Both have UCX's handling of peer errors, without which it is not defined what a peer that
+dies or is given up leaves behind.
 """
 
 from __future__ import annotations
@@ -18,28 +16,65 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from disagfusion.transport.address import StreamAddress
 from disagfusion.transport.api import RefusalReason, RefusedError, TransportError
 from disagfusion.transport.backends.connection import Connection
 from disagfusion.transport.backends.link import Link
-from disagfusion.transport.backends.stream import StreamTransport
+from disagfusion.transport.backends.stream import Introduce, StreamTransport
 from disagfusion.transport.backends.ucx_native import label, library
 from disagfusion.transport.backends.ucx_worker import UcxWorker
-from disagfusion.transport.wire import MalformedError
+from disagfusion.transport.frame import MAX_GREETING
+from disagfusion.transport.wire import MalformedError, Reader, Writer
 
 _SHARED, _NETWORK = b"s", b"n"
 _OPTIONS = {
-    # The receiver fetches, so a stopped sender that goes on later writes to nobody's memory.
-    # Small messages go in one piece; a rendezvous costs them two more turns of both processes.
-    _SHARED: {"TLS": "posix,cma,self", "RNDV_SCHEME": "get_zcopy", "RNDV_THRESH": "65536"},
+    # Without cma: a receiver that fetches from a sender that has gone crashes inside UCX.
+    _SHARED: {"TLS": "posix,self", "POSIX_ERROR_HANDLING": "y"},
     # Small segments, UCX's default, cost a factor of three with ucxx's other defaults.
     _NETWORK: {"TLS": "^shm", "TCP_TX_SEG_SIZE": "256k", "TCP_RX_SEG_SIZE": "256k"},
 }
-# Segments under way at the same time. Through shared memory one: when a sender dies the fetch of
-# its segment fails in good order, but UCX 1.21 crashes over another that was announced as well.
-_WINDOW = {_SHARED: 1, _NETWORK: 4}
+# Segments of a message under way at the same time.
+_WINDOW = 4
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a sender says before there is a link.
+
+    Attributes:
+        mode: Through shared memory or a network.
+        locality: Where the sender is, see `_locality`.
+        address: Of the sender's worker. UCX ends the process over one that it did not make itself;
+            only a peer that was handed our token is listened to.
+    """
+
+    mode: bytes
+    locality: bytes
+    address: bytes
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        writer = Writer()
+        for value in (self.mode, self.locality, self.address):
+            writer.blob(value)
+        return writer.done()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Greeting:
+        """Return a greeting from bytes.
+
+        Raises:
+            MalformedError: They make no sense.
+        """
+        reader = Reader(data)
+        greeting = cls(*(reader.blob(MAX_GREETING) for _ in range(3)))
+        reader.end()
+        if greeting.mode not in _OPTIONS or not greeting.address:
+            raise MalformedError("unknown mode of UCX, or no address")
+        return greeting
 
 
 class UcxLink(Link):
@@ -48,7 +83,6 @@ class UcxLink(Link):
     Args:
         worker: The worker; the link owns it.
         name: What carries the payload.
-        window: Segments under way at the same time.
         failed: Called when UCX cannot send the first payload.
     """
 
@@ -59,11 +93,9 @@ class UcxLink(Link):
         worker: UcxWorker,
         name: str,
         *,
-        window: int,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._worker = worker
-        self._window = window
         self._name = name
         self._failed = failed
         self._proven = False
@@ -81,7 +113,7 @@ class UcxLink(Link):
         under_way: list[Awaitable[None]] = []
         try:
             for index, segment in enumerate(segments):
-                if len(under_way) == self._window:
+                if len(under_way) == _WINDOW:
                     await under_way.pop(0)
                 under_way.append(self._worker.send(segment, _tag(stream, index)))
             for sending in under_way:
@@ -96,14 +128,14 @@ class UcxLink(Link):
         """Post the first segments."""
         self._stream, self._views = stream, views
         self._expected = {}
-        for index in range(min(self._window, len(views))):
+        for index in range(min(_WINDOW, len(views))):
             self._post(index)
 
     async def arrival(self, index: int) -> None:
         """Return when a segment is there; they are to be waited for in their order."""
         await self._expected.pop(index)
-        if index + self._window < len(self._views):
-            self._post(index + self._window)
+        if index + _WINDOW < len(self._views):
+            self._post(index + _WINDOW)
 
     async def aclose(self) -> None:
         """End the worker; UCX touches no memory any more."""
@@ -138,33 +170,37 @@ class UcxTransport(StreamTransport):
     def _extra(self) -> bytes:
         return self._locality
 
-    def _greeting(self, where: StreamAddress, incarnation: str) -> bytes:
-        near = where.extra == self._locality and incarnation not in self._distant
-        return (_SHARED if near else _NETWORK) + self._locality
-
     async def _link_out(
-        self, connection: Connection, where: StreamAddress, incarnation: str, welcome: bytes
+        self, connection: Connection, where: StreamAddress, incarnation: str, introduce: Introduce
     ) -> Link:
-        mode = self._greeting(where, incarnation)[:1]
+        near = where.extra == self._locality and incarnation not in self._distant
+        mode = _SHARED if near else _NETWORK
         worker = UcxWorker(self._context(mode))
         try:
-            worker.connect(welcome, robust=mode == _NETWORK)
+            greeting = Greeting(mode, self._locality, worker.address)
+            worker.connect(await introduce(greeting.encode()))
             name = worker.label
         except BaseException:
             await worker.aclose()
             raise
         failed = self._distant.add if mode == _SHARED else self._distant.discard
-        return UcxLink(worker, name, window=_WINDOW[mode], failed=lambda: failed(incarnation))
+        return UcxLink(worker, name, failed=lambda: failed(incarnation))
 
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:
-        mode, locality = greeting[:1], greeting[1:]
-        if mode not in _OPTIONS:
-            raise MalformedError("unknown mode of UCX")
-        if mode == _SHARED and locality != self._locality:
+        sender = Greeting.decode(greeting)
+        mode = sender.mode
+        if mode == _SHARED and sender.locality != self._locality:
             raise RefusedError(RefusalReason.MALFORMED, "no shared memory with this sender")
         worker = UcxWorker(self._context(mode))
+        try:
+            # Left to itself UCX 1.21 makes this endpoint when the sender's first message comes, and
+            # crashes in `ucp_ep_set_lanes_failed` if the sender has gone by then.
+            worker.connect(sender.address)
+        except BaseException:
+            await worker.aclose()
+            raise
         name = "ucx/shm" if mode == _SHARED else label(context_transports(self._context(mode)))
-        return UcxLink(worker, name, window=_WINDOW[mode]), worker.address
+        return UcxLink(worker, name), worker.address
 
     def _context(self, mode: bytes) -> Any:
         if mode not in self._contexts:

@@ -67,19 +67,18 @@ class UcxWorker:
         """What UCX has chosen towards the peer, such as "ucx/shm"."""
         return label(transports(self._endpoint.handle))
 
-    def connect(self, address: bytes, *, robust: bool) -> None:
-        """Make the endpoint to send to.
+    def connect(self, address: bytes) -> None:
+        """Make the endpoint to the peer.
 
         Args:
             address: Of the peer's worker.
-            robust: With UCX's handling of peer errors, which excludes shared memory.
 
         Raises:
             OSError: UCX finds no way to the peer.
         """
         try:
             self._endpoint = self._api.UCXEndpoint.create_from_worker_address(
-                self._worker, self._api.UCXAddress.create_from_buffer(address), robust
+                self._worker, self._api.UCXAddress.create_from_buffer(address), True
             )
         except self._api.UCXError as error:
             raise OSError(f"UCX finds no way to the peer: {error}") from error

@@ -80,15 +80,27 @@ async def stranger(end: End) -> AsyncIterator[Stranger]:
         writer.transport.abort()
 
 
+def greeting(end: End) -> bytes:
+    if end.transport.backend != "ucx":
+        return b""
+    from disagfusion.transport.backends import ucx, ucx_native
+
+    # The mode for networks asks for nothing in common. A true address of a worker that never moves.
+    api = ucx_native.library()
+    context = end.transport._context(b"n")  # type: ignore[attr-defined]
+    worker = api.UCXWorker(context, enable_delayed_submission=False, enable_python_future=False)
+    WORKERS.append(worker)
+    return ucx.Greeting(b"n", b"", bytes(memoryview(worker.address))).encode()
+
+
 def hello(end: End, **changes: object) -> Frame:
     where = StreamAddress.decode(end.transport.address.data)
-    # For UCX: the mode for networks, which asks for nothing in common.
     fields = {
         "incarnation": "evil",
         "expected": "r",
         "token": where.token,
         "backend": end.transport.backend,
-        "greeting": b"n" if end.transport.backend == "ucx" else b"",
+        "greeting": greeting(end),
     }
     return Frame(Kind.HELLO, 0, encode_hello(Hello(**{**fields, **changes})))  # type: ignore[arg-type]
 
@@ -98,6 +110,8 @@ def header(nbytes: int = 100, message_id: str = "evil") -> Frame:
     offer = Offer(message.header, (nbytes,) if nbytes else (), 60.0)
     return Frame(Kind.HEADER, 1, encode_offer(offer))
 
+
+WORKERS: list[object] = []
 
 GARBAGE: dict[str, bytes] = {
     "random": random.Random(1).randbytes(100_000),
