@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,8 +37,8 @@ class Program:
     """The command, and everything that descends from it, told apart by an environment variable."""
 
     def __init__(self, directory: Path) -> None:
-        self.temporary = directory / "t"
-        self.temporary.mkdir()
+        # Not below the test's directory: a socket's path has room for 107 bytes.
+        self.temporary = Path(tempfile.mkdtemp(prefix="disagfusion-test-"))
         self._mark = f"MARK={directory}".encode()
         self._environment = {
             **os.environ,
@@ -95,6 +97,7 @@ class Program:
         for process in self._started:
             process.kill()
             process.communicate()
+        shutil.rmtree(self.temporary)
 
 
 @pytest.fixture
@@ -104,8 +107,14 @@ def program(tmp_path: Path) -> Iterator[Program]:
     made.close()
 
 
-def engines(program: Program) -> int:
-    return len(program.running()) - PROCESSES - 1
+def until_running(program: Program, process: subprocess.Popen[str], count: int) -> None:
+    """Wait until the command and its descendants are so many."""
+
+    def there() -> bool:
+        assert process.poll() is None, f"it ended with {process.returncode}"
+        return len(program.running()) == count
+
+    eventually(there, f"{count} processes run")
 
 
 def test_a_picture_from_a_cold_start(program: Program, tmp_path: Path) -> None:
@@ -130,7 +139,7 @@ def test_a_command_that_ends_while_it_starts(
     program: Program, tmp_path: Path, number: int, status: int
 ) -> None:
     process = program.start("generate", "x", "-o", str(tmp_path / "x.png"))
-    eventually(lambda: len(program.running()) == PROCESSES + 1, "everything started")
+    until_running(program, process, PROCESSES + 1)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == status
@@ -145,7 +154,7 @@ def test_a_command_that_ends_while_it_computes(
     process = program.start(
         "generate", "x", "-o", str(tmp_path / "x.png"), *SIZE[:4], "--steps", "1000"
     )
-    eventually(lambda: engines(program) == 3, "the engines run")
+    until_running(program, process, PROCESSES + 1 + 3)
     program.note_shared_memory()
     process.send_signal(number)
     process.communicate(timeout=60)
@@ -154,7 +163,7 @@ def test_a_command_that_ends_while_it_computes(
 
 def test_a_supervisor_that_is_killed(program: Program, tmp_path: Path) -> None:
     process = program.start("generate", "x", "-o", str(tmp_path / "x.png"))
-    eventually(lambda: len(program.running()) == PROCESSES + 1, "everything started")
+    until_running(program, process, PROCESSES + 1)
     supervisor = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(supervisor) == 1
     os.kill(int(supervisor[0]), signal.SIGKILL)
