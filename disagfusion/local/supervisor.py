@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,9 @@ class Child:
         log: Where its output goes.
         journal: Where the supervisor says what happens to it.
         changed: Set at each change of state.
+
+    Attributes:
+        settled: Set once the process has been ready or has ended.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Child:
         self._changed = changed
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = asyncio.Event()
+        self.settled = asyncio.Event()
         self._ready_at: float | None = None
         self._was_ready = False
 
@@ -99,8 +104,9 @@ class Child:
     async def keep(self) -> None:
         """Run it, again and again, until it is stopped or given up."""
         failures = 0
-        while True:
+        while not self._stopping.is_set():
             code = await self._run_once()
+            self.settled.set()
             if self._stopping.is_set():
                 break
             healthy = self._ready_at is not None and (
@@ -188,6 +194,7 @@ class Child:
             await asyncio.sleep(_READY_POLL_SECONDS)
         self._ready_at = time.monotonic()
         self._was_ready = True
+        self.settled.set()
         self._set(
             state=ProcessState.READY,
             address=str(told.get("address") or ""),
@@ -237,8 +244,23 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start every process, in the plan's order."""
-        self._tasks = [asyncio.create_task(child.keep()) for child in self._children]
+        """Start every process, in the plan's order.
+
+        The first takes longest and is left a core of its own; the others start on the rest, each
+        when there is one.
+        """
+        turns = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0)) - 1))
+        for index, child in enumerate(self._children):
+            turn = turns if index else contextlib.nullcontext()
+            self._tasks.append(asyncio.create_task(self._keep(child, turn)))
+
+    async def _keep(self, child: Child, turn: AbstractAsyncContextManager[None]) -> None:
+        async with turn:
+            task = asyncio.create_task(child.keep())
+            settled = asyncio.create_task(child.settled.wait())
+            await asyncio.wait({task, settled}, return_when=asyncio.FIRST_COMPLETED)
+            settled.cancel()
+        await task
 
     def status(self) -> list[ProcessStatus]:
         """What each process does now, in the plan's order."""

@@ -11,7 +11,6 @@ import torch
 import transformers
 from diffusers.guiders.guider_utils import BaseGuidance
 from diffusers.modular_pipelines.modular_pipeline import MODULAR_PIPELINE_MAPPING
-from diffusers.pipelines.auto_pipeline import _get_model
 
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.pipeline.blocks import StagedBlocks
@@ -25,6 +24,16 @@ diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 # Each new guider warns that guiders are experimental, and each request gets a new one.
 logging.getLogger("diffusers.guiders.guider_utils").setLevel(logging.ERROR)
+
+
+def family_key(name: str) -> str:
+    """Return the key of the family that a classic pipeline's class belongs to, or nothing."""
+    if name in CLASS_TO_FAMILY:
+        return CLASS_TO_FAMILY[name]
+    # Imports every pipeline of diffusers.
+    from diffusers.pipelines.auto_pipeline import _get_model
+
+    return _get_model(name) or ""  # type: ignore[no-untyped-call]
 
 
 def pipeline_class(index: ModelIndex) -> tuple[str, Any]:
@@ -42,7 +51,7 @@ def pipeline_class(index: ModelIndex) -> tuple[str, Any]:
         if cls is None or blocks is None:
             raise damaged(index.model, f"{name} is not a modular pipeline of diffusers")
         return blocks().model_name or name, cls
-    key = CLASS_TO_FAMILY.get(name) or _get_model(name)  # type: ignore[no-untyped-call]
+    key = family_key(name)
     if key not in MODULAR_PIPELINE_MAPPING:
         raise damaged(index.model, f"diffusers has no modular pipeline for {name}")
     return key, getattr(diffusers, MODULAR_PIPELINE_MAPPING[key](index.content))

@@ -38,8 +38,10 @@ class Family:
     hidden_workflows: tuple[str, ...] = ()
 
 
-# Pipeline classes that diffusers' own table from class to family lacks.
+# Pipeline classes that diffusers' own table from class to family lacks; and the embedded model's,
+# because asking that table imports every pipeline that diffusers has, which takes seconds.
 CLASS_TO_FAMILY: dict[str, str] = {
+    "FluxPipeline": "flux",
     "ErnieImagePipeline": "ernie-image",
     "HunyuanVideo15Pipeline": "hunyuan-video-1.5",
     "HunyuanVideo15ImageToVideoPipeline": "hunyuan-video-1.5",

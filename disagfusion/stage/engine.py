@@ -70,14 +70,15 @@ def _import_classes(index: Mapping[str, Any]) -> None:
     """Import the classes that a model's index names; both libraries load them lazily."""
     import diffusers
     from diffusers.modular_pipelines.modular_pipeline import MODULAR_PIPELINE_MAPPING
-    from diffusers.pipelines.auto_pipeline import _get_model
+
+    from disagfusion.pipeline.components import family_key
 
     for entry in index.values():
         if isinstance(entry, list) and len(entry) >= 2 and all(isinstance(e, str) for e in entry):
             library = importlib.import_module(entry[0])
             getattr(library, entry[1], None)
     name = str(index.get("_class_name", ""))
-    family = _get_model(name) or ""  # type: ignore[no-untyped-call]
+    family = family_key(name)
     if family in MODULAR_PIPELINE_MAPPING:
         cls = getattr(diffusers, MODULAR_PIPELINE_MAPPING[family](dict(index)))
         getattr(diffusers, cls.default_blocks_name)
