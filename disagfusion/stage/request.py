@@ -29,7 +29,7 @@ FORMATS: Mapping[str, tuple[pb.OutputFormat.ValueType, ...]] = {
     "image": (pb.OUTPUT_FORMAT_PNG, pb.OUTPUT_FORMAT_JPEG, pb.OUTPUT_FORMAT_WEBP),
     "video": (pb.OUTPUT_FORMAT_MP4,),
 }
-_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
 _MAX_PARAMETERS = 64
 _MAX_LIST = 1024
 _MAX_DEPTH = 4
@@ -114,7 +114,7 @@ def decode_images(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decode_image(name: str, content: bytes) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
             return upright.convert("L" if "mask" in name else "RGB")
     # Pillow's decoders raise whatever comes to them on damaged files.

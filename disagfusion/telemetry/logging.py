@@ -1,7 +1,8 @@
 """Structured logs: one JSON object per line, or coloured lines for people.
 
 What is bound with `bound` (job id, stage, pipeline) is in every line that is logged within, by our
-code and by libraries that use the standard library's logging. `job_id` is the request's id.
+code and by libraries that use the standard library's logging. `job_id` is the request's id. Tracebacks show
+no local variables: a prompt or a key may be among them.
 """
 
 from __future__ import annotations
@@ -37,11 +38,17 @@ def configure(format: LogFormat = "json", level: LogLevel = "info", **context: s
     renderer: list[structlog.types.Processor]
     if format == "json":
         renderer = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        renderer = [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

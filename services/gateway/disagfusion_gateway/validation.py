@@ -9,32 +9,13 @@ from typing import Any
 
 from PIL import Image
 
-from disagfusion.errors import InvalidArgumentError, UnimplementedError
+from disagfusion.errors import InvalidArgumentError
 from disagfusion.pipeline.spec import PipelineSpec
+from disagfusion.stage.request import IMAGE_FORMATS, output_format, request_values
 from disagfusion.v1 import generation_pb2 as pb
 
 MAX_CLIENT_REQUEST_ID = 128
 MAX_PRIORITY = 100
-_MAX_PARAMETERS = 64
-_MAX_LIST = 1024
-_MAX_DEPTH = 4
-
-_OPTIONAL_FIELDS = (
-    "negative_prompt",
-    "height",
-    "width",
-    "num_frames",
-    "num_inference_steps",
-    "guidance_scale",
-    "seed",
-    "num_images_per_prompt",
-)
-_FORMATS = {
-    "image": (pb.OUTPUT_FORMAT_PNG, pb.OUTPUT_FORMAT_JPEG, pb.OUTPUT_FORMAT_WEBP),
-    "video": (pb.OUTPUT_FORMAT_MP4,),
-}
-_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP")
-
 # Pictures are measured before they are decoded, see _check_image.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -52,56 +33,6 @@ class ImageLimits:
     count: int
     encoded_bytes: int
     pixels: int
-
-
-def request_values(generation: pb.Generation) -> dict[str, Any]:
-    """Return what a request sets, by diffusers' names; images stand as their encoded bytes.
-
-    Raises:
-        InvalidArgumentError: A parameter is given twice, is not a value or is nested too deeply.
-    """
-    values: dict[str, Any] = {"prompt": generation.prompt}
-    for field in _OPTIONAL_FIELDS:
-        if generation.HasField(field):  # type: ignore[arg-type]
-            values[field] = getattr(generation, field)
-    for image in generation.images:
-        values.setdefault(image.name or "image", []).append(image.content)
-    if len(generation.parameters) > _MAX_PARAMETERS:
-        raise InvalidArgumentError(
-            "parameters",
-            f"{len(generation.parameters)} are given",
-            expected=f"at most {_MAX_PARAMETERS}",
-        )
-    for name, value in generation.parameters.items():
-        if name in values or name in _OPTIONAL_FIELDS:
-            raise InvalidArgumentError(
-                name[:64], "has a field of its own", expected="that field instead of a parameter"
-            )
-        values[name] = _parameter(name, value, 1)
-    return values
-
-
-def _parameter(name: str, value: pb.ParameterValue, depth: int) -> Any:
-    match value.WhichOneof("kind"):
-        case "bool_value":
-            return value.bool_value
-        case "int_value":
-            return value.int_value
-        case "double_value":
-            return value.double_value
-        case "string_value":
-            return value.string_value
-        case "list_value":
-            items = value.list_value.values
-            if depth >= _MAX_DEPTH or len(items) > _MAX_LIST:
-                raise InvalidArgumentError(
-                    name[:64],
-                    "is too deeply nested or too long",
-                    expected=f"at most {_MAX_DEPTH} levels and {_MAX_LIST} values",
-                )
-            return [_parameter(name, item, depth + 1) for item in items]
-        case _:
-            raise InvalidArgumentError(name[:64], "has no value", expected="a value")
 
 
 def check_envelope(request: pb.SubmitJobRequest, *, max_timeout: float) -> None:
@@ -146,14 +77,11 @@ async def check_generation(
         InvalidArgumentError: Naming the field and what was expected.
         UnimplementedError: Adapters are asked for.
     """
-    if generation.adapters:
-        raise UnimplementedError(
-            "adapters: LoRA adapters are not served by this version", reason="ADAPTERS"
-        )
     _check_images(generation, limits)
     values = request_values(generation)
     spec.validate(values)
-    _check_format(generation, spec)
+    if generation.output_format != pb.OUTPUT_FORMAT_UNSPECIFIED:
+        output_format(generation.output_format, spec.output)
     for image in generation.images:
         await asyncio.to_thread(_check_image, image.name or "image", image.content, limits)
     return values
@@ -185,30 +113,10 @@ def _check_images(generation: pb.Generation, limits: ImageLimits) -> None:
             )
 
 
-def _check_format(generation: pb.Generation, spec: PipelineSpec) -> None:
-    wanted = generation.output_format
-    if wanted == pb.OUTPUT_FORMAT_UNSPECIFIED:
-        return
-    allowed = _FORMATS.get(spec.output, ())
-    if wanted not in allowed:
-        names = " or ".join(_format_name(choice) for choice in allowed)
-        raise InvalidArgumentError(
-            "output_format",
-            f"{_format_name(wanted)} is not for a pipeline of {spec.output}s",
-            expected=names or "none",
-        )
-
-
-def _format_name(number: pb.OutputFormat.ValueType) -> str:
-    if number not in pb.OutputFormat.values():
-        return str(number)
-    return pb.OutputFormat.Name(number).removeprefix("OUTPUT_FORMAT_")
-
-
 def _check_image(name: str, content: bytes, limits: ImageLimits) -> None:
     expected = "a PNG, JPEG or WebP image"
     try:
-        with Image.open(io.BytesIO(content), formats=_IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             pixels = image.width * image.height
             if pixels <= limits.pixels:
                 image.load()

@@ -26,7 +26,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         (failpoints / process).mkdir()
         environment[process] = {"DISAGFUSION_FAILPOINTS": str(failpoints / process)}
     with (
-        LocalRuntime(dits=2, environment=environment) as runtime,
+        LocalRuntime(
+            dits=2, environment=environment, settings={"engine_silence_seconds": "5"}
+        ) as runtime,
         Client(runtime.address) as client,
     ):
         yield System(runtime, client, failpoints)

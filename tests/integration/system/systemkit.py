@@ -44,6 +44,10 @@ class System:
     def arm(self, process: str, point: str, passes: int = 1) -> None:
         (self._failpoints / process / point).write_text(str(passes))
 
+    def steps_taken(self, process: str, armed: int) -> int:
+        """How many denoising steps were taken since `engine.step` was armed with so many."""
+        return armed - int((self._failpoints / process / "engine.step").read_text())
+
     def disarm(self) -> None:
         for path in self._failpoints.glob("*/*"):
             path.unlink(missing_ok=True)

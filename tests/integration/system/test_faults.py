@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
-from systemkit import System, until
+from systemkit import PATIENCE, System, until
 
 from disagfusion.client import JobHandle
 from disagfusion.errors import (
@@ -32,6 +36,22 @@ def until_state(handle: JobHandle, state: str, step: int = 0) -> None:
 def dit_of(handle: JobHandle) -> str:
     records = [entry for entry in handle.refresh().stages if entry.stage.name == "DIT"]
     return records[-1].worker
+
+
+def dit_engine_restarts(system: System) -> float:
+    metric = "disagfusion_engine_restarts_total"
+    return sum(system.metric(name, metric) for name in ("dit-0", "dit-1"))
+
+
+def computing_engine(system: System) -> int:
+    """An engine that computes; all are forks of the fork server."""
+    server = psutil.Process(system.process("forkserver").pid)
+    engines = server.children()
+    before = {engine.pid: engine.cpu_times().user for engine in engines}
+    return until(
+        lambda: next((e.pid for e in engines if e.cpu_times().user > before[e.pid] + 0.1), None),
+        "an engine computes",
+    )
 
 
 def busy_dit(system: System) -> str:
@@ -120,6 +140,66 @@ def test_cancel_in_each_state(system: System, state: str) -> None:
         other.cancel()
     # The next job gets the device at once: it never waits for the cancelled one's other steps.
     assert system.submit(10, 2).result().images
+
+
+def test_a_cancelled_job_takes_at_most_one_more_step(system: System) -> None:
+    armed = 100_000
+    names = ("dit-0", "dit-1")
+    for name in names:
+        system.arm(name, "engine.step", armed)
+
+    def taken() -> int:
+        return sum(system.steps_taken(name, armed) for name in names)
+
+    handle = system.submit(9, LONG)
+    until(lambda: taken() >= 5, "five steps")
+    assert handle.cancel().state.name == "CANCELLED"
+    # What was under way when the answer was written, and the one that the engine had begun.
+    at_answer = taken()
+    assert at_answer < LONG
+    assert system.submit(10, 3).result().images
+    assert taken() <= at_answer + 1 + 3
+
+
+def test_a_stopped_engine_is_found_and_its_job_moves_on(system: System) -> None:
+    expected = system.submit(1, LONG).result().outputs[0].content
+    handles = [system.submit(seed, LONG) for seed in (1, 2, 3)]
+    until_state(handles[0], "DENOISING", step=1)
+    engine = computing_engine(system)
+    restarts = dit_engine_restarts(system)
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        assert handles[0].result().outputs[0].content == expected
+        for handle in handles[1:]:
+            assert handle.result().images
+        until(
+            lambda: dit_engine_restarts(system) > restarts,
+            "the engine is replaced",
+        )
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(engine, signal.SIGCONT)
+    assert max(handle.refresh().attempt for handle in handles) == 2
+
+
+def test_random_kills_under_load(system: System) -> None:
+    chance = random.Random(7)
+    expected = [system.submit(seed, 40).result().outputs[0].content for seed in range(4)]
+    handles = [system.submit(seed % 4, 40) for seed in range(24)]
+    killed = []
+    for _ in range(6):
+        time.sleep(chance.uniform(0.1, 0.5))
+        entry = chance.choice([e for e in system.runtime.status() if e.role != "forkserver"])
+        if entry.pid:
+            os.kill(entry.pid, signal.SIGKILL)
+            killed.append(entry.name)
+        system.runtime.wait_ready(timeout=PATIENCE)
+    assert len(killed) >= 4
+    for number, handle in enumerate(handles):
+        assert handle.result().outputs[0].content == expected[number % 4]
+        states = [event.state.name for event in handle.events()]
+        assert states.count("SUCCEEDED") == 1
+        assert states[-1] == "SUCCEEDED"
 
 
 def test_a_deadline_ends_a_job_wherever_it_is(system: System) -> None:
