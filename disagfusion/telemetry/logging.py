@@ -1,8 +1,8 @@
 """Structured logs: one JSON object per line, or coloured lines for people.
 
 What is bound with `bound` (job id, stage, pipeline) is in every line that is logged within, by our
-code and by libraries that use the standard library's logging. `job_id` is the request's id. Tracebacks show
-no local variables: a prompt or a key may be among them.
+code and by libraries that use the standard library's logging. `job_id` is the request's id.
+Tracebacks show no local variables: a prompt or a key may be among them.
 """
 
 from __future__ import annotations

@@ -74,6 +74,8 @@ class System:
             num_inference_steps=steps,
             height=64,
             width=64,
+            # A prompt's 512 tokens by default would take most of the time.
+            parameters={"max_sequence_length": 32},
             **options,
         )
 

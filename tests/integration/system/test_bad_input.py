@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 from systemkit import PROMPTS, System
@@ -34,6 +36,18 @@ def neighbour(system: System) -> Any:
     yield handle
     assert handle.result().outputs[0].content == expected
     assert handle.refresh().attempt == 1
+
+
+def say_garbage(host: str, port: int) -> None:
+    for size in (1, 24, 1000, 100_000):
+        with (
+            socket.create_connection((host, port), timeout=10) as connection,
+            contextlib.suppress(OSError),  # it may hang up at any byte
+        ):
+            connection.sendall(os.urandom(size))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
 
 
 @pytest.mark.parametrize(
@@ -87,16 +101,22 @@ def test_a_port_in_use() -> None:
             runtime.start()
 
 
+def test_random_bytes_on_a_transports_port(system: System, neighbour: object) -> None:
+    process = system.process("dit-0")
+    metrics = int(process.metrics_address.rsplit(":", 1)[1])
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for connection in psutil.Process(process.pid).net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port != metrics
+    }
+    assert listening, "no port was tried"
+    for address in listening:
+        say_garbage(*address)
+    assert system.process("dit-0").pid == process.pid
+
+
 def test_random_bytes_on_the_gateways_port(system: System, neighbour: object) -> None:
     host, port = system.runtime.address.rsplit(":", 1)
     pid = system.process("gateway").pid
-    for size in (1, 24, 1000, 100_000):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
-            try:
-                connection.sendall(os.urandom(size))
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(4096):
-                    pass
-            except OSError:
-                pass  # the gateway may hang up at any byte
+    say_garbage(host, int(port))
     assert system.process("gateway").pid == pid

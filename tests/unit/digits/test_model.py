@@ -74,6 +74,10 @@ def test_pictures_show_the_digit_and_the_colour_asked_for(pipeline, reader):
     assert [read_colour(picture) for picture in pictures] == [PROMPTS[p][1] for p in prompts]
     right = np.mean([seen == PROMPTS[p][0] for seen, p in zip(digits, prompts, strict=True)])
     assert right >= 11 / 12, contact_sheet(pictures)
+    for picture in pictures:
+        grey = np.asarray(picture.convert("L"))
+        border = np.concatenate([grey[:2].ravel(), grey[-2:].ravel(), grey[:, 0], grey[:, -1]])
+        assert np.median(border) >= 240, "a digit stands on white paper"
 
 
 def test_ink_is_smooth(pipeline):
