@@ -52,9 +52,9 @@ _RECORDS_PER_EVENT = 1000
 
 def submit(connection: Connection, job: NewJob) -> Submission:
     """Store a job unless the tenant's client request id is known."""
-    known = _submitted_before(connection, job)
+    known = repeated(connection, job)
     if known is not None:
-        return Submission(complete_jobs(connection, [known])[0], created=False)
+        return Submission(known, created=False)
     stored = _first_state(job)
     values = {
         name: getattr(stored, name) for name in jobs.c.keys() if name in Job.__dataclass_fields__
@@ -82,6 +82,12 @@ def submit(connection: Connection, job: NewJob) -> Submission:
         JobEvent(job.job_id, 1, job.submitted_at, stored.state, stored.stage_status, attempt=1),
     )
     return Submission(stored, created=True)
+
+
+def repeated(connection: Connection, job: NewJob) -> Job | None:
+    """Return the job that the tenant submitted before with the same client request id, if any."""
+    row = _submitted_before(connection, job)
+    return complete_jobs(connection, [row])[0] if row is not None else None
 
 
 def _submitted_before(connection: Connection, job: NewJob) -> Row[Any] | None:

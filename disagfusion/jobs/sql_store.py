@@ -95,10 +95,17 @@ class SqlJobStore(JobStore):
                 expected=f"at most {self._max_input_bytes}",
             )
         if self.free_bytes() < size:
+            known = await self.repeated(job)
+            if known is not None:
+                return Submission(known, created=False)
             raise ResourceExhaustedError(
                 "the disk of the job store is full", reason="DISK_FULL", retry_after=5.0
             )
         return await self._thread.write(partial(sql_queries.submit, job=job), patient=False)
+
+    async def repeated(self, job: NewJob) -> Job | None:
+        """Return the job that this one repeats."""
+        return await self._thread.read(partial(sql_queries.repeated, job=job))
 
     def free_bytes(self) -> int:
         """Return how much new jobs may still take, in bytes, above the floor that is kept free."""

@@ -86,6 +86,14 @@ class JobStore(ABC):
         """
 
     @abstractmethod
+    async def repeated(self, job: NewJob) -> Job | None:
+        """Return the job that was submitted before with the same client request id, if any.
+
+        Raises:
+            AlreadyExistsError: That job had another fingerprint.
+        """
+
+    @abstractmethod
     async def transition(self, transition: Transition) -> JobEvent:
         """Apply a change. While the disk is full this waits.
 

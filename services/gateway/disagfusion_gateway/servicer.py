@@ -221,7 +221,6 @@ class GenerationServicer(GenerationServiceServicer):
         asked = await validation.check_generation(request.generation, spec, self._settings.images)
         values = spec.complete(asked)
         tenant = current_tenant()
-        await self._admit(tenant)
         now = self._clock()
         seconds = request.timeout.seconds + request.timeout.nanos / 1e9
         steps = values.get("num_inference_steps", spec.defaults.get("num_inference_steps", 0))
@@ -241,6 +240,14 @@ class GenerationServicer(GenerationServiceServicer):
             num_inference_steps=int(steps),
             traceparent=new_traceparent(parent),
         )
+        try:
+            await self._admit(tenant)
+        except ResourceExhaustedError:
+            # Whoever repeats a submission asks for nothing new.
+            known = await self._store.repeated(new) if new.client_request_id else None
+            if known is None:
+                raise
+            return known
         submission = await self._core.submit(new, parent=parent)
         return submission.job
 

@@ -351,8 +351,10 @@ async def test_a_full_disk_refuses_new_jobs_and_loses_no_accepted_one(tmp_path: 
     free = 10_000
     url = f"sqlite:///{tmp_path / 'jobs.db'}"
     async with SqlJobStore(url, min_free_bytes=1000, free_bytes=lambda _: free) as store:
-        await store.submit(new())
+        first = await store.submit(new(client_request_id="r"))
         free = 1000
+        again = await store.submit(new("job-3", client_request_id="r"))
+        assert (again.created, again.job) == (False, first.job)
         with pytest.raises(ResourceExhaustedError) as caught:
             await store.submit(new("job-2"))
         assert caught.value.reason == "DISK_FULL"

@@ -170,7 +170,7 @@ async def test_a_deadline_that_passes(bench: Any) -> None:
 async def test_a_full_queue(bench: Any) -> None:
     stages, gateway, api = await bench.running(queue_limit=3)
     gate = stages["encoder-0"].hold("assigned")
-    accepted = [await api.submit()]
+    accepted = [await api.submit(client_request_id="first")]
     await gate.reached.wait()
 
     async def fill() -> None:
@@ -182,13 +182,17 @@ async def test_a_full_queue(bench: Any) -> None:
     assert caught.value.reason == "QUEUE_FULL"
     assert caught.value.retry_after is not None
     assert caught.value.retry_after > 0
+    repeated = await api.submit(client_request_id="first")
+    assert repeated.job_id == accepted[0].job_id, "a repetition asks for nothing new"
+    with pytest.raises(ResourceExhaustedError):
+        await api.submit(client_request_id="second")
     queued = [(await api.get(job.job_id)).state for job in accepted].count(pb.JOB_STATE_QUEUED)
     assert queued == 3
     stages["encoder-0"].release_all()
     for job in accepted:
         assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
     await api.submit()
-    assert gateway.metric("disagfusion_jobs_refused_total", reason="QUEUE_FULL") == 1
+    assert gateway.metric("disagfusion_jobs_refused_total", reason="QUEUE_FULL") == 2
 
 
 async def test_a_full_disk_refuses_new_jobs(bench: Any) -> None:
