@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from disagfusion.pipeline.families import CLASS_TO_FAMILY
+
 ROOT = Path(__file__).parents[3]
 TABLE = ROOT / "disagfusion" / "pipeline" / "families.py"
 
@@ -48,3 +52,13 @@ def test_no_class_name_of_a_family_outside_the_table() -> None:
 
 def test_the_table_has_class_names() -> None:
     assert set(re.findall(r"\b[A-Z]\w+\b", TABLE.read_text())) & class_names()
+
+
+# Kolors' module is deprecated code by itself, and asking imports every pipeline.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_the_table_contradicts_diffusers_nowhere() -> None:
+    from diffusers.pipelines.auto_pipeline import _get_model
+
+    known = {name: _get_model(name) for name in CLASS_TO_FAMILY}
+    assert known["FluxPipeline"] == "flux"
+    assert all(family in (None, CLASS_TO_FAMILY[name]) for name, family in known.items())
