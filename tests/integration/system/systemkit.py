@@ -46,7 +46,9 @@ class System:
 
     def steps_taken(self, process: str, armed: int) -> int:
         """How many denoising steps were taken since `engine.step` was armed with so many."""
-        return armed - int((self._failpoints / process / "engine.step").read_text())
+        # The engine rewrites the file: it may be read between truncation and writing.
+        file = self._failpoints / process / "engine.step"
+        return armed - int(until(file.read_text, "the number of steps"))
 
     def disarm(self) -> None:
         for path in self._failpoints.glob("*/*"):
