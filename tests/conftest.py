@@ -1,10 +1,48 @@
-"""What holds for all tests."""
+"""What all tests share: small thread pools, reproducible examples, and no leftovers."""
 
+from __future__ import annotations
+
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Before anything imports torch: tests run beside each other on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What a developer's shell may have set must not decide what is tested.
+for name in [name for name in os.environ if name.startswith("DISAGFUSION_")]:
+    del os.environ[name]
+os.environ.pop("OTEL_EXPORTER_OTLP_ENDPOINT", None)
+# A shell that runs the tests in the background hands down SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+SHARED_MEMORY = Path("/dev/shm")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Undo what a shell that runs the tests in the background hands down: SIGINT ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def _segments() -> set[str]:
+    return {path.name for path in SHARED_MEMORY.glob("*disagfusion*")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers() -> Iterator[None]:
+    """Fail the run if it leaves a process or a shared-memory segment behind."""
+    segments = _segments()
+    yield
+    children = psutil.Process().children(recursive=True)
+    # multiprocessing's own helper lives as long as its parent.
+    leaked = [" ".join(child.cmdline()) for child in children if child.status() != "zombie"]
+    leaked = [line for line in leaked if line and "multiprocessing.resource_tracker" not in line]
+    assert not leaked, f"processes left behind: {leaked}"
+    assert _segments() <= segments, f"shared memory left behind: {_segments() - segments}"
