@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from disagfusion.transport.address import StreamAddress
-from disagfusion.transport.api import PeerAddress, RefusedError, TransportError
+from disagfusion.transport.api import RefusedError, TransportError
 from disagfusion.transport.frame import (
     MAX_BODY,
     PREFIX_SIZE,
@@ -33,6 +33,7 @@ from disagfusion.transport.frame import (
 from disagfusion.transport.testing import make_message
 
 from .conftest import End, Maker
+from .relay import network
 
 
 @pytest.fixture(params=["tcp", "ucx"])
@@ -269,100 +270,6 @@ async def test_a_crowd_of_strangers_keeps_nobody_out(maker: Maker) -> None:
         assert len(receiver.inbox.messages) == 3
         for _, writer in crowd:
             writer.transport.abort()
-
-
-@asynccontextmanager
-async def network(
-    receiver: End, change: Callable[[int, bytes], bytes | None]
-) -> AsyncIterator[tuple[PeerAddress, list[bytes]]]:
-    """A network between a sender and a receiver that may change what the sender says.
-
-    `change` is given the position in the stream and the bytes; None cuts the connection.
-    """
-    address = receiver.transport.address
-    where = StreamAddress.decode(address.data)
-    seen: list[bytes] = []
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(where.host, where.port)
-
-        async def back() -> None:
-            while data := await there_reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-            writer.close()
-
-        async def forth() -> None:
-            position = 0
-            while data := await reader.read(1 << 16):
-                changed = change(position, data)
-                if changed is None:
-                    break
-                position += len(data)
-                seen.append(changed)
-                there_writer.write(changed)
-                await there_writer.drain()
-            there_writer.close()
-
-        await asyncio.gather(back(), forth(), return_exceptions=True)
-        writer.transport.abort()
-        there_writer.transport.abort()
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    data = StreamAddress(where.host, port, where.token, where.tls, where.extra).encode()
-    try:
-        yield PeerAddress(address.backend, address.incarnation, data), seen
-    finally:
-        server.close()
-        await server.wait_closed()
-
-
-@pytest.mark.parametrize("seed", range(20))
-async def test_a_network_that_flips_a_bit(maker: Maker, seed: int) -> None:
-    payload = os.urandom(2000)
-    length = 2600 if maker.backend == "tcp" else 600
-    target = random.Random(seed).randrange(length)
-
-    def flip(position: int, data: bytes) -> bytes:
-        if not position <= target < position + len(data):
-            return data
-        raw = bytearray(data)
-        raw[target - position] ^= 0x10
-        return bytes(raw)
-
-    async with maker.end("r") as receiver, maker.end("s", heartbeat_seconds=9.0) as sender:
-        async with network(receiver, flip) as (address, seen):
-            message = make_message([payload], sender="s")
-            try:
-                await sender.transport.send(address, message, timeout=20)
-            except TransportError:
-                assert receiver.inbox.messages == {}
-            else:
-                assert sum(map(len, seen)) <= target, "the damage was not noticed"
-            await receiver.inbox.until_idle()
-        message = make_message([payload], sender="s", message_id="directly")
-        await sender.transport.send(receiver.transport.address, message, timeout=20)
-        assert receiver.inbox.messages["directly"] == payload
-
-
-@pytest.mark.parametrize("seed", range(10))
-async def test_a_network_that_cuts_the_connection(maker: Maker, seed: int) -> None:
-    payload = os.urandom(2000)
-    target = random.Random(seed).randrange(2200 if maker.backend == "tcp" else 300)
-
-    def cut(position: int, data: bytes) -> bytes | None:
-        return data if position + len(data) <= target else None
-
-    async with maker.end("r") as receiver, maker.end("s") as sender:
-        async with network(receiver, cut) as (address, _):
-            with pytest.raises(TransportError):
-                await sender.transport.send(
-                    address, make_message([payload], sender="s"), timeout=20
-                )
-            await receiver.inbox.until_idle()
-            assert receiver.inbox.messages == {}
-        await sender.send(receiver, payload)
 
 
 async def test_a_replayed_connection_is_refused_and_counted(certificate: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from gatewaykit.deployment import Stages
 from gatewaykit.gateways import Api, InProcess, Process
-from gatewaykit.stages import Stages
 
 
 class Bench:

@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 import pytest
-from gatewaykit.stages import MEDIA
+from gatewaykit.pipeline import MEDIA
 from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from gatewaykit import eventually
-from gatewaykit.stages import MEDIA, SPEC, STEPS
+from gatewaykit.pipeline import MEDIA, SPEC, STEPS
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gatewaykit import eventually
 from gatewaykit.gateways import InProcess, environment
-from gatewaykit.stages import MEDIA, STEPS
+from gatewaykit.pipeline import MEDIA, STEPS
 
 from disagfusion.errors import DisagfusionError, UnavailableError
 from disagfusion.v1 import generation_pb2 as pb
@@ -171,11 +173,16 @@ async def test_asked_to_end_it_tells_its_watchers_and_leaves_the_work(bench: Any
     assert end.attempt == 1
 
 
-async def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None:
+@contextmanager
+def taken_port() -> Iterator[str]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+async def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -> None:
+    with taken_port() as address:
         for settings, expected in (
             ({"listen": address}, f"{address} is in use"),
             ({"queue_limit": "many"}, "QUEUE_LIMIT"),
@@ -195,10 +202,7 @@ async def test_what_keeps_it_from_starting_is_said_in_one_line(tmp_path: Path) -
 async def test_settings_that_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("x")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with taken_port() as address:
         for settings, expected in (
             ({"metrics_listen": address}, f"cannot serve metrics on {address}"),
             ({"listen": "0.0.0.0:0"}, "API keys"),

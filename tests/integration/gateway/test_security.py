@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from gatewaykit.certificates import Authority
-from gatewaykit.stages import MEDIA
+from gatewaykit.pipeline import MEDIA
 
 from disagfusion.errors import (
     InvalidArgumentError,

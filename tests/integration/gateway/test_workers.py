@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from gatewaykit import eventually
-from gatewaykit.stages import MEDIA, STEPS, FakeStage, Network
+from gatewaykit.pipeline import MEDIA, STEPS
+from gatewaykit.stages import FakeStage, Network
 
 from disagfusion.errors import DisagfusionError, InvalidArgumentError, UnavailableError
 from disagfusion.jobs.model import Stage
@@ -260,7 +261,7 @@ async def test_without_a_loaded_worker_submissions_wait_and_then_fail(bench: Any
 
 
 async def test_a_submission_waits_for_the_first_worker(bench: Any) -> None:
-    from gatewaykit.stages import Stages
+    from gatewaykit.deployment import Stages
 
     stages = Stages(bench.directory)
     await bench.gateway(workers=stages.workers, spec_wait_seconds=20)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stagekit.driver import Driver, Worker, generation
-from stagekit.processes import Cluster, Process
+from stagekit.processes import Cluster, Process, killed_with_its_engine
 
 from disagfusion.rpc.channel import open_channel
 from disagfusion.v1 import generation_pb2 as pb
@@ -226,11 +226,4 @@ async def test_engines_die_with_their_front(cluster: Cluster) -> None:
     async with Worker(front.address) as worker:
         await worker.ready()
         engine = (await worker.describe()).engine_pid
-    descriptor = os.pidfd_open(engine)
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(descriptor, ended.set)
-    front.stop(signal.SIGKILL)
-    async with asyncio.timeout(10):
-        await ended.wait()
-    asyncio.get_running_loop().remove_reader(descriptor)
-    os.close(descriptor)
+    await killed_with_its_engine(front, engine)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from stagekit.driver import Driver, Worker, generation
-from stagekit.processes import Cluster
+from stagekit.processes import Cluster, killed_with_its_engine
 
 from disagfusion.rpc.channel import TlsSettings, open_channel
 from disagfusion.v1 import stage_pb2
@@ -78,14 +77,7 @@ async def test_a_front_that_starts_its_engine_itself(cluster: Cluster, driver: D
         engine = (await worker.describe()).engine_pid
         arguments = (Path("/proc") / str(engine) / "cmdline").read_bytes().split(b"\0")
         assert b"disagfusion.stage.engine" in arguments
-    descriptor = os.pidfd_open(engine)
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(descriptor, ended.set)
-    front.stop(signal.SIGKILL)
-    async with asyncio.timeout(10):
-        await ended.wait()
-    asyncio.get_running_loop().remove_reader(descriptor)
-    os.close(descriptor)
+    await killed_with_its_engine(front, engine)
 
 
 def certificates(directory: Path) -> dict[str, Path]:

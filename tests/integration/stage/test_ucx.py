@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 
-import pytest
 from stagekit.driver import Driver, Worker, generation
 from stagekit.processes import Cluster
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ucxx") is None, reason="ucxx is not installed"
-)
 
 
 async def test_a_picture_is_the_same_over_ucx(cluster: Cluster, driver: Driver) -> None:

@@ -139,3 +139,10 @@ class Rig:
 
     def key(self, job: str, attempt: int = 1) -> OutputKey:
         return OutputKey(job, self.stage, attempt)
+
+
+def failures(rig: Rig) -> list[tuple[str, int, str]]:
+    return [
+        (failed.job_id, failed.attempt, stage_pb2.FailureKind.Name(failed.kind)[13:])
+        for failed in rig.told("failed")
+    ]

@@ -6,42 +6,19 @@ import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from disagfusion.errors import NotFoundError
 from disagfusion.jobs.model import Stage
-from disagfusion.pipeline.spec import PipelineSpec, Workflow
 from disagfusion.rpc.server import RpcServer
 from disagfusion.rpc.tls import TlsSettings
 from disagfusion.v1 import generation_pb2 as pb
 from disagfusion.v1 import stage_pb2 as wire
 from disagfusion.v1.stage_pb2_grpc import StageServiceServicer, add_StageServiceServicer_to_server
 
-STEPS = 3
-_INPUTS = (
-    *("prompt", "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale"),
-    *("num_images_per_prompt", "max_sequence_length"),
-)
-
-SPEC = PipelineSpec(
-    family="test",
-    class_name="TestPipeline",
-    version="v1",
-    output="image",
-    workflows=(
-        Workflow(name="text2image", requires={"prompt": True}, inputs=_INPUTS),
-        Workflow(
-            name="image2image", requires={"prompt": True, "image": True}, inputs=(*_INPUTS, "image")
-        ),
-    ),
-    defaults={"height": 64, "width": 64, "num_inference_steps": STEPS},
-    size_multiple=16,
-)
-
-MEDIA = bytes(range(256)) * 1200  # more than one chunk
+from .pipeline import MEDIA, SPEC, STEPS
 
 Key = tuple[str, int, int]
 
@@ -399,53 +376,3 @@ class FakeStage(StageServiceServicer):
 
     async def Drain(self, request: wire.DrainRequest, context: Any) -> wire.DrainResponse:
         return wire.DrainResponse()
-
-
-class Stages:
-    """An encoder, DiTs and a decoder on unix sockets."""
-
-    def __init__(self, directory: Path, dits: int = 1, tls: TlsSettings | None = None) -> None:
-        self.network = Network()
-        self.tls = tls
-        self._directory = directory
-        names = ["encoder-0", *(f"dit-{n}" for n in range(dits)), "decoder-0"]
-        self.by_name = {name: FakeStage(_stage_of(name), name, self.network) for name in names}
-
-    def __getitem__(self, name: str) -> FakeStage:
-        return self.by_name[name]
-
-    def address(self, name: str) -> str:
-        return f"unix:{self._directory / name}.sock"
-
-    @property
-    def workers(self) -> str:
-        return ",".join(f"{name}={self.address(name)}" for name in self.by_name)
-
-    async def start(self) -> None:
-        for name, stage in self.by_name.items():
-            await stage.start(self.address(name), self.tls)
-
-    async def stop(self) -> None:
-        for stage in self.by_name.values():
-            await stage.stop()
-
-    def release_all(self) -> None:
-        for stage in self.by_name.values():
-            stage.release_all()
-
-    async def restart(self, name: str) -> FakeStage:
-        """End a front as if by SIGKILL, and start another in its place."""
-        old = self.by_name[name]
-        del self.network.by_incarnation[old.incarnation]
-        await old.stop()
-        number = int(old.incarnation.rpartition(".")[2]) + 1
-        new = FakeStage(old.stage, name, self.network, incarnation=str(number))
-        self.by_name[name] = new
-        await new.start(self.address(name), self.tls)
-        return new
-
-
-def _stage_of(name: str) -> Stage:
-    return {"encoder": Stage.ENCODER, "dit": Stage.DIT, "decoder": Stage.DECODER}[
-        name.partition("-")[0]
-    ]

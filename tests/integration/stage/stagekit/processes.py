@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -119,3 +120,15 @@ class Cluster:
         process = Process(module, self.directory, label, **settings)
         self.processes.append(process)
         return process
+
+
+async def killed_with_its_engine(front: Process, engine: int) -> None:
+    """Kill a front; return when the kernel has ended its engine as well."""
+    descriptor = os.pidfd_open(engine)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, ended.set)
+    front.stop(signal.SIGKILL)
+    async with asyncio.timeout(10):
+        await ended.wait()
+    asyncio.get_running_loop().remove_reader(descriptor)
+    os.close(descriptor)
