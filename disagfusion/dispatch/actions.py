@@ -1,8 +1,9 @@
 """What the dispatcher wants done.
 
 The list that `Dispatcher.handle` returns is in order, and so are the lists of successive calls. A
-`SaveTransition` or `CompleteJob` must be durable before any later action of the same job is
-carried out; messages to one worker must leave in order. Nothing else has to wait for anything.
+`SaveTransition` or `CompleteJob` must be durable before a later action of the same job is carried
+out, unless that is a `Send`, a `FetchResult`, or an `Assign` whose attempt is durable: these begin
+work that a crash makes void.
 """
 
 from __future__ import annotations

@@ -121,7 +121,9 @@ class Core:
         grant = worker.take_grant()
         self.jobs.dequeue(job)
         job.version = worker.info.version
-        self.move(job, STAGE_STATES[stage], StageStatus.TRANSFERRING)
+        # One stage of one attempt is told to one worker, whichever gateway tells it.
+        attempt = job.attempt + 1 if job.doubtful else job.attempt
+        self.move(job, STAGE_STATES[stage], StageStatus.TRANSFERRING, attempt=attempt)
         self.give(job, worker, received=source is None)
         key = source.key if source else None
         self.actions.append(
@@ -160,7 +162,7 @@ class Core:
             worker.name, worker.info.incarnation, job.stage, job.attempt, received
         )
         job.assignment = assignment
-        job.recovering = False
+        job.recovering = job.doubtful = False
         worker.assignments[job.job_id] = assignment
         return assignment
 
@@ -254,7 +256,7 @@ class Core:
         """Let an unassigned job wait in its next attempt, from the last stage that is held."""
         self.jobs.dequeue(job)
         self._stop_fetching(job)
-        job.recovering = False
+        job.recovering = job.doubtful = False
         stage = job.stage
         while stage > Stage.ENCODER and Stage(stage - 1) not in job.held:
             stage = Stage(stage - 1)

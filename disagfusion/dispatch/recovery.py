@@ -14,19 +14,21 @@ from disagfusion.dispatch.events import (
 )
 from disagfusion.dispatch.messages import finish_stage, lose_held
 from disagfusion.dispatch.tables import JobEntry, WorkerEntry
-from disagfusion.jobs.model import JobState, Stage, StageStatus
+from disagfusion.jobs.model import STAGE_STATES, JobState, Stage, StageStatus
 
 
 def on_recovered(core: Core, event: JobRecovered) -> None:
     """Take over an unfinished job from the store.
 
-    WAITING means that no worker was ever told of this attempt: only the input has to be found.
-    Otherwise some worker may be at work on it and has the grace to say so.
+    Some worker may be at work on it: what is stored may be a few changes behind what was told. A
+    job that waits needs only its input found; one that does not gives its worker the grace to say
+    so.
     """
     if core.jobs.get(event.job.job_id) is not None:
         return
     job = core.jobs.add(event.job)
     job.attempt, job.version, job.failures = event.attempt, event.version, event.failures
+    job.doubtful = True
     core.jobs.place(job, event.state, event.stage_status)
     if event.job.deadline is not None:
         core.set_timer(TimerKind.DEADLINE, job.job_id, event.job.deadline)
@@ -181,6 +183,10 @@ def _adopt_running(core: Core, worker: WorkerEntry, claim: RunningAssignment) ->
     if job is None:
         return False
     if job.assignment is None and _adoptable(job, worker, claim):
+        if job.status is StageStatus.WAITING:
+            core.jobs.dequeue(job)
+            job.version = worker.info.version
+            core.move(job, STAGE_STATES[claim.stage], StageStatus.TRANSFERRING)
         adopted = core.give(job, worker, received=claim.stage is Stage.ENCODER)
         adopted.first_step = claim.step
     if not job.assigned_to(worker, claim.stage, claim.attempt):
@@ -198,10 +204,10 @@ def _adopt_running(core: Core, worker: WorkerEntry, claim: RunningAssignment) ->
 
 def _adoptable(job: JobEntry, worker: WorkerEntry, claim: RunningAssignment) -> bool:
     return (
-        job.recovering
-        and job.status is not StageStatus.WAITING
+        job.doubtful
+        and not job.fetching
         and (job.stage, job.attempt) == (claim.stage, claim.attempt)
-        and job.version == worker.info.version
+        and job.version in ("", worker.info.version)
     )
 
 

@@ -84,6 +84,7 @@ class JobEntry:
         fetching: Whether its results are being fetched and stored.
         fetch_tries: How often that failed.
         recovering: Whether it waits for a worker to claim its recorded attempt.
+        doubtful: Whether a gateway before this one may have told a worker of its attempt.
     """
 
     spec: JobSubmitted
@@ -103,6 +104,7 @@ class JobEntry:
     fetching: bool = False
     fetch_tries: int = 0
     recovering: bool = False
+    doubtful: bool = False
 
     @property
     def job_id(self) -> str:

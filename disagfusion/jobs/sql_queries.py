@@ -38,6 +38,7 @@ from disagfusion.jobs.sql_statements import (
     CHANGE,
     CHANGED,
     DROP_IMAGES,
+    EVENTS_AFTER,
     FIND,
     FIND_OF_TENANT,
     FIND_SUBMITTED,
@@ -220,10 +221,7 @@ def load_events(
     """Return events of a tenant's job in order."""
     job = _row(connection, job_id, tenant)
     rows = connection.execute(
-        select(events)
-        .where(events.c.job == job.id, events.c.sequence > after_sequence)
-        .order_by(events.c.sequence)
-        .limit(limit)
+        EVENTS_AFTER, {"row": job.id, "after": after_sequence, "at_most": limit}
     )
     return [
         JobEvent(

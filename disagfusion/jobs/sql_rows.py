@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
@@ -18,13 +17,12 @@ from disagfusion.jobs.model import (
     StageRecord,
     StageStatus,
 )
-from disagfusion.jobs.sql_schema import jobs, outputs, stage_records
+from disagfusion.jobs.sql_schema import jobs
+from disagfusion.jobs.sql_statements import OUTPUTS_OF, RECORDS_OF
 
 T = TypeVar("T")
 
 _BATCH = 500
-_RECORD_FIELDS = tuple(field.name for field in dataclasses.fields(StageRecord))
-_OUTPUT_FIELDS = tuple(field.name for field in dataclasses.fields(Output))
 
 
 def ended_rows(connection: Connection, job_ids: Collection[str]) -> Iterator[list[int]]:
@@ -39,21 +37,10 @@ def complete_jobs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]
     records: dict[int, list[StageRecord]] = {row.id: [] for row in rows}
     results: dict[int, list[Output]] = {row.id: [] for row in rows}
     for batch in _batches(list(records)):
-        found = connection.execute(
-            select(stage_records)
-            .where(stage_records.c.job.in_(batch))
-            .order_by(stage_records.c.job, stage_records.c.position)
-        )
-        for record in found.mappings():
-            values = {name: record[name] for name in _RECORD_FIELDS}
-            values["stage"] = Stage(values["stage"])
-            records[record["job"]].append(StageRecord(**values))
-        found = connection.execute(
-            select(outputs).where(outputs.c.job.in_(batch)).order_by(outputs.c.job, outputs.c.index)
-        )
-        for output in found.mappings():
-            values = {name: output[name] for name in _OUTPUT_FIELDS}
-            results[output["job"]].append(Output(**values))
+        for row, stage, *fields in connection.execute(RECORDS_OF, {"rows": batch}):
+            records[row].append(StageRecord(Stage(stage), *fields))
+        for row, *fields in connection.execute(OUTPUTS_OF, {"rows": batch}):
+            results[row].append(Output(*fields))
     return [_job(row, records[row.id], results[row.id]) for row in rows]
 
 

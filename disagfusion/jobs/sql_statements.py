@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from sqlalchemy import Executable, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from disagfusion.jobs.model import Output, StageRecord
 from disagfusion.jobs.sql_schema import events, images, jobs, outputs, stage_records
 
 FIND_SUBMITTED = select(jobs).where(
@@ -19,6 +22,22 @@ FIND_SUBMITTED = select(jobs).where(
 FIND = select(jobs).where(jobs.c.job_id == bindparam("wanted"))
 FIND_OF_TENANT = FIND.where(jobs.c.tenant == bindparam("of_tenant"))
 LOCK = FIND.with_for_update()
+RECORDS_OF = (
+    select(stage_records.c.job, *(stage_records.c[f.name] for f in dataclasses.fields(StageRecord)))
+    .where(stage_records.c.job.in_(bindparam("rows", expanding=True)))
+    .order_by(stage_records.c.job, stage_records.c.position)
+)
+OUTPUTS_OF = (
+    select(outputs.c.job, *(outputs.c[field.name] for field in dataclasses.fields(Output)))
+    .where(outputs.c.job.in_(bindparam("rows", expanding=True)))
+    .order_by(outputs.c.job, outputs.c.index)
+)
+EVENTS_AFTER = (
+    select(events)
+    .where(events.c.job == bindparam("row"), events.c.sequence > bindparam("after"))
+    .order_by(events.c.sequence)
+    .limit(bindparam("at_most"))
+)
 ADD_JOB = insert(jobs)
 ADD_IMAGES = insert(images)
 ADD_EVENT = insert(events)

@@ -11,9 +11,9 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -211,7 +211,7 @@ def _apply(
     connection: Connection, operation: _Operation[Any]
 ) -> tuple[_Operation[Any], Any, Exception | None]:
     try:
-        with connection.begin_nested():
+        with _savepoint(connection):
             return operation, operation.run(connection), None
     except IntegrityError as error:
         # Another gateway has just written the same: the repetition will find it.
@@ -220,6 +220,18 @@ def _apply(
         raise
     except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
         return operation, None, error
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Generator[None]:
+    """Undo what is done inside when it fails; SQLAlchemy's own compiles its SQL every time."""
+    connection.exec_driver_sql("SAVEPOINT change")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT change")
+        raise
+    connection.exec_driver_sql("RELEASE SAVEPOINT change")
 
 
 def _postpone(operations: list[_Operation[Any]], error: OperationalError) -> list[_Operation[Any]]:

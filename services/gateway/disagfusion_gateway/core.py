@@ -1,8 +1,9 @@
 """The shell around the dispatcher: events in, and its actions carried out in order.
 
 Everything runs on one event loop and `post` never waits, so the dispatcher sees one event at a
-time. Actions stand in one queue. A commit begins when its action enters the queue, so that the
-store can make many durable at once, and what stands behind it is carried out when it is done.
+time. Work of an attempt that is durable is given out at once. All other actions stand in one queue:
+a commit begins when its action enters the queue, so that the store can make many durable at once,
+and what stands behind it is carried out when it is done.
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ class Core:
         try:
             found = self._dispatcher.handle(event, self._clock())
             self._observer.decided(time.perf_counter() - begin)
-            self._queue.extend(self._step(action) for action in found)
+            for action in found:
+                self._begin(action)
             self._set_timer()
         except Exception as error:  # noqa: BLE001 - whoever waits for `failed` raises it
             self._fail(error)
@@ -208,6 +210,19 @@ class Core:
         if active is not None:
             self._observer.job_left(active)
         self.post(events.JobDropped(job_id))
+
+    def _begin(self, action: actions.Action) -> None:
+        step = self._step(action)
+        if step.ready is None and self._at_once(action):
+            step.carry_out(None)
+        else:
+            self._queue.append(step)
+
+    def _at_once(self, action: actions.Action) -> bool:
+        if isinstance(action, actions.Assign):
+            # After a crash attempts are counted on from the store's.
+            return action.attempt == self._jobs[action.job_id].attempt
+        return isinstance(action, actions.Send | actions.FetchResult)
 
     def _step(self, action: actions.Action) -> _Step:
         """Return an action as a step, with what it needs as it is now: above all the session."""

@@ -126,7 +126,8 @@ async def test_cancel_in_every_state(bench: Any, name: str, place: str, state: i
     gate = stages[name].hold(place)
     job = await api.submit()
     await gate.reached.wait()
-    assert (await api.get(job.job_id)).state == state
+    # What a worker does may be durable a moment later.
+    await api.until(job.job_id, state)
     cancelled = await api.cancel(job.job_id)
     assert cancelled.state == pb.JOB_STATE_CANCELLED
     assert (await api.cancel(job.job_id)).state == pb.JOB_STATE_CANCELLED
@@ -265,6 +266,7 @@ async def test_what_is_not_there(bench: Any) -> None:
     gate = stages["dit-0"].hold("started")
     job = await api.submit()
     await gate.reached.wait()
+    await api.until(job.job_id, pb.JOB_STATE_DENOISING)
     with pytest.raises(FailedPreconditionError, match="DENOISING"):
         await api.fetch(job.job_id)
     gate.open()

@@ -39,6 +39,7 @@ PROGRESS = [
     ),
     lambda world, r: world.progress(r.randrange(1000), r.randrange(1, 9)),
     lambda world, r: world.results_arrive(None),
+    lambda world, r: world.becomes_durable(r.randrange(1, 40)),
     lambda world, r: world.flow(1),
     lambda world, r: world.reconnect(r.choice(NAMES)),
     lambda world, r: world.reconnect(r.choice(NAMES)),

@@ -28,6 +28,8 @@ ENDED = (
     pb.JOB_STATE_EXPIRED,
 )
 
+WAITING = pb.STAGE_STATUS_WAITING
+
 
 class Api:
     """What a client does; errors come as ours."""
@@ -102,9 +104,12 @@ class Api:
                     raise
                 await asyncio.sleep(0.02)
 
-    async def until(self, job_id: str, state: pb.JobState.ValueType) -> None:
+    async def until(
+        self, job_id: str, state: pb.JobState.ValueType, status: pb.StageStatus.ValueType = WAITING
+    ) -> None:
+        """Wait until a job's state is durable, or has been."""
         async for event in self.watch(job_id):
-            if event.state == state:
+            if event.state == state and event.stage_status >= status:
                 return
         raise AssertionError("the job ended before")
 

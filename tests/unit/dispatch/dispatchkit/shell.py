@@ -1,9 +1,13 @@
-"""What a gateway does with the dispatcher's actions, with a store that checks them."""
+"""What a gateway does with the dispatcher's actions, with a store that checks them.
+
+A change of a job is durable some time after it was decided, and only then is done what stands
+behind it; work is given out at once where its attempt is durable.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from disagfusion.dispatch import actions as act
 from disagfusion.dispatch import events as ev
@@ -32,6 +36,9 @@ class Shell:
     dispatcher: Dispatcher
     workers: dict[str, SimWorker]
     store: dict[str, Stored]
+    decided: dict[str, Stored]
+    pending: deque[act.Action]
+    told: dict[tuple[str, Stage, int], str]
     produced: set[ev.OutputKey]
     used_grants: set[tuple[str, str]]
     succeeded: Counter[str]
@@ -40,12 +47,34 @@ class Shell:
 
     def give(self, event: ev.Event) -> None:
         for action in self.dispatcher.handle(event, self.now):
-            self.execute(action)
+            if self.at_once(action):
+                self.execute(action)
+                continue
+            if isinstance(action, act.SaveTransition):
+                self.save(self.decided[action.transition.job_id], action.transition)
+            self.pending.append(action)
+
+    def at_once(self, action: act.Action) -> bool:
+        if isinstance(action, act.Assign):
+            self.check_assign(action)
+            return action.attempt == self.store[action.job_id].attempt
+        return isinstance(action, act.Send | act.FetchResult)
+
+    def commit(self, count: int) -> None:
+        """Make some of what was decided durable."""
+        for _ in range(min(count, len(self.pending))):
+            self.execute(self.pending.popleft())
+
+    def crash(self) -> None:
+        """Forget what is not durable."""
+        self.pending.clear()
+        self.fetches.clear()
+        self.decided = {job_id: replace(job) for job_id, job in self.store.items()}
 
     def execute(self, action: act.Action) -> None:
         match action:
             case act.SaveTransition(transition):
-                self.save(transition)
+                self.save(self.store[transition.job_id], transition)
             case act.CompleteJob(done):
                 job = self.store[done.job_id]
                 assert (job.state, job.attempt) == (JobState.DECODING, done.attempt)
@@ -53,7 +82,8 @@ class Shell:
                 job.state = JobState.SUCCEEDED
                 self.succeeded[done.job_id] += 1
             case act.Assign():
-                self.check_assign(action)
+                told = (action.job_id, action.stage, action.attempt)
+                assert self.told.setdefault(told, action.incarnation) == action.incarnation
                 self.post(action.worker, action)
             case act.Send() | act.CancelOnWorker() | act.Release():
                 self.post(action.worker, action)
@@ -69,8 +99,7 @@ class Shell:
             case act.Publish() | act.RefuseStale():
                 pass
 
-    def save(self, change: Transition) -> None:
-        job = self.store[change.job_id]
+    def save(self, job: Stored, change: Transition) -> None:
         assert (job.state, job.attempt) == (change.from_state, change.from_attempt)
         assert change.attempt >= job.attempt
         if (change.state, change.stage_status) < (job.state, job.status):
@@ -79,7 +108,7 @@ class Shell:
         job.version, job.failures, job.message = change.version, change.failures, change.message
 
     def check_assign(self, action: act.Assign) -> None:
-        job = self.store[action.job_id]
+        job = self.decided[action.job_id]
         assert (job.state, job.attempt) == (STAGE_STATES[action.stage], action.attempt)
         assert job.status is StageStatus.TRANSFERRING
         key = (action.incarnation, action.grant_id)

@@ -55,6 +55,9 @@ class World(Shell, Fronts, RuleBasedStateMachine):
             name: SimWorker(name, frozenset(stages)) for name, stages in WORKERS.items()
         }
         self.store: dict[str, Stored] = {}
+        self.decided: dict[str, Stored] = {}
+        self.pending: deque[act.Action] = deque()
+        self.told: dict[tuple[str, Stage, int], str] = {}
         self.produced: set[ev.OutputKey] = set()
         self.used_grants: set[tuple[str, str]] = set()
         self.succeeded: Counter[str] = Counter()
@@ -75,7 +78,7 @@ class World(Shell, Fronts, RuleBasedStateMachine):
         job_id = f"job-{len(self.store)}"
         deadline = None if timeout is None else self.now + timeout
         spec = ev.JobSubmitted(job_id, "t", "p", priority, deadline, f"cost{priority}", STEPS)
-        self.store[job_id] = Stored(spec)
+        self.store[job_id], self.decided[job_id] = Stored(spec), Stored(spec)
         self.give(spec)
 
     @precondition(lambda self: any(w.inbox for w in self.workers.values()))
@@ -121,10 +124,16 @@ class World(Shell, Fronts, RuleBasedStateMachine):
                     self.give(worker.outbox.popleft())
         while len(self.fetches) > 1:
             self.fetch(None)
+        self.commit(len(self.pending) // 2)
 
     @rule(rounds=st.integers(4, 8))
     def flow_on(self, rounds: int) -> None:
         self.flow(rounds)
+
+    @precondition(lambda self: self.pending)
+    @rule(count=st.integers(1, 20))
+    def becomes_durable(self, count: int) -> None:
+        self.commit(count)
 
     @rule(failure=st.none() | st.sampled_from(ev.ResultFailure))
     @precondition(lambda self: self.fetches)
@@ -176,7 +185,7 @@ class World(Shell, Fronts, RuleBasedStateMachine):
 
     @rule()
     def restart_gateway(self) -> None:
-        self.fetches.clear()
+        self.crash()
         for worker in self.workers.values():
             worker.connected = False
             worker.inbox.clear()
@@ -257,7 +266,8 @@ class World(Shell, Fronts, RuleBasedStateMachine):
         self.check_end()
 
     def settle_once(self) -> bool:
-        moved = False
+        moved = bool(self.pending)
+        self.commit(len(self.pending))
         for worker in self.workers.values():
             if worker.condemned:
                 self.kill(worker.name)
