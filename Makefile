@@ -16,7 +16,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 # Each may run a deployment of its own: some 4 GB.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_CONFIG := 1
