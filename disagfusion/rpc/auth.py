@@ -18,13 +18,15 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
+import grpc
+
 from disagfusion.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     UnauthenticatedError,
 )
 from disagfusion.rpc.addresses import is_local
-from disagfusion.rpc.handlers import Handler, HandlerDetails, ServerInterceptor, guarded
+from disagfusion.rpc.handlers import Handler, HandlerDetails, guarded
 from disagfusion.telemetry.logging import get_logger
 
 DEFAULT_TENANT = "default"
@@ -115,7 +117,7 @@ def create_key(path: Path, tenant: str) -> str:
     return key
 
 
-class AuthInterceptor(ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Lets calls with a known API key pass, and tells handlers the tenant (`current_tenant`).
 
     Health is open; everything else, reflection included, needs `authorization: Bearer KEY`.

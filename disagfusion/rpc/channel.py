@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
@@ -67,15 +67,6 @@ def api_key_metadata(api_key: str) -> Sequence[tuple[str, str]]:
     return (("authorization", f"Bearer {api_key}"),)
 
 
-if TYPE_CHECKING:
-    _UnaryUnary = grpc.aio.UnaryUnaryClientInterceptor[Any, Any]
-    _UnaryStream = grpc.aio.UnaryStreamClientInterceptor[Any, Any]
-else:
-    # The classes take type arguments in the type stubs only.
-    _UnaryUnary = grpc.aio.UnaryUnaryClientInterceptor
-    _UnaryStream = grpc.aio.UnaryStreamClientInterceptor
-
-
 class _Key:
     def __init__(self, api_key: str) -> None:
         self._metadata = api_key_metadata(api_key)
@@ -88,14 +79,14 @@ class _Key:
 
 
 # gRPC takes an interceptor for the first kind of call that its class names and ignores the others.
-class _UnaryUnaryKey(_Key, _UnaryUnary):
+class _UnaryUnaryKey(_Key, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:
         return await self._call(continuation, client_call_details, request)
 
 
-class _UnaryStreamKey(_Key, _UnaryStream):
+class _UnaryStreamKey(_Key, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(
         self, continuation: Any, client_call_details: Any, request: Any
     ) -> Any:

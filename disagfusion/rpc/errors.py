@@ -39,7 +39,6 @@ from disagfusion.errors import (
 from disagfusion.rpc.handlers import (
     Handler,
     HandlerDetails,
-    ServerInterceptor,
     Undecodable,
     guarded,
 )
@@ -161,7 +160,7 @@ async def abort(context: _Context, error: DisagfusionError) -> NoReturn:
     await context.abort(code_of(error), status.message, trailer)
 
 
-class ErrorInterceptor(ServerInterceptor):
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns exceptions of handlers into statuses.
 
     A `DisagfusionError` becomes its status. Anything else becomes INTERNAL with an id, under which

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-
-if TYPE_CHECKING:
-    ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]
-else:
-    # The class takes type arguments in the type stubs only.
-    ServerInterceptor = grpc.aio.ServerInterceptor
 
 Handler: TypeAlias = Any
 """A `grpc.RpcMethodHandler`, which the type stubs declare only in part; or None."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 
-from disagfusion.rpc.handlers import Handler, HandlerDetails, ServerInterceptor
+from disagfusion.rpc.handlers import Handler, HandlerDetails
 from disagfusion.telemetry.metrics import GrpcMetrics
 
 
-class MeteringInterceptor(ServerInterceptor):
+class MeteringInterceptor(grpc.aio.ServerInterceptor):
     """Counts the serialized bytes of every message, by method and direction.
 
     Args:

@@ -49,7 +49,7 @@ class RpcServer:
         services: Sequence[str],
         *,
         tls: TlsSettings | None = None,
-        interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         check_address(listen)

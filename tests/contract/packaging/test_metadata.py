@@ -58,3 +58,14 @@ def test_the_light_sdk_asks_for_nothing_heavy() -> None:
 
 def test_there_is_one_version() -> None:
     assert metadata.version("disagfusion") == __version__
+
+
+def test_no_two_distributions_install_the_same_file() -> None:
+    # Which of the two is there would depend on the order of installation.
+    owners: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        for file in distribution.files or ():
+            path = str(distribution.locate_file(file))
+            name = distribution.metadata["Name"]
+            if file.parts[0] != ".." and "__pycache__" not in file.parts:
+                assert owners.setdefault(path, name) == name, path
