@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -64,8 +65,7 @@ def test_no_two_distributions_install_the_same_file() -> None:
     # Which of the two is there would depend on the order of installation.
     owners: dict[str, str] = {}
     for distribution in metadata.distributions():
-        for file in distribution.files or ():
-            path = str(distribution.locate_file(file))
-            name = distribution.metadata["Name"]
-            if file.parts[0] != ".." and "__pycache__" not in file.parts:
-                assert owners.setdefault(path, name) == name, path
+        name = distribution.metadata["Name"]
+        for file, *_ in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            if not file.startswith("..") and "__pycache__" not in file:
+                assert owners.setdefault(file, name) == name, file
