@@ -10,6 +10,9 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+ServerInterceptor: TypeAlias = grpc.aio.ServerInterceptor
+"""For those who put a server together without gRPC."""
+
 Handler: TypeAlias = Any
 """A `grpc.RpcMethodHandler`, which the type stubs declare only in part; or None."""
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import grpc
 from pydantic import ValidationError
 
 from disagfusion.dispatch.dispatcher import Dispatcher
@@ -26,6 +25,7 @@ from disagfusion.jobs.results import ResultStore
 from disagfusion.jobs.sql_store import SqlJobStore
 from disagfusion.jobs.store import JobStore
 from disagfusion.rpc.auth import AuthInterceptor, KeyFile, require_keys_unless_local
+from disagfusion.rpc.handlers import ServerInterceptor
 from disagfusion.rpc.metering import MeteringInterceptor
 from disagfusion.rpc.server import RpcServer
 from disagfusion.telemetry import logging, metrics, tracing
@@ -74,7 +74,7 @@ class Gateway:
         keys = KeyFile(settings.api_keys) if settings.api_keys else None
         require_keys_unless_local(settings.listen, keys)
         workers = settings.worker_addresses()
-        interceptors: list[grpc.aio.ServerInterceptor] = [
+        interceptors: list[ServerInterceptor] = [
             MeteringInterceptor(metrics.GrpcMetrics(self._registry))
         ]
         if keys is not None:
