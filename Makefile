@@ -16,7 +16,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 # Each may run a deployment of its own: some 4 GB.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_CONFIG := 1
@@ -57,7 +57,7 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 
 .PHONY: test
 test: lint $(GRPCURL) ## Everything that must pass: lint, unit, contract and integration tests
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal tests/unit tests/contract tests/integration
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup tests/integration tests/contract tests/unit
 
 .PHONY: proto
 proto: setup ## Generate disagfusion/v1 from protos/
