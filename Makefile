@@ -57,7 +57,7 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 
 .PHONY: test
 test: lint $(GRPCURL) ## Everything that must pass: lint, unit, contract and integration tests
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadgroup tests/integration tests/contract tests/unit
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal tests/unit tests/contract tests/integration
 
 .PHONY: proto
 proto: setup ## Generate disagfusion/v1 from protos/

@@ -29,15 +29,6 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 SHARED_MEMORY = Path("/dev/shm")
-INTEGRATION = Path(__file__).parent / "integration"
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run a folder of integration tests: what they share takes long to start."""
-    for item in items:
-        if item.path.is_relative_to(INTEGRATION):
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
 def _segments() -> set[str]:
