@@ -3,7 +3,8 @@
 The list that `Dispatcher.handle` returns is in order, and so are the lists of successive calls. A
 `SaveTransition` or `CompleteJob` must be durable before a later action of the same job is carried
 out, unless that is a `Send`, a `FetchResult`, or an `Assign` whose attempt is durable: these begin
-work that a crash makes void.
+work that a crash makes void. What waits may so leave after a newer assignment to the same worker:
+cancellations and releases name the attempt up to which they reach, and hit nothing newer.
 """
 
 from __future__ import annotations
