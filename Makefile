@@ -20,6 +20,8 @@ TEST_PROCESSES ?= 2
 
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_CONFIG := 1
+# The machine's own certificates, as pip and Go take them: proxies that sign for themselves.
+export UV_SYSTEM_CERTS ?= 1
 export UV_CUSTOM_COMPILE_COMMAND := make lock
 
 .PHONY: help
