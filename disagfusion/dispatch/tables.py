@@ -20,7 +20,7 @@ from disagfusion.jobs.model import (
 
 K = TypeVar("K", bound=Hashable)
 
-_REMEMBERED_GRANTS = 1024
+_REMEMBERED_GRANTS = 128
 
 _STAGE_OF = {
     JobState.QUEUED: Stage.ENCODER,
