@@ -54,6 +54,7 @@ class DirectoryResultStore(ResultStore):
         min_free_bytes: int = 16 * 1024 * 1024,
         free_bytes: Callable[[Path], int] | None = None,
     ) -> None:
+        # Paths of results are strings: pathlib interns each name, in a table that only grows.
         self._root = root
         self._temporary = root / "tmp"
         self._min_free_bytes = min_free_bytes
@@ -74,7 +75,8 @@ class DirectoryResultStore(ResultStore):
         target = self._path(key)
         if await self.free_bytes() < output.size_bytes:
             raise _no_room(self._root)
-        temporary = self._temporary / f"{target.name}.{secrets.token_hex(8)}"
+        name = f"{os.path.basename(target)}.{secrets.token_hex(8)}"
+        temporary = os.path.join(self._temporary, name)
         try:
             with _create(temporary) as file:
                 await _receive(file, output, chunks)
@@ -117,12 +119,13 @@ class DirectoryResultStore(ResultStore):
 
     async def discard(self, job_id: str, attempt: int) -> None:
         """Remove whatever one attempt of a job has stored."""
-        directory = self._path(ResultKey(job_id, attempt, 0)).parent
+        directory = os.path.dirname(self._path(ResultKey(job_id, attempt, 0)))
         prefix = f"{job_id}.{attempt}."
 
         def remove() -> None:
-            if directory.is_dir():
-                _unlink_all([path for path in directory.iterdir() if path.name.startswith(prefix)])
+            if os.path.isdir(directory):
+                names = [name for name in os.listdir(directory) if name.startswith(prefix)]
+                _unlink_all([os.path.join(directory, name) for name in names])
 
         await asyncio.to_thread(remove)
 
@@ -144,19 +147,19 @@ class DirectoryResultStore(ResultStore):
         probe.touch(exist_ok=False)
         probe.unlink()
 
-    def _path(self, key: ResultKey) -> Path:
+    def _path(self, key: ResultKey) -> str:
         if not _JOB_ID.fullmatch(key.job_id):
             raise InvalidArgumentError("job_id", f"{key.job_id!r} is malformed")
         shard = hashlib.sha256(key.job_id.encode()).hexdigest()[:2]
-        return self._root / shard / f"{key.job_id}.{key.attempt}.{key.index}"
+        return os.path.join(self._root, shard, f"{key.job_id}.{key.attempt}.{key.index}")
 
-    def _publish(self, file: io.FileIO, temporary: Path, target: Path) -> None:
+    def _publish(self, file: io.FileIO, temporary: str, target: str) -> None:
         failpoints.reach("results.fsync.before")
         os.fsync(file.fileno())
         failpoints.reach("results.rename.before")
-        temporary.replace(target)
+        os.replace(temporary, target)
         failpoints.reach("results.rename.after")
-        _sync_directory(target.parent)
+        _sync_directory(os.path.dirname(target))
         failpoints.reach("results.sync.after")
 
     def _clean(self, keep: frozenset[ResultKey], before: float) -> int:
@@ -206,11 +209,11 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         raise
 
 
-def _create(path: Path) -> io.FileIO:
+def _create(path: str) -> io.FileIO:
     return io.FileIO(path, "xb")
 
 
-def _open(path: Path) -> io.FileIO:
+def _open(path: str) -> io.FileIO:
     return io.FileIO(path, "rb")
 
 
@@ -220,12 +223,13 @@ def _write_all(file: io.FileIO, chunk: bytes) -> None:
         view = view[file.write(view) :]
 
 
-def _unlink_all(paths: Collection[Path]) -> None:
+def _unlink_all(paths: Collection[str | Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
-def _sync_directory(directory: Path) -> None:
+def _sync_directory(directory: str | Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

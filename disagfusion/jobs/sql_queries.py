@@ -7,13 +7,7 @@ import math
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Row,
-    delete,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Row, select
 
 from disagfusion.errors import AlreadyExistsError, NotFoundError
 from disagfusion.jobs.model import (
@@ -28,8 +22,8 @@ from disagfusion.jobs.model import (
     StaleTransitionError,
     Transition,
 )
-from disagfusion.jobs.sql_rows import complete_jobs, ended_rows
-from disagfusion.jobs.sql_schema import events, images, jobs, outputs
+from disagfusion.jobs.sql_rows import complete_jobs
+from disagfusion.jobs.sql_schema import events, images, jobs
 from disagfusion.jobs.sql_statements import (
     ADD_EVENT,
     ADD_IMAGES,
@@ -45,7 +39,7 @@ from disagfusion.jobs.sql_statements import (
     LOCK,
     PUT_RECORD,
 )
-from disagfusion.jobs.store import EndedJob, Submission
+from disagfusion.jobs.store import Submission
 
 MAX_MESSAGE = 4000
 _RECORDS_PER_EVENT = 1000
@@ -258,53 +252,6 @@ def unfinished(connection: Connection) -> list[Job]:
     """Return all jobs that have not ended, oldest first."""
     rows = connection.execute(select(jobs).where(jobs.c.ended_at.is_(None)).order_by(jobs.c.id))
     return complete_jobs(connection, rows.all())
-
-
-def ended(connection: Connection) -> list[EndedJob]:
-    """Return what retention has to know, oldest end first."""
-    rows = connection.execute(
-        select(
-            jobs.c.job_id,
-            jobs.c.ended_at,
-            jobs.c.input_bytes,
-            jobs.c.result_bytes,
-            jobs.c.event_count,
-        )
-        .where(jobs.c.ended_at.is_not(None))
-        .order_by(jobs.c.ended_at, jobs.c.id)
-    )
-    return [EndedJob(*row) for row in rows]
-
-
-def result_keys(connection: Connection) -> frozenset[tuple[str, int, int]]:
-    """Return (job id, attempt, index) of the outputs whose bytes are stored."""
-    rows = connection.execute(
-        select(jobs.c.job_id, outputs.c.attempt, outputs.c.index)
-        .join(jobs, jobs.c.id == outputs.c.job)
-        .where(outputs.c.stored)
-    )
-    return frozenset((row[0], row[1], row[2]) for row in rows)
-
-
-def forget_results(connection: Connection, job_ids: Collection[str]) -> None:
-    """Note that results are gone."""
-    for ids in ended_rows(connection, job_ids):
-        connection.execute(update(outputs).where(outputs.c.job.in_(ids)).values(stored=False))
-        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(result_bytes=0))
-
-
-def delete_events(connection: Connection, job_ids: Collection[str]) -> None:
-    """Keep the last event only."""
-    for ids in ended_rows(connection, job_ids):
-        last = select(jobs.c.sequence).where(jobs.c.id == events.c.job).scalar_subquery()
-        connection.execute(delete(events).where(events.c.job.in_(ids), events.c.sequence < last))
-        connection.execute(update(jobs).where(jobs.c.id.in_(ids)).values(event_count=1))
-
-
-def delete_jobs(connection: Connection, job_ids: Collection[str]) -> None:
-    """Remove jobs; what belongs to them goes with them."""
-    for ids in ended_rows(connection, job_ids):
-        connection.execute(delete(jobs).where(jobs.c.id.in_(ids)))
 
 
 def _row(connection: Connection, job_id: str, tenant: str | None = None) -> Row[Any]:

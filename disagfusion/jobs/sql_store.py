@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy.exc import ArgumentError
 
 from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
-from disagfusion.jobs import sql_queries
+from disagfusion.jobs import sql_queries, sql_retention
 from disagfusion.jobs.model import (
     Completion,
     InputImage,
@@ -28,7 +28,7 @@ from disagfusion.jobs.model import (
 )
 from disagfusion.jobs.sql_schema import upgrade
 from disagfusion.jobs.sql_thread import SqlThread
-from disagfusion.jobs.store import EndedJob, JobPage, JobStore, Submission
+from disagfusion.jobs.store import Expired, JobPage, JobStore, RetentionPolicy, Submission
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_PAGE = 1000
@@ -180,27 +180,35 @@ class SqlJobStore(JobStore):
         """Return all jobs that have not ended, in the order of submission."""
         return await self._thread.read(sql_queries.unfinished)
 
-    async def ended(self) -> Sequence[EndedJob]:
-        """Return what retention has to know of all jobs that have ended, oldest end first."""
-        return await self._thread.read(sql_queries.ended)
+    async def expired(self, policy: RetentionPolicy, now: float, limit: int) -> Expired:
+        """Return what goes by a policy, the oldest first, at most so many jobs of each kind."""
+        run = partial(sql_retention.expired, policy=policy, now=now, limit=limit)
+        return await self._thread.read(run)
 
-    async def result_keys(self) -> frozenset[tuple[str, int, int]]:
+    async def result_bytes(self) -> int:
+        """Return the bytes of all results that should be stored."""
+        return await self._thread.read(sql_retention.result_bytes)
+
+    async def result_keys(
+        self, job_ids: Collection[str] | None = None
+    ) -> frozenset[tuple[str, int, int]]:
         """Return (job id, attempt, index) of every output whose bytes should be stored."""
-        return await self._thread.read(sql_queries.result_keys)
+        ids = None if job_ids is None else tuple(job_ids)
+        return await self._thread.read(partial(sql_retention.result_keys, job_ids=ids))
 
     async def forget_results(self, job_ids: Collection[str]) -> None:
         """Note that the bytes of these jobs' outputs are removed."""
-        run = partial(sql_queries.forget_results, job_ids=tuple(job_ids))
+        run = partial(sql_retention.forget_results, job_ids=tuple(job_ids))
         await self._thread.write(run, patient=False)
 
     async def delete_events(self, job_ids: Collection[str]) -> None:
         """Remove all events but the last of these jobs."""
-        run = partial(sql_queries.delete_events, job_ids=tuple(job_ids))
+        run = partial(sql_retention.delete_events, job_ids=tuple(job_ids))
         await self._thread.write(run, patient=False)
 
     async def delete_jobs(self, job_ids: Collection[str]) -> None:
         """Remove these jobs and all that belongs to them."""
-        run = partial(sql_queries.delete_jobs, job_ids=tuple(job_ids))
+        run = partial(sql_retention.delete_jobs, job_ids=tuple(job_ids))
         await self._thread.write(run, patient=False)
 
 

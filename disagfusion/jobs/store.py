@@ -16,6 +16,8 @@ from disagfusion.jobs.model import (
     Transition,
 )
 
+DAY_SECONDS = 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
@@ -39,20 +41,37 @@ class JobPage:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedJob:
-    """What retention has to know of a job that has ended.
+class RetentionPolicy:
+    """How long what is kept of jobs that have ended, and how much of it; None for no bound.
 
     Attributes:
-        input_bytes: Bytes of request and images in the store.
-        result_bytes: Bytes of results that are still stored.
-        events: Number of stored events.
+        job_seconds: After its end a job is removed with all that belongs to it.
+        event_seconds: After its end a job's events are removed, all but the last.
+        result_seconds: After its end a job's results are removed.
+        result_bytes: Bound on all results; the oldest go first.
+        job_bytes: Bound on what jobs and events take in the store, estimated; oldest first.
     """
 
-    job_id: str
-    ended_at: float
-    input_bytes: int
-    result_bytes: int
-    events: int
+    job_seconds: float | None = 7 * DAY_SECONDS
+    event_seconds: float | None = 2 * DAY_SECONDS
+    result_seconds: float | None = 2 * DAY_SECONDS
+    result_bytes: int | None = 10 * 1024**3
+    job_bytes: int | None = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What to remove: ids of ended jobs, oldest first.
+
+    Attributes:
+        jobs: These go with all that belongs to them.
+        results: Jobs not among those whose results go.
+        events: Jobs not among those whose events go, all but the last.
+    """
+
+    jobs: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
 
 
 class JobStore(ABC):
@@ -162,12 +181,28 @@ class JobStore(ABC):
         """Return all jobs that have not ended, in the order in which they were submitted."""
 
     @abstractmethod
-    async def ended(self) -> Sequence[EndedJob]:
-        """Return what retention has to know of all jobs that have ended, oldest end first."""
+    async def expired(self, policy: RetentionPolicy, now: float, limit: int) -> Expired:
+        """Return what goes by a policy, the oldest first, at most so many jobs of each kind.
+
+        Args:
+            policy: The bounds.
+            now: Unix seconds.
+            limit: Asked again after the removal, the next ones follow.
+        """
 
     @abstractmethod
-    async def result_keys(self) -> frozenset[tuple[str, int, int]]:
-        """Return (job id, attempt, index) of every output whose bytes should be stored."""
+    async def result_bytes(self) -> int:
+        """Return the bytes of all results that should be stored."""
+
+    @abstractmethod
+    async def result_keys(
+        self, job_ids: Collection[str] | None = None
+    ) -> frozenset[tuple[str, int, int]]:
+        """Return (job id, attempt, index) of every output whose bytes should be stored.
+
+        Args:
+            job_ids: Only of these jobs.
+        """
 
     @abstractmethod
     async def forget_results(self, job_ids: Collection[str]) -> None:

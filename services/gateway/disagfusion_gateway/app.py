@@ -152,11 +152,11 @@ class Gateway:
         while True:
             try:
                 report = await retention.apply(self._store, self._results, policy, time.time())
-                ended = await self._store.ended()
+                stored = await self._store.result_bytes()
             except DisagfusionError as error:
                 _log.warning("retention postponed", problem=error.message)
             else:
-                self._observer.results_stored(sum(job.result_bytes for job in ended))
+                self._observer.results_stored(stored)
                 if report.jobs or report.results or report.events:
                     _log.info("retention", **dataclasses.asdict(report))
             await asyncio.sleep(self._settings.retention_interval_seconds)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from disagfusion.errors import InvalidArgumentError
-from disagfusion.jobs.retention import DAY_SECONDS, RetentionPolicy
+from disagfusion.jobs.store import DAY_SECONDS, RetentionPolicy
 from disagfusion.rpc.addresses import check_address
 from disagfusion.rpc.tls import TlsSettings
 

@@ -24,7 +24,7 @@ from disagfusion.jobs.model import (
     StaleTransitionError,
 )
 from disagfusion.jobs.sql_store import SqlJobStore
-from disagfusion.jobs.store import JobStore
+from disagfusion.jobs.store import Expired, JobStore, RetentionPolicy
 
 from .storekit import IMAGE, decode, new, step, succeed
 
@@ -280,19 +280,20 @@ async def test_retention_touches_only_what_has_ended(store: JobStore) -> None:
         await store.submit(new(f"job-{i}"))
     await succeed(store, "job-1", at=106.0)
     await succeed(store, "job-0", at=107.0)
-    ended = await store.ended()
-    assert [(j.job_id, j.result_bytes, j.events) for j in ended] == [
-        ("job-1", 10, 5),
-        ("job-0", 10, 5),
-    ]
+    bounds = {"job_seconds": None, "job_bytes": None}
+    policy = RetentionPolicy(**bounds, event_seconds=0, result_seconds=0, result_bytes=0)
+    assert await store.expired(policy, 108.0, 10) == Expired((), *[("job-1", "job-0")] * 2)
+    assert await store.result_bytes() == 20
     everything = [f"job-{i}" for i in range(3)]
     await store.delete_events(everything)
     assert [e.sequence for e in await store.events("job-0", tenant="anna")] == [5]
+    assert await store.result_keys(["job-0", "job-2"]) == {("job-0", 1, 0)}
     await store.forget_results(everything)
-    assert await store.result_keys() == frozenset()
+    assert await store.result_keys() == await store.result_keys(["job-0"]) == frozenset()
     job = await store.load("job-0")
     assert [output.stored for output in job.outputs] == [False]
-    assert [(j.result_bytes, j.events) for j in await store.ended()] == [(0, 1)] * 2
+    assert await store.expired(policy, 108.0, 10) == Expired()
+    assert await store.result_bytes() == 0
     await store.delete_jobs(everything)
     assert [job.job_id for job in await store.unfinished()] == ["job-2"]
     assert len(await store.events("job-2", tenant="anna")) == 1
