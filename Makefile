@@ -61,6 +61,10 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 test: lint $(GRPCURL) ## Everything that must pass: lint, unit, contract and integration tests
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal tests/unit tests/contract tests/integration
 
+.PHONY: fuzz
+fuzz: setup ## Feed a million mutated frames to the tensor wire format; a minute
+	$(BIN)/python tools/fuzz_transport.py
+
 .PHONY: proto
 proto: setup ## Generate disagfusion/v1 from protos/
 	$(BIN)/python tools/generate_protos.py

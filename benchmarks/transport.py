@@ -1,165 +1,211 @@
-"""Throughput and latency of hand-overs between two processes, as a table or as JSON.
+"""Hand-overs between processes: this transport beside UCX's own benchmark and what one would write.
 
-    python benchmarks/transport.py [--backends ucx,tcp] [--seconds 2] [--json FILE]
+    python benchmarks/transport.py [--rounds 3] [--seconds 1] [--output benchmarks/results]
 
-Each hand-over is the whole of it: header, admission, payload, checksum on both sides,
-acknowledgement. Memory on both sides is allocated once and touched before, as slots are.
+Everything is measured in one run, in rounds that take turns; the medians count. `ucx_perftest`
+sends one small buffer over and over without saying what it sends, and nothing is verified; a
+hand-over has a header, is admitted to a slot, verified on both sides and acknowledged.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import multiprocessing
 import os
 import platform
 import statistics
-import time
-from dataclasses import replace
-from multiprocessing.connection import Connection
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from disagfusion.transport import TransportSettings, create
-from disagfusion.transport.api import Message, MessageHeader, PeerAddress
-from disagfusion.transport.testing import make_message
+from rich.console import Console
+from rich.table import Table
+from transportkit import ours, perftest, rivals
+from transportkit.contender import Contender
 
-SIZES = {"64 KiB": 64 << 10, "4 MiB": 4 << 20, "64 MiB": 64 << 20}
-LARGEST = max(SIZES.values())
-SLOTS = 2
+KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
+SIZES = {
+    "64 KiB": 64 * KIBIBYTE,
+    "1 MiB": MEBIBYTE,
+    "4 MiB": 4 * MEBIBYTE,
+    "16 MiB": 16 * MEBIBYTE,
+    "64 MiB": 64 * MEBIBYTE,
+    "256 MiB": 256 * MEBIBYTE,
+}
+SMALL = 16 * KIBIBYTE
+BASELINE = "ucx_perftest -e"
+OURS = "DisagFusion"
+UNVERIFIED = "DisagFusion, no checksum"
 
-
-class Slots:
-    """Receive memory in a ring, as a stage's front has it."""
-
-    def __init__(self) -> None:
-        self.slots = [bytearray(os.urandom(1 << 20) * (LARGEST >> 20)) for _ in range(SLOTS)]
-        self.admitted = 0
-
-    def admit(self, header: MessageHeader) -> memoryview:
-        """Return the next slot."""
-        self.admitted += 1
-        return memoryview(self.slots[self.admitted % SLOTS])[: header.nbytes]
-
-    def delivered(self, header: MessageHeader, seconds: float) -> None:
-        """Do nothing: the slot is free again."""
-
-    def dropped(self, header: MessageHeader, reason: str) -> None:
-        """Fail: nothing must get lost here."""
-        raise RuntimeError(reason)
-
-
-def receive(backend: str, pipe: Connection) -> None:
-    async def serve() -> None:
-        async with create(backend, Slots(), incarnation="receiver") as own:
-            pipe.send((own.address.backend, own.address.incarnation, own.address.data))
-            await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
-            idle = time.process_time()
-            await asyncio.sleep(2)
-            pipe.send((time.process_time() - idle) / 2)
-
-    asyncio.run(serve())
+CONTENDERS: tuple[Contender, ...] = (
+    ours.contender(OURS, "shm", ours.Way("ucx")),
+    ours.contender(UNVERIFIED, "shm", ours.Way("ucx", checksum=False)),
+    ours.contender(OURS, "tcp", ours.Way("ucx", network=True)),
+    ours.contender(UNVERIFIED, "tcp", ours.Way("ucx", network=True, checksum=False)),
+    ours.contender("DisagFusion, TCP backend", "tcp", ours.Way("tcp")),
+    *perftest.contenders(),
+    *rivals.contenders(),
+)
 
 
-class Sender:
-    """Sends parts of one payload."""
+@dataclass(frozen=True)
+class Report:
+    """What is written as JSON.
 
-    def __init__(self, backend: str) -> None:
-        self.transport = create(
-            backend, Slots(), incarnation="sender", settings=TransportSettings()
-        )
-        self.payload = memoryview(os.urandom(1 << 20) * (LARGEST >> 20))
-        self.sent = 0
-        self.carrier = ""
+    Attributes:
+        environment: Where it was measured.
+        gigabytes_per_second: Medians by transport, contender and size.
+        rounds: The same of every round.
+        small: Hand-overs of 16 KiB by transport.
+        mesh: Four producers to four consumers, by transport.
+        ratios: What is claimed: ours against others, at each size.
+        cuda: Why there are no figures for memory of a GPU, or the figures.
+    """
 
-    async def send(self, peer: PeerAddress, size: int) -> float:
-        """Return the seconds that a hand-over took."""
-        self.sent += 1
-        header = make_message(sender="sender", message_id=str(self.sent)).header
-        header = replace(header, nbytes=size)
-        message = Message(header, (self.payload[:size],))
-        started = time.perf_counter()
-        self.carrier = (await self.transport.send(peer, message, timeout=60)).transport
-        return time.perf_counter() - started
-
-    async def rate(self, peer: PeerAddress, size: int, seconds: float, at_once: int) -> float:
-        """Return bytes per second."""
-        await self.send(peer, size)
-        started, count = time.perf_counter(), 0
-
-        async def one() -> None:
-            nonlocal count
-            while time.perf_counter() - started < seconds:
-                await self.send(peer, size)
-                count += 1
-
-        await asyncio.gather(*(one() for _ in range(at_once)))
-        return size * count / (time.perf_counter() - started)
+    environment: Mapping[str, Any]
+    gigabytes_per_second: Mapping[str, Mapping[str, Mapping[str, float]]]
+    rounds: Mapping[str, Mapping[str, list[Mapping[str, float]]]]
+    small: Mapping[str, Any]
+    mesh: Mapping[str, Any]
+    ratios: Mapping[str, Mapping[str, float]]
+    cuda: str
 
 
-async def measure(backend: str, pipe: Connection, seconds: float) -> dict[str, Any]:
-    peer = PeerAddress(*pipe.recv())
-    sender = Sender(backend)
-    async with sender.transport:
-        first = await sender.send(peer, 16 << 10)
-        latencies = [await sender.send(peer, 16 << 10) for _ in range(1000)]
-        rates = {
-            name: {
-                str(at_once): await sender.rate(peer, size, seconds, at_once) / 1e9
-                for at_once in (1, 2)
-            }
-            for name, size in SIZES.items()
+def measure(rounds: int, seconds: float) -> Report:
+    """Run everything."""
+    environment = {
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+    }
+    taken: dict[str, dict[str, list[Mapping[str, float]]]] = {"shm": {}, "tcp": {}}
+    for number in range(rounds):
+        # Whoever comes first finds another machine than whoever comes last.
+        order = CONTENDERS[number % len(CONTENDERS) :] + CONTENDERS[: number % len(CONTENDERS)]
+        for contender in order:
+            rates = contender.measure(list(SIZES.values()), seconds)
+            named = {name: rates[size] / 1e9 for name, size in SIZES.items()}
+            taken[contender.over].setdefault(contender.name, []).append(named)
+            shown = ", ".join(f"{name} {rate:.2f}" for name, rate in named.items())
+            print(f"{contender.over} {contender.name}: {shown} GB/s", file=sys.stderr)
+    medians = {
+        over: {
+            name: {size: statistics.median(each[size] for each in runs) for size in SIZES}
+            for name, runs in by_name.items()
         }
-        pipe.send("done")
-        idle = await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
-    return {
-        "backend": backend,
-        "transport": sender.carrier,
-        "first_hand_over_ms": first * 1e3,
-        "latency_16KiB_ms": {
-            "median": statistics.median(latencies) * 1e3,
-            "p99": statistics.quantiles(latencies, n=100)[98] * 1e3,
-            "minimum": min(latencies) * 1e3,
+        for over, by_name in taken.items()
+    }
+    ways = {"shm": ours.Way("ucx"), "tcp": ours.Way("ucx", network=True)}
+    return Report(
+        environment=environment,
+        gigabytes_per_second=medians,
+        rounds=taken,
+        small={over: ours.measure_small(way, SMALL, 2 * seconds) for over, way in ways.items()},
+        mesh={
+            over: ours.measure_mesh(way, 4, 4 * MEBIBYTE, 3 * seconds) for over, way in ways.items()
         },
-        "gigabytes_per_second": rates,
-        "idle_cpu_fraction": idle,
+        ratios=_ratios(medians),
+        cuda="not measured: slots are host memory, and there was no GPU",
+    )
+
+
+def _ratios(
+    medians: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> dict[str, dict[str, float]]:
+    pairs = [
+        (over, who, over, against)
+        for over in ("shm", "tcp")
+        for who in (UNVERIFIED, OURS)
+        for against in (BASELINE, "ucx_perftest")
+    ]
+    pairs += [
+        (over, OURS, "tcp", against)
+        for over in ("shm", "tcp")
+        for against in ("gRPC stream", "asyncio streams")
+    ]
+    return {
+        f"{who} over {over} / {against} over {other}": {
+            size: medians[over][who][size] / medians[other][against][size] for size in SIZES
+        }
+        for over, who, other, against in pairs
     }
 
 
-def run(backend: str, seconds: float) -> dict[str, Any]:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=receive, args=(backend, theirs), daemon=True)
-    process.start()
-    try:
-        return asyncio.run(measure(backend, ours, seconds))
-    finally:
-        process.join(10)
-        process.kill()
+def show(report: Report, console: Console) -> None:
+    """Print the tables."""
+    for over, by_name in report.gigabytes_per_second.items():
+        table = Table(*("GB/s", *SIZES), title=f"one to one over {over}")
+        for name, rates in by_name.items():
+            table.add_row(name, *(f"{rates[size]:.2f}" for size in SIZES))
+        console.print(table)
+    table = Table(*("ratio", *SIZES), title="ours against others")
+    for name, values in report.ratios.items():
+        table.add_row(name, *(f"{value:.0%}" for value in values.values()))
+    console.print(table)
+    for over in report.small:
+        small, mesh = report.small[over], report.mesh[over]
+        rates = ", ".join(f"{r:.0f} with {n}" for n, r in small["hand_overs_per_second"].items())
+        console.print(
+            f"{small['transport']}: hand-overs of 16 KiB: median {small['median_ms']:.2f} ms,"
+            f" P99 {small['p99_ms']:.2f} ms, the first {small['first_ms']:.1f} ms;"
+            f" a second: {rates} under way; idle receiver {small['idle_core_share']:.2%} of a core"
+        )
+        console.print(
+            f"{small['transport']}: 4 producers to 4 consumers, 4 MiB:"
+            f" {mesh['bytes_per_second'] / 1e9:.2f} GB/s in all,"
+            f" Jain's index of the 16 pairs {mesh['jain_index']:.3f}"
+        )
+
+
+def plot(report: Report, path: Path) -> None:
+    """Draw throughput over size."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    # The same figures give the same file.
+    mpl.rcParams["svg.hashsalt"] = "disagfusion"
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for axis, (over, by_name) in zip(axes, report.gigabytes_per_second.items(), strict=True):
+        for name, rates in by_name.items():
+            mine = name.startswith(OURS)
+            axis.plot(
+                list(SIZES),
+                [rates[size] for size in SIZES],
+                marker="o" if mine else "s",
+                linestyle="-" if mine else "--",
+                label=name,
+            )
+        axis.set_title(f"one to one over {over}")
+        axis.set_xlabel("payload of a hand-over")
+        axis.grid(visible=True, alpha=0.3)
+        axis.legend(fontsize="small")
+    axes[0].set_ylabel("GB/s")
+    axes[0].set_ylim(bottom=0)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backends", default="ucx,tcp")
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each size")
+    parser.add_argument("--output", type=Path, help="a directory for transport.{json,txt,svg}")
     arguments = parser.parse_args()
-    results = [run(backend, arguments.seconds) for backend in arguments.backends.split(",")]
-    for result in results:
-        latency, rates = result["latency_16KiB_ms"], result["gigabytes_per_second"]
-        print(
-            f"{result['transport']}: first hand-over {result['first_hand_over_ms']:.1f} ms;"
-            f" 16 KiB: median {latency['median']:.2f} ms, P99 {latency['p99']:.2f} ms;"
-            f" idle receiver {result['idle_cpu_fraction']:.2%} of a core"
-        )
-        for name, by_count in rates.items():
-            print(
-                f"  {name:>7}: " + ", ".join(f"{r:.2f} GB/s with {n}" for n, r in by_count.items())
-            )
-    if arguments.json:
-        where = {"machine": platform.machine(), "cpus": os.cpu_count(), "load": os.getloadavg()}
-        arguments.json.write_text(json.dumps({"environment": where, "results": results}, indent=2))
+    report = measure(arguments.rounds, arguments.seconds)
+    show(report, Console())
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(report), indent=2) + "\n"
+        (arguments.output / "transport.json").write_text(text)
+        with (arguments.output / "transport.txt").open("w") as file:
+            show(report, Console(file=file, width=150))
+        plot(report, arguments.output / "transport.svg")
 
 
 if __name__ == "__main__":

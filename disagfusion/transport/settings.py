@@ -72,6 +72,7 @@ class TransportSettings:
         server_tls: For TLS on accepted connections.
         client_tls: For TLS on connections made.
         tls_server_name: The name that the peer's certificate must have, where it is not the host.
+        ucx_shared_memory: Whether UCX uses shared memory with peers that seem to share it.
         ucx_options: Options of UCX by name without the prefix `UCX_`, over those chosen here.
     """
 
@@ -90,4 +91,5 @@ class TransportSettings:
     server_tls: ssl.SSLContext | None = None
     client_tls: ssl.SSLContext | None = None
     tls_server_name: str = ""
+    ucx_shared_memory: bool = True
     ucx_options: Mapping[str, str] = field(default_factory=dict)

@@ -4,18 +4,14 @@
 
 Three parts are trained one after the other: the text encoders, the picture coder and the
 transformer, into which a fixed guidance scale is then distilled. The same seed, thread count and
-machine type give the same weights.
+machine type give the same weights. On cores that others use, too, set OMP_WAIT_POLICY=PASSIVE.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
-
-# Read by OpenMP when torch is imported: threads that spin for each other crawl on shared cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,7 +158,8 @@ class UcxTransport(StreamTransport):
             self._api = library()
         except ImportError as error:
             raise TransportError(f"UCX cannot be loaded: {error}") from error
-        self._locality = _locality()
+        shared = self._settings.ucx_shared_memory
+        self._locality = _locality() if shared else secrets.token_bytes(16)
         self._contexts: dict[bytes, Any] = {}
         # Incarnations that seemed to share memory and do not.
         self._distant: set[str] = set()

@@ -83,7 +83,7 @@ class Maker:
         return {"ucx": {"ucx/shm"}, "ucx-network": {"ucx/tcp"}}.get(self.name, {self.name})
 
     def settings(self, **changes: object) -> TransportSettings:
-        tls: dict[str, object] = {}
+        special: dict[str, object] = {}
         if self.name == "tcp+tls":
             server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server.load_cert_chain(self.certificate)
@@ -91,8 +91,11 @@ class Maker:
             server.verify_mode = ssl.CERT_REQUIRED
             client = ssl.create_default_context(cafile=str(self.certificate))
             client.load_cert_chain(self.certificate)
-            tls = {"server_tls": server, "client_tls": client}
-        return TransportSettings(**{**QUICK, **tls, **changes})  # type: ignore[arg-type]
+            special = {"server_tls": server, "client_tls": client}
+        elif self.name == "ucx-network":
+            # As if each end were in a container of its own.
+            special = {"ucx_shared_memory": False, "ucx_options": {"TLS": "tcp,self"}}
+        return TransportSettings(**{**QUICK, **special, **changes})  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def end(self, incarnation: str, **changes: object) -> AsyncIterator[End]:
@@ -109,15 +112,5 @@ class Maker:
 
 
 @pytest.fixture(params=BACKENDS)
-def maker(
-    request: pytest.FixtureRequest, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> Maker:
-    name: str = request.param
-    if name == "ucx-network":
-        # As if each end were in a container of its own.
-        from disagfusion.transport.backends import ucx
-
-        numbers = iter(range(1000))
-        monkeypatch.setattr(ucx, "_locality", lambda: b"machine-%d" % next(numbers))
-        monkeypatch.setitem(ucx._OPTIONS[b"n"], "TLS", "tcp,self")
-    return Maker(name, certificate)
+def maker(request: pytest.FixtureRequest, certificate: Path) -> Maker:
+    return Maker(request.param, certificate)

@@ -1,0 +1,1 @@
+"""What `benchmarks/transport.py` compares, one module for each kind of contender."""
