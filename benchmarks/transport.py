@@ -22,8 +22,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from transportkit import ours, perftest, rivals
-from transportkit.contender import Contender
+
+from benchmarks.transportkit import ours, perftest, rivals
+from benchmarks.transportkit.contender import Contender
 
 KIBIBYTE, MEBIBYTE = 1 << 10, 1 << 20
 SIZES = {
@@ -143,16 +144,16 @@ def show(report: Report, console: Console) -> None:
             table.add_row(name, *(f"{rates[size]:.2f}" for size in SIZES))
         console.print(table)
     table = Table(*("ratio", *SIZES), title="ours against others")
-    for name, values in report.ratios.items():
-        table.add_row(name, *(f"{value:.0%}" for value in values.values()))
+    for claim, values in report.ratios.items():
+        table.add_row(claim, *(f"{value:.0%}" for value in values.values()))
     console.print(table)
     for over in report.small:
         small, mesh = report.small[over], report.mesh[over]
-        rates = ", ".join(f"{r:.0f} with {n}" for n, r in small["hand_overs_per_second"].items())
+        rate = ", ".join(f"{r:.0f} with {n}" for n, r in small["hand_overs_per_second"].items())
         console.print(
             f"{small['transport']}: hand-overs of 16 KiB: median {small['median_ms']:.2f} ms,"
             f" P99 {small['p99_ms']:.2f} ms, the first {small['first_ms']:.1f} ms;"
-            f" a second: {rates} under way; idle receiver {small['idle_core_share']:.2%} of a core"
+            f" a second: {rate} under way; idle receiver {small['idle_core_share']:.2%} of a core"
         )
         console.print(
             f"{small['transport']}: 4 producers to 4 consumers, 4 MiB:"
@@ -169,7 +170,7 @@ def plot(report: Report, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     # The same figures give the same file.
-    mpl.rcParams["svg.hashsalt"] = "disagfusion"
+    mpl.rcParams |= {"svg.hashsalt": "disagfusion", "svg.fonttype": "none"}
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for axis, (over, by_name) in zip(axes, report.gigabytes_per_second.items(), strict=True):
         for name, rates in by_name.items():

@@ -14,15 +14,15 @@ MEBIBYTE = 1 << 20
 
 
 class Contender(Protocol):
-    """Something that moves bytes from one process to another.
+    """Something that moves bytes from one process to another."""
 
-    Attributes:
-        name: For tables.
-        over: "shm" or "tcp".
-    """
+    @property
+    def name(self) -> str:
+        """For tables."""
 
-    name: str
-    over: str
+    @property
+    def over(self) -> str:
+        """What it goes over, "shm" or "tcp"."""
 
     def measure(self, sizes: Sequence[int], seconds: float) -> Mapping[int, float]:
         """Return bytes per second by size of message, each measured for about so long."""

@@ -14,10 +14,10 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.transportkit.contender import TwoProcesses, started, touched
 from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import Message, MessageHeader, PeerAddress, Transport
 from disagfusion.transport.testing import make_message
-from transportkit.contender import TwoProcesses, started, touched
 
 SLOTS = 2
 AT_ONCE = 2

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transportkit.contender import MEBIBYTE
+from benchmarks.transportkit.contender import MEBIBYTE
 
 # A run should take about the time that was asked for at this speed.
 _EXPECTED = 5e9

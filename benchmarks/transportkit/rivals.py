@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from transportkit.contender import MEBIBYTE, TwoProcesses, touched
-from transportkit.ours import AT_ONCE
+from benchmarks.transportkit.contender import MEBIBYTE, TwoProcesses, touched
+from benchmarks.transportkit.ours import AT_ONCE
 
 _LENGTH = struct.Struct("<Q")
 _CHUNK = MEBIBYTE
@@ -95,7 +95,7 @@ def _send_grpc(port: int, sizes: Sequence[int], seconds: float) -> dict[int, flo
     async def run() -> dict[int, float]:
         payload = memoryview(touched(max(sizes)))
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=_UNBOUNDED) as channel:
-            method = channel.stream_unary(_METHOD)
+            method: Any = channel.stream_unary(_METHOD)
 
             async def put(_: object, size: int) -> None:
                 async def chunks() -> AsyncIterator[bytes]:

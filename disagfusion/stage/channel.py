@@ -6,12 +6,13 @@ import os
 import queue
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from disagfusion.stage.framing import Decoder, FramingError, encode
 from disagfusion.stage.memory import SharedMemory
 from disagfusion.telemetry.logging import get_logger
-from disagfusion.v1 import engine_pb2
+from disagfusion.v1 import engine_pb2, stage_pb2
 
 _HEARTBEAT_SECONDS = 1.0
 _CHUNK = 1 << 18
@@ -36,9 +37,11 @@ class EngineChannel:
         self._socket = sock
         self._sending = threading.Lock()
         self._decoder = Decoder(engine_pb2.EngineRequest)
-        self._runs: queue.SimpleQueue[engine_pb2.RunStage] = queue.SimpleQueue()
+        # At most the run that is next; the one under way has been taken out.
+        self._runs: deque[engine_pb2.RunStage] = deque()
+        self._arrived = threading.Condition()
         self._spaces: queue.SimpleQueue[engine_pb2.GiveSpace] = queue.SimpleQueue()
-        self._cancelled = 0
+        self._cancelled: set[int] = set()
 
     def attach(self) -> SharedMemory:
         """Receive the memory; the first thing to do.
@@ -78,7 +81,13 @@ class EngineChannel:
 
     def next_run(self) -> engine_pb2.RunStage:
         """Wait for the next run."""
-        return self._runs.get()
+        with self._arrived:
+            while not self._runs:
+                self._arrived.wait()
+            run = self._runs.popleft()
+            # Runs are numbered in order: what came before has ended.
+            self._cancelled = {run_id for run_id in self._cancelled if run_id >= run.run_id}
+            return run
 
     def space(self, run_id: int, nbytes: int) -> engine_pb2.GiveSpace:
         """Ask for room for an output and wait for the answer."""
@@ -87,7 +96,7 @@ class EngineChannel:
 
     def canceller(self, run_id: int) -> Callable[[], bool]:
         """Return a function that tells whether a run is to be stopped."""
-        return lambda: self._cancelled >= run_id
+        return lambda: run_id in self._cancelled
 
     def _read(self) -> None:
         try:
@@ -102,14 +111,26 @@ class EngineChannel:
     def _dispatch(self, request: engine_pb2.EngineRequest) -> None:
         match request.WhichOneof("message"):
             case "run":
-                self._runs.put(request.run)
+                with self._arrived:
+                    self._runs.append(request.run)
+                    self._arrived.notify()
             case "space":
                 self._spaces.put(request.space)
             case "cancel":
-                # Runs are numbered in order and come one at a time.
-                self._cancelled = max(self._cancelled, request.cancel.run_id)
+                self._cancel(request.cancel.run_id)
             case other:
                 raise FramingError(f"unexpected message {other}")
+
+    def _cancel(self, run_id: int) -> None:
+        with self._arrived:
+            waiting = [run for run in self._runs if run.run_id == run_id]
+            for run in waiting:
+                self._runs.remove(run)
+            self._cancelled.add(run_id)
+        for run in waiting:
+            kind = stage_pb2.FAILURE_KIND_CANCELLED
+            failed = engine_pb2.RunFailed(run_id=run.run_id, kind=kind, message="cancelled")
+            self.send(failed=failed)
 
     def _beat(self) -> None:
         pause = threading.Event()

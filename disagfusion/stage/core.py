@@ -89,6 +89,8 @@ class MachineCore:
         self._floor = AttemptFloor()
         self._jobs: dict[str, StageJob] = {}
         self._running: StageJob | None = None
+        # The engine has it already, and begins it by itself when the one before has ended.
+        self._next: StageJob | None = None
         self._runs = 0
         self._sends: dict[int, tuple[HeldOutput, stage_pb2.SendOutput, str]] = {}
         self._sent = 0
@@ -246,21 +248,24 @@ class MachineCore:
 
     def _cancel_jobs(self, job_id: str, attempt: int, now: float) -> None:
         for job in list(self._jobs.values()):
-            if job.job_id != job_id or job.attempt > attempt or job.cancelled:
-                continue
-            if job is not self._running:
-                self._fail(job, stage_pb2.FAILURE_KIND_CANCELLED, "cancelled", now)
-                continue
-            job.cancelled = True
+            if job.job_id == job_id and job.attempt <= attempt:
+                self._stop(job, stage_pb2.FAILURE_KIND_CANCELLED, "cancelled", now)
+
+    def _stop(self, job: StageJob, kind: Kind, why: str, now: float) -> None:
+        """End a job: at once, or with the engine's answer where the engine has it."""
+        if not job.run_id:
+            self._fail(job, kind, why, now)
+        elif job.stopped is None:
+            job.stopped = kind, why
             self._todo.append(CancelOnEngine(job.run_id))
             if job.wanted is not None:
                 job.wanted = None
-                self._todo.append(GiveSpace(job.run_id, -1, "cancelled"))
+                self._todo.append(GiveSpace(job.run_id, -1, why))
 
     def _hand_back(self, why: str, now: float) -> None:
         for job in list(self._jobs.values()):
             if job is not self._running:
-                self._fail(job, stage_pb2.FAILURE_KIND_REFUSED, why, now)
+                self._stop(job, stage_pb2.FAILURE_KIND_REFUSED, why, now)
         for slot in self.slots:
             if not slot.assigned:
                 self.slots.release(slot)
@@ -299,6 +304,8 @@ class MachineCore:
         del self._jobs[job.assignment.grant_id]
         if job is self._running:
             self._running = None
+        elif job is self._next:
+            self._next = None
         self.slots.release(job.slot)
 
     def _offered(self, session: str) -> list[Slot]:
@@ -310,7 +317,7 @@ class MachineCore:
             self.engine.starting()
             self._todo.append(StartEngine())
         self._give_space()
-        self._run_next(now)
+        self._feed_engine(now)
         self._issue_grants(now)
         self._announce_state()
         self._check_drained(now)
@@ -326,22 +333,32 @@ class MachineCore:
             job.block, job.granted, job.wanted = block, job.wanted, None
             self._todo.append(GiveSpace(job.run_id, block))
 
-    def _run_next(self, now: float) -> None:
-        if self._running is not None or self.engine.state is not EngineState.READY:
+    def _feed_engine(self, now: float) -> None:
+        if self.engine.state is not EngineState.READY:
             return
-        ready = [job for job in self._jobs.values() if job.ready_at is not None]
+        if self._running is None:
+            job, self._next = self._next or self._give_run(), None
+            if job is None:
+                return
+            self._running, job.started_at = job, now
+            if job.stopped is None:
+                started = stage_pb2.StageStarted(
+                    job_id=job.job_id, attempt=job.attempt, stage=job.assignment.stage
+                )
+                self._todo += self.gateways.tell(job.owner, started=started)
+        if self._next is None:
+            self._next = self._give_run()
+
+    def _give_run(self) -> StageJob | None:
+        ready = [job for job in self._jobs.values() if job.ready_at is not None and not job.run_id]
         if not ready:
-            return
+            return None
         job = min(ready, key=lambda entry: entry.ready_at or 0.0)
         self._runs += 1
-        job.run_id, job.started_at = self._runs, now
-        self._running = job
+        job.run_id = self._runs
         offset = self.slots.offset(job.slot)
         self._todo.append(RunOnEngine(job.run_id, job.assignment, offset, job.slot.header))
-        started = stage_pb2.StageStarted(
-            job_id=job.job_id, attempt=job.attempt, stage=job.assignment.stage
-        )
-        self._todo += self.gateways.tell(job.owner, started=started)
+        return job
 
     def _issue_grants(self, now: float, *, tell: bool = True) -> None:
         if not self.gateways or self.state[0] != stage_pb2.WORKER_STATE_READY:

@@ -24,13 +24,14 @@ class StageJob:
         assigned_at: When it came.
         ready_at: When the input was there, too; None until then.
         started_at: When the engine began; None until then.
-        run_id: Of the engine's run, 0 until it began.
+        run_id: Of the engine's run, 0 until the engine was given one.
         step: Denoising steps done.
         num_inference_steps: Of how many.
         block: The place of its output, once the engine has asked for one.
         wanted: Bytes that the engine waits for.
         granted: Bytes that the engine got.
-        cancelled: The engine was told to stop.
+        stopped: The kind of failure and the message with which it ends, once the engine was told
+            to stop it.
     """
 
     assignment: stage_pb2.Assignment
@@ -45,7 +46,7 @@ class StageJob:
     block: int | None = None
     wanted: int | None = None
     granted: int = 0
-    cancelled: bool = False
+    stopped: tuple[stage_pb2.FailureKind.ValueType, str] | None = None
 
     @property
     def job_id(self) -> str:
@@ -84,7 +85,7 @@ class StageJob:
             stage=self.assignment.stage,
             attempt=self.attempt,
             worker=worker,
-            pid=engine.pid if self.run_id else 0,
+            pid=engine.pid if self.started_at is not None else 0,
             device=engine.info.device,
             threads=engine.info.threads,
             queue_seconds=max(0.0, started - ready),

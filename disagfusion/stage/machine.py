@@ -282,8 +282,8 @@ class StageMachine(MachineCore):
         job = self._running
         if job is None or job.run_id != run_id or job.block is not None:
             self._todo.append(GiveSpace(run_id, -1, "no such run"))
-        elif job.cancelled:
-            self._todo.append(GiveSpace(run_id, -1, "cancelled"))
+        elif job.stopped is not None:
+            self._todo.append(GiveSpace(run_id, -1, job.stopped[1]))
         elif nbytes > self.held.capacity:
             reason = f"the output has {nbytes} bytes, the held store {self.held.capacity}"
             self._todo.append(GiveSpace(run_id, -1, reason))
@@ -297,8 +297,8 @@ class StageMachine(MachineCore):
         if job is None or job.run_id != run_id:
             return self._advance(now)
         self.engine.worked()
-        if job.cancelled:
-            self._fail(job, stage_pb2.FAILURE_KIND_CANCELLED, "cancelled", now, product)
+        if job.stopped is not None:
+            self._fail(job, *job.stopped, now, product)
         elif job.block is None or product.nbytes > job.granted:
             message = "the engine finished without room for its output"
             self._fail(job, stage_pb2.FAILURE_KIND_INTERNAL, message, now, product)
@@ -319,20 +319,25 @@ class StageMachine(MachineCore):
         """A run did not come to its end."""
         if ends_engine:
             self.engine.ending()
-        job = self._running
-        if job is not None and job.run_id == run_id:
-            if not ends_engine:
+        for job in (self._running, self._next):
+            if job is None or job.run_id != run_id:
+                continue
+            if job is self._running and not ends_engine:
                 self.engine.worked()
+            if job.stopped is not None and kind == stage_pb2.FAILURE_KIND_CANCELLED:
+                kind, message = job.stopped
             self._fail(job, kind, message, now, product)
         return self._advance(now)
 
     def engine_lost(self, reason: str, now: float) -> list[Action]:
         """The engine's process has ended."""
-        job = self._running
+        job, following = self._running, self._next
         if job is not None:
-            kind = stage_pb2.FAILURE_KIND_ENGINE_LOST
-            if job.cancelled:
-                kind = stage_pb2.FAILURE_KIND_CANCELLED
-            self._fail(job, kind, reason, now)
+            self._fail(job, *(job.stopped or (stage_pb2.FAILURE_KIND_ENGINE_LOST, reason)), now)
+        if following is not None:
+            # It was not begun: the next engine may.
+            following.run_id, self._next = 0, None
+            if following.stopped is not None:
+                self._fail(following, *following.stopped, now)
         self.engine.lost(reason, now)
         return self._advance(now)

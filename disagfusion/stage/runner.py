@@ -100,6 +100,8 @@ class EngineRunner:
             cancelled=self._channel.canceller(run.run_id),
         )
         try:
+            if task.cancelled():
+                raise JobCancelledError("cancelled")
             if run.HasField("input"):
                 view = self._memory.view(run.input.offset, run.input.size_bytes)
                 tensors = from_layouts(run.input.tensors)

@@ -263,7 +263,9 @@ Global___TensorLayout: _TypeAlias = TensorLayout  # noqa: Y015
 
 @_typing.final
 class RunStage(_message.Message):
-    """RunStage has the engine compute one assignment. One run at a time."""
+    """RunStage has the engine compute one assignment. Runs are numbered in order and computed one after
+    the other; the front gives one more than is computed, which begins without being asked for.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -330,7 +332,9 @@ Global___RunInput: _TypeAlias = RunInput  # noqa: Y015
 
 @_typing.final
 class CancelRun(_message.Message):
-    """CancelRun stops a run at the next step."""
+    """CancelRun stops a run at the next step, or before it begins. RunFailed answers it, unless the run
+    has ended meanwhile.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

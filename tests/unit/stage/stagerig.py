@@ -12,6 +12,7 @@ from disagfusion.stage.actions import (
     OutputKey,
     Product,
     RunOnEngine,
+    StageEnded,
     StartEngine,
     Tell,
 )
@@ -115,9 +116,17 @@ class Rig:
         return self.do(self.machine.delivered(header, 0.5, self.now))
 
     @property
+    def given(self) -> list[RunOnEngine]:
+        """The runs that engines were given, oldest first."""
+        return [action for action in self.done if isinstance(action, RunOnEngine)]
+
+    @property
     def run(self) -> RunOnEngine:
-        """The last run that the engine was given."""
-        return [action for action in self.done if isinstance(action, RunOnEngine)][-1]
+        """The run that the engine computes, or the last one that it has computed."""
+        runs = {run.assignment.grant_id: run for run in self.given}
+        ended = {a.assignment.grant_id for a in self.done if isinstance(a, StageEnded)}
+        under_way = [run for grant, run in runs.items() if grant not in ended]
+        return under_way[0] if under_way else self.given[-1]
 
     def start(self, job: str, grant: str | None = None, attempt: int = 1) -> int:
         """Have a job computed; return the run's id."""

@@ -11,7 +11,6 @@ from disagfusion.stage.actions import (
     EngineInfo,
     GiveSpace,
     Product,
-    RunOnEngine,
     StartEngine,
 )
 from disagfusion.transport.api import RefusalReason, RefusedError
@@ -62,13 +61,14 @@ def test_the_next_input_arrives_while_the_engine_computes(rig: Rig) -> None:
     rig.deliver("b", second)
     assert rig.machine.waiting == 1
     assert not rig.machine.exposed
+    assert [run.assignment.job_id for run in rig.given] == ["a", "b"], "the engine need not wait"
+    assert [started.job_id for started in rig.told("started")] == ["a"]
     rig.now += 3
     rig.finish(rig.run.run_id)
-    assert rig.run.assignment.job_id == "b"
+    assert [started.job_id for started in rig.told("started")] == ["a", "b"]
     rig.finish(rig.run.run_id)
     assert rig.told("done")[1].record.queue_seconds == 3
-    offsets = [a.offset for a in rig.done if isinstance(a, RunOnEngine)]
-    assert sorted(offsets) == [0, 4096]
+    assert sorted(run.offset for run in rig.given) == [0, 4096]
 
 
 def test_a_message_may_come_before_its_assignment(rig: Rig) -> None:
@@ -177,20 +177,46 @@ def test_cancelling(rig: Rig, phase: str) -> None:
         assert rig.machine.activity == "blocked"
     job = "b" if phase == "waiting" else "a"
     todo = rig.do(rig.machine.cancel(job, 1, rig.now))
-    if phase in ("running", "blocked"):
-        assert CancelOnEngine(rig.run.run_id) in todo
+    if phase != "waiting":
+        run = rig.given[-1].run_id
+        assert CancelOnEngine(run) in todo
         denied = [a for a in todo if isinstance(a, GiveSpace)]
         assert len(denied) == (phase == "blocked")
         assert failures(rig) == []
-        rig.do(
-            rig.machine.engine_failed(
-                rig.run.run_id, stage_pb2.FAILURE_KIND_CANCELLED, "cancelled", rig.now
-            )
-        )
+        kind = stage_pb2.FAILURE_KIND_CANCELLED
+        rig.do(rig.machine.engine_failed(run, kind, "cancelled", rig.now))
+        assert rig.machine.computing == (phase == "ready"), "what is computed goes on"
     assert failures(rig) == [(job, 1, "CANCELLED")]
     with pytest.raises(RefusedError) as refused:
         rig.machine.admit(rig.header(job, rig.grants()[-1]), rig.now)
     assert refused.value.reason is RefusalReason.STALE
+
+
+def test_a_draining_worker_takes_back_what_the_engine_has_not_begun(rig: Rig) -> None:
+    first, second = rig.grants()
+    run = rig.start("a", first)
+    rig.assign("b", second)
+    rig.deliver("b", second)
+    following = rig.given[-1].run_id
+    assert CancelOnEngine(following) in rig.do(rig.machine.drain(rig.now))
+    assert rig.machine.slots.free == 0, "the engine may read it until it has answered"
+    kind = stage_pb2.FAILURE_KIND_CANCELLED
+    rig.do(rig.machine.engine_failed(following, kind, "cancelled", rig.now))
+    assert failures(rig) == [("b", 1, "REFUSED")]
+    rig.finish(run)
+    assert [done.output.job_id for done in rig.told("done")] == ["a"]
+
+
+def test_a_stopped_job_that_the_engine_begins_all_the_same_is_not_announced(rig: Rig) -> None:
+    first, second = rig.grants()
+    run = rig.start("a", first)
+    rig.assign("b", second)
+    rig.deliver("b", second)
+    rig.do(rig.machine.cancel("b", 1, rig.now))
+    rig.finish(run)
+    assert [started.job_id for started in rig.told("started")] == ["a"]
+    rig.do(rig.machine.engine_lost("ended by SIGKILL", rig.now))
+    assert failures(rig) == [("b", 1, "CANCELLED")]
 
 
 def test_a_run_that_ends_before_it_hears_of_its_cancellation_leaves_nothing(rig: Rig) -> None:
@@ -227,13 +253,14 @@ def test_an_engine_that_dies_loses_its_run_only(rig: Rig) -> None:
     waiting = rig.grants()[-1]
     rig.assign("c", waiting)
     rig.deliver("c", waiting)
+    assert rig.given[-1].assignment.job_id == "c"
     todo = rig.do(rig.machine.engine_lost("ended by SIGKILL", rig.now))
     assert failures(rig) == [("b", 1, "ENGINE_LOST")]
     assert rig.machine.held.used < used
     assert StartEngine() in todo, "one that has worked is replaced at once"
     assert rig.machine.activity == "loading"
     rig.do(rig.machine.engine_loaded(EngineInfo(version="v1"), rig.now))
-    assert rig.run.assignment.job_id == "c"
+    assert [run.assignment.job_id for run in rig.given[-2:]] == ["c", "c"], "it is given again"
     assert rig.machine.held.get(rig.key("a")) is not None
 
 

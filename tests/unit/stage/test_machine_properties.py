@@ -11,6 +11,7 @@ from stagerig import Rig
 
 from disagfusion.stage.actions import (
     Action,
+    CancelOnEngine,
     EndSession,
     EngineInfo,
     GiveSpace,
@@ -39,7 +40,7 @@ class World(RuleBasedStateMachine):
         self.rig = Rig(first=first, held_bytes=1024, input_seconds=10.0, held_seconds=30.0)
         self.machine = self.rig.machine
         self.engine = "absent"
-        self.run: RunOnEngine | None = None
+        self.runs: list[RunOnEngine] = []
         self.asked: int | None = None
         self.space: int | None = None
         self.sessions: set[str] = set()
@@ -59,9 +60,12 @@ class World(RuleBasedStateMachine):
                     self.engine = "loading"
                 case RunOnEngine():
                     assert self.engine == "loaded"
-                    assert self.run is None
+                    assert len(self.runs) < 2
                     assert action.offset not in [at for _, at in self.filling.values()]
-                    self.run, self.asked, self.space = action, None, None
+                    assert action.run_id > max((run.run_id for run in self.runs), default=0)
+                    self.runs.append(action)
+                case CancelOnEngine(run_id):
+                    assert run_id in [run.run_id for run in self.runs]
                 case GiveSpace(run_id, offset) if offset >= 0:
                     assert self.run is not None
                     assert run_id == self.run.run_id
@@ -75,6 +79,15 @@ class World(RuleBasedStateMachine):
                 case StageEnded():
                     grant = action.assignment.grant_id
                     self.ended[grant] = self.ended.get(grant, 0) + 1
+
+    @property
+    def run(self) -> RunOnEngine | None:
+        """What the engine computes."""
+        return self.runs[0] if self.runs else None
+
+    def end_run(self) -> int:
+        self.asked = self.space = None
+        return self.runs.pop(0).run_id
 
     def check_space(self, offset: int, nbytes: int) -> None:
         for held in [*self.machine.held, *self.pins]:
@@ -125,7 +138,7 @@ class World(RuleBasedStateMachine):
         assert not self.first
         assert grant not in self.filling
         assert offset not in [at for _, at in self.filling.values()]
-        assert self.run is None or self.run.offset != offset
+        assert self.first or offset not in [run.offset for run in self.runs]
         self.filling[grant] = (header, offset)
 
     @precondition(lambda self: self.filling)
@@ -151,7 +164,7 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.engine != "absent")
     @rule()
     def the_engine_dies(self) -> None:
-        self.engine, self.run = "absent", None
+        self.engine, self.runs, self.asked, self.space = "absent", [], None, None
         self.do(self.machine.engine_lost("died", self.rig.now))
 
     @precondition(lambda self: self.run is not None and self.asked is None)
@@ -164,16 +177,21 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.run is not None and self.space is not None)
     @rule()
     def the_engine_finishes(self) -> None:
-        assert self.run is not None
-        run_id, nbytes = self.run.run_id, self.asked or 0
-        self.run = None
+        nbytes = self.asked or 0
+        run_id = self.end_run()
         self.do(self.machine.engine_finished(run_id, Product(nbytes), self.rig.now))
+
+    @precondition(lambda self: len(self.runs) == 2)
+    @rule()
+    def the_engine_gives_up_what_it_has_not_begun(self) -> None:
+        run_id = self.runs.pop().run_id
+        kind = stage_pb2.FAILURE_KIND_CANCELLED
+        self.do(self.machine.engine_failed(run_id, kind, "cancelled", self.rig.now))
 
     @precondition(lambda self: self.run is not None)
     @rule(ends=st.booleans())
     def the_engine_fails(self, ends: bool) -> None:
-        assert self.run is not None
-        run_id, self.run = self.run.run_id, None
+        run_id = self.end_run()
         self.engine = "ending" if ends else self.engine
         kind = stage_pb2.FAILURE_KIND_INTERNAL
         now = self.rig.now
