@@ -19,8 +19,8 @@ from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import Message, MessageHeader, PeerAddress, Transport
 from disagfusion.transport.testing import make_message
 
-SLOTS = 2
 AT_ONCE = 2
+_MANY = 8
 _IDLE_SECONDS = 2.0
 
 
@@ -56,20 +56,27 @@ async def _no_digest(view: memoryview) -> int:
 
 
 class Slots:
-    """Receive memory in a ring, as a stage's front has it; counts by sender."""
+    """Receive memory, as a stage's front has it: a slot for each hand-over that may be under way.
 
-    def __init__(self, largest: int, count: int = SLOTS) -> None:
-        self._slots = [touched(largest) for _ in range(count)]
-        self._admitted = 0
+    Args:
+        largest: Bytes of each slot.
+        count: How many; senders must not have more under way in all.
+    """
+
+    def __init__(self, largest: int, count: int) -> None:
+        self._free = [touched(largest) for _ in range(count)]
+        self._filling: dict[tuple[str, str], bytearray] = {}
         self.received: dict[str, int] = {}
 
     def admit(self, header: MessageHeader) -> memoryview:
-        """Return the next slot."""
-        self._admitted += 1
-        return memoryview(self._slots[self._admitted % len(self._slots)])[: header.nbytes]
+        """Return a free slot."""
+        slot = self._free.pop()
+        self._filling[header.sender, header.message_id] = slot
+        return memoryview(slot)[: header.nbytes]
 
     def delivered(self, header: MessageHeader, seconds: float) -> None:
         """Count: the slot is free again."""
+        self._free.append(self._filling.pop((header.sender, header.message_id)))
         self.received[header.sender] = self.received.get(header.sender, 0) + 1
 
     def dropped(self, header: MessageHeader, reason: str) -> None:
@@ -110,11 +117,11 @@ class Sender:
         return count / (time.perf_counter() - begin)
 
 
-def receive(pipe: Connection, largest: int, way: Way) -> None:
+def receive(pipe: Connection, largest: int, way: Way, slots: int = AT_ONCE) -> None:
     """Receive; on a message through the pipe answer with the share of a core used while idle."""
 
     async def serve() -> None:
-        inbox = Slots(largest)
+        inbox = Slots(largest, slots)
         async with way.create(inbox, f"receiver-{os.getpid()}") as own:
             pipe.send((own.address.backend, own.address.incarnation, own.address.data))
             loop = asyncio.get_running_loop()
@@ -132,7 +139,7 @@ def _send(
     place: tuple[str, str, bytes], sizes: Sequence[int], seconds: float, way: Way
 ) -> dict[int, float]:
     async def run() -> dict[int, float]:
-        async with way.create(Slots(0), "sender") as transport:
+        async with way.create(Slots(0, 0), "sender") as transport:
             sender = Sender(transport, "sender", max(sizes))
             peer = PeerAddress(*place)
             return {size: size * await sender.rate(peer, size, seconds, AT_ONCE) for size in sizes}
@@ -149,11 +156,11 @@ def measure_small(way: Way, size: int, seconds: float) -> dict[str, Any]:
     """Return times of small hand-overs and how many a second there are."""
 
     async def run(place: tuple[str, str, bytes]) -> dict[str, Any]:
-        async with way.create(Slots(0), "sender", at_once=8) as transport:
+        async with way.create(Slots(0, 0), "sender", at_once=_MANY) as transport:
             sender, peer = Sender(transport, "sender", size), PeerAddress(*place)
             first = await sender.send(peer, size)
             times = [await sender.send(peer, size) for _ in range(1000)]
-            rates = {n: await sender.rate(peer, size, seconds, n) for n in (1, 2, 8)}
+            rates = {n: await sender.rate(peer, size, seconds, n) for n in (1, AT_ONCE, _MANY)}
             return {
                 "transport": sender.carrier,
                 "bytes": size,
@@ -163,7 +170,7 @@ def measure_small(way: Way, size: int, seconds: float) -> dict[str, Any]:
                 "hand_overs_per_second": {str(n): rate for n, rate in rates.items()},
             }
 
-    with started(receive, size, way) as (pipe, _):
+    with started(receive, size, way, _MANY) as (pipe, _):
         measured = asyncio.run(run(pipe.recv()))
         pipe.send("idle?")
         return {**measured, "idle_core_share": pipe.recv()["idle"]}
@@ -173,7 +180,7 @@ def _produce(
     pipe: Connection, name: str, places: Sequence[tuple[str, str, bytes]], way: Way, size: int
 ) -> None:
     async def run() -> None:
-        async with way.create(Slots(0), name) as transport:
+        async with way.create(Slots(0, 0), name) as transport:
             sender = Sender(transport, name, size)
             peers = [PeerAddress(*place) for place in places]
             for peer in peers:
@@ -197,7 +204,10 @@ def measure_mesh(way: Way, count: int, size: int, seconds: float) -> Mapping[str
         1/n where one of n has everything.
     """
     with ExitStack() as stack:
-        consumers = [stack.enter_context(started(receive, size, way))[0] for _ in range(count)]
+        slots = count * AT_ONCE
+        consumers = [
+            stack.enter_context(started(receive, size, way, slots))[0] for _ in range(count)
+        ]
         places = [pipe.recv() for pipe in consumers]
         producers = [
             stack.enter_context(started(_produce, f"sender-{n}", places, way, size))[0]

@@ -125,7 +125,7 @@ def _until_listening(port: int, server: subprocess.Popen[bytes]) -> None:
 
 def _bandwidth(text: str) -> float:
     """Return bytes per second from the last line of `-f -v`: CSV, with MiB/s in it."""
-    lines = [line for line in text.splitlines() if re.match(r"\d+,", line)]
+    lines = [line for line in text.splitlines() if re.match(r"\s*\d+,", line)]
     if not lines:
         raise SystemExit(f"ucx_perftest printed no result:\n{text}")
     # iterations, typical, average and overall latency, average and overall MiB/s, rates

@@ -3,8 +3,8 @@
     python examples/digits/train.py --output DIR
 
 Three parts are trained one after the other: the text encoders, the picture coder and the
-transformer, into which a fixed guidance scale is then distilled. The same seed, thread count and
-machine type give the same weights. On cores that others use, too, set OMP_WAIT_POLICY=PASSIVE.
+transformer, into which a fixed guidance scale is then distilled. It takes half an hour on two
+cores; where others use them, too, set OMP_WAIT_POLICY=PASSIVE.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """What the transport benchmark compares runs, and measures what it says."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ KIBIBYTE = 1 << 10
     "contender", transport.CONTENDERS, ids=[f"{c.name} {c.over}" for c in transport.CONTENDERS]
 )
 def test_every_contender_moves_bytes(contender: Contender) -> None:
-    sizes = [64 * KIBIBYTE, 1024 * KIBIBYTE]
+    sizes = [1024 * KIBIBYTE]
     rates = contender.measure(sizes, 0.02)
     assert list(rates) == sizes
     assert all(1e6 < rate < 1e12 for rate in rates.values())
@@ -35,9 +34,10 @@ def test_small_hand_overs_and_a_mesh(way: ours.Way, carrier: str) -> None:
     assert 0.25 <= mesh["jain_index"] <= 1
 
 
-def test_the_plot_is_made_from_the_report(tmp_path: Path) -> None:
-    committed = Path(transport.__file__).parent / "results" / "transport.json"
-    report = transport.Report(**json.loads(committed.read_text()))
-    transport.plot(report, tmp_path / "plot.svg")
+def test_the_plot_shows_every_contender(tmp_path: Path) -> None:
+    rates: dict[str, dict[str, dict[str, float]]] = {"shm": {}, "tcp": {}}
+    for number, contender in enumerate(transport.CONTENDERS):
+        rates[contender.over][contender.name] = dict.fromkeys(transport.SIZES, float(number))
+    transport.plot(transport.Report({}, rates, {}, {}, {}, {}, ""), tmp_path / "plot.svg")
     drawn = (tmp_path / "plot.svg").read_text()
     assert all(f">{contender.name}<" in drawn for contender in transport.CONTENDERS)

@@ -128,7 +128,7 @@ def test_cancel_in_each_state(system: System, state: str) -> None:
         blockers = [system.submit(seed, LONG) for seed in range(8)]
         handle = system.submit(9, LONG)
     else:
-        handle = system.submit(9, LONG if state == "DENOISING" else 2)
+        handle = system.submit(9, 2 if state == "DECODING" else LONG)
         until_state(handle, state, step=2 if state == "DENOISING" else 0)
         blockers = []
     job = handle.cancel()
