@@ -2,9 +2,9 @@
 
     python benchmarks/transport.py [--rounds 3] [--seconds 1] [--output benchmarks/results]
 
-Everything is measured in one run, in rounds that take turns; the medians count. `ucx_perftest`
-sends one small buffer over and over without saying what it sends, and nothing is verified; a
-hand-over has a header, is admitted to a slot, verified on both sides and acknowledged.
+Everything is measured in one run, in rounds that take turns; the medians count. It takes a
+quarter of an hour. `ucx_perftest` sends one buffer over and over, announces nothing and verifies
+nothing; a hand-over has a header, is admitted to a slot, verified on both sides and acknowledged.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Report:
         small: Hand-overs of 16 KiB by transport.
         mesh: Four producers to four consumers, by transport.
         ratios: What is claimed: ours against others, at each size.
-        cuda: Why there are no figures for memory of a GPU, or the figures.
+        cuda: Why there are no figures for memory of a GPU.
     """
 
     environment: Mapping[str, Any]
@@ -110,7 +110,7 @@ def measure(rounds: int, seconds: float) -> Report:
             over: ours.measure_mesh(way, 4, 4 * MEBIBYTE, 3 * seconds) for over, way in ways.items()
         },
         ratios=_ratios(medians),
-        cuda="not measured: slots are host memory, and there was no GPU",
+        cuda="not measured: slots are host memory",
     )
 
 

@@ -57,6 +57,8 @@ DECODERS: dict[Kind, Callable[[bytes], object]] = {
     Kind.DATA: decode_data,
     Kind.DIGEST: decode_digests,
     Kind.NACK: decode_refusal,
+    # A beat says nothing; here it stands for an address, which is not sent in a frame.
+    Kind.BEAT: StreamAddress.decode,
 }
 
 
@@ -138,15 +140,13 @@ class _Inbox:
         pass
 
 
-def feed(kind: Kind, raw: bytes) -> str:
+def feed(raw: bytes) -> str:
     """Put bytes to the decoder of a whole frame and to what follows; return what came of it."""
     try:
         frame = decode(decode_prefix(raw[:PREFIX_SIZE]), raw[PREFIX_SIZE:])
     except MalformedError:
         return "not a frame"
     try:
-        if frame.kind is Kind.BEAT and kind is Kind.BEAT:
-            StreamAddress.decode(frame.body)
         said = DECODERS.get(frame.kind, bytes)(frame.body)
     except MalformedError:
         return "not a message"
@@ -186,7 +186,7 @@ def fuzz(count: int, seed: int) -> Counter[str]:
         else:
             raw = mutate(encode(frame), encode(other), random)
         try:
-            outcomes[feed(frame.kind, raw)] += 1
+            outcomes[feed(raw)] += 1
         except Exception as error:
             case = f"case {number} of seed {seed}, {frame.kind.name}: {raw.hex()}"
             raise RuntimeError(case) from error

@@ -20,6 +20,7 @@ from disagfusion.jobs.model import (
 
 K = TypeVar("K", bound=Hashable)
 
+# Twice the slots that a worker may have: an offer under way is not older than that.
 _REMEMBERED_GRANTS = 128
 
 _STAGE_OF = {

@@ -16,6 +16,7 @@ from disagfusion.transport.api import (
     TransportError,
 )
 from disagfusion.transport.digest import Digest
+from disagfusion.transport.testing.wrapper import TransportWrapper
 
 
 class Fault(enum.Enum):
@@ -35,7 +36,7 @@ class Fault(enum.Enum):
     LOSE_ACK = enum.auto()
 
 
-class FaultyTransport(Transport):
+class FaultyTransport(TransportWrapper):
     """Wraps a transport; each message takes the next fault from a queue, if there is one.
 
     Args:
@@ -56,21 +57,7 @@ class FaultyTransport(Transport):
         self._right = digest
         self._delay = delay
         self._corrupt = False
-        self._inner = make(self._digest)
-        self.backend = self._inner.backend
-
-    @property
-    def address(self) -> PeerAddress:
-        """The wrapped transport's."""
-        return self._inner.address
-
-    async def start(self) -> None:
-        """Start the wrapped transport."""
-        await self._inner.start()
-
-    async def aclose(self) -> None:
-        """Close the wrapped transport."""
-        await self._inner.aclose()
+        super().__init__(make(self._digest))
 
     async def send(
         self,

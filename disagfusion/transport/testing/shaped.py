@@ -28,6 +28,7 @@ from disagfusion.transport.api import (
     TransportError,
 )
 from disagfusion.transport.digest import Digest
+from disagfusion.transport.testing.wrapper import TransportWrapper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,18 +132,15 @@ class _Arriving:
 class _HoldingInbox:
     """Passes everything on, and knows when each message under way will have arrived."""
 
-    def __init__(
-        self, inbox: Inbox, link: Callable[[str], ShapedLink], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, inbox: Inbox, link: Callable[[str], ShapedLink]) -> None:
         self._inbox = inbox
         self._link = link
-        self._clock = clock
         self._arriving: dict[tuple[str, str], _Arriving] = {}
 
     def admit(self, header: MessageHeader) -> memoryview:
         memory = self._inbox.admit(header)
         if memory.nbytes:
-            now = self._clock()
+            now = _now()
             ends = self._link(header.sender).carry(header.nbytes, now)
             arriving = _Arriving(memory, _address(memory), now, ends)
             self._arriving[header.sender, header.message_id] = arriving
@@ -166,7 +164,7 @@ class _HoldingInbox:
             if 0 < length <= arriving.memory.nbytes:
                 share = length / arriving.memory.nbytes
                 due = arriving.began + share * (arriving.ends - arriving.began)
-                await asyncio.sleep(max(0.0, due - self._clock()))
+                await asyncio.sleep(max(0.0, due - _now()))
                 return
 
 
@@ -177,7 +175,7 @@ class MakeTransport(Protocol):
         """Return a transport that has not been started, with this inbox and this digest."""
 
 
-class ShapedTransport(Transport):
+class ShapedTransport(TransportWrapper):
     """Wraps a transport: what others send to it comes over shaped links.
 
     Args:
@@ -187,7 +185,6 @@ class ShapedTransport(Transport):
         shape: Of the links, one for each sender; what is lost is lost by the sending side, so
             its own shape says how often.
         seed: Of what happens by chance.
-        clock: Seconds.
     """
 
     def __init__(
@@ -198,29 +195,13 @@ class ShapedTransport(Transport):
         shape: LinkShape,
         *,
         seed: int = 0,
-        clock: Callable[[], float] | None = None,
     ) -> None:
         self._shape = shape
         self._seed = seed
-        self._clock = clock or _loop_time
         self._links: dict[str, ShapedLink] = {}
-        self._holding = _HoldingInbox(inbox, self._link, self._clock)
+        self._holding = _HoldingInbox(inbox, self._link)
         self._right = digest
-        self._inner = make(self._holding, self._digest)
-        self.backend = self._inner.backend
-
-    @property
-    def address(self) -> PeerAddress:
-        """The wrapped transport's."""
-        return self._inner.address
-
-    async def start(self) -> None:
-        """Start the wrapped transport."""
-        await self._inner.start()
-
-    async def aclose(self) -> None:
-        """Close the wrapped transport."""
-        await self._inner.aclose()
+        super().__init__(make(self._holding, self._digest))
 
     async def send(
         self,
@@ -250,7 +231,7 @@ class ShapedTransport(Transport):
         if peer not in self._links:
             # Incarnations are random: the order of appearance is what repeats.
             random = Random(self._seed * 1_000_003 + len(self._links))  # noqa: S311
-            self._links[peer] = ShapedLink(self._shape, random, self._clock())
+            self._links[peer] = ShapedLink(self._shape, random, _now())
         return self._links[peer]
 
     async def _digest(self, view: memoryview) -> int:
@@ -263,5 +244,5 @@ def _address(view: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
-def _loop_time() -> float:
+def _now() -> float:
     return asyncio.get_running_loop().time()
