@@ -54,6 +54,7 @@ DECODERS: dict[Kind, Callable[[bytes], object]] = {
     Kind.HELLO: decode_hello,
     Kind.WELCOME: decode_hello,
     Kind.HEADER: decode_offer,
+    Kind.EAGER: decode_offer,
     Kind.DATA: decode_data,
     Kind.DIGEST: decode_digests,
     Kind.NACK: decode_refusal,
@@ -91,6 +92,7 @@ def corpus() -> list[Frame]:
     address = StreamAddress("host.example", 7000, b"t" * 16, True, b"extra" * 8).encode()
     return [
         *(Frame(Kind.HEADER, 1, encode_offer(offer(n, 8 * n))) for n in (0, 1, 2, 5, 40)),
+        Frame(Kind.EAGER, 1, encode_offer(offer(3, 8))),
         Frame(Kind.HELLO, 0, encode_hello(hello)),
         Frame(Kind.WELCOME, 0, encode_hello(hello)),
         Frame(Kind.DATA, 1, encode_data(3, 4 << 20)),

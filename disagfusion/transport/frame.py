@@ -28,7 +28,7 @@ from disagfusion.transport.api import MessageHeader, RefusalReason
 from disagfusion.transport.wire import MalformedError, Reader, Writer, read_header, write_header
 
 MAGIC = b"DFT1"
-VERSION = 1
+VERSION = 2
 MAX_BODY = 4 << 20
 MAX_GREETING = 16 << 10
 MAX_SEGMENTS = 1 << 16
@@ -49,6 +49,7 @@ class Kind(enum.IntEnum):
     ACK = 7  # receiver: the payload is there and verified
     NACK = 8  # receiver: refused
     BEAT = 9  # either, during a hand-over: still there
+    EAGER = 10  # sender: a message is offered, and its payload follows at once
 
 
 _KINDS = frozenset(kind.value for kind in Kind)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from disagfusion.transport.api import Inbox, Transport, TransportError
-from disagfusion.transport.digest import Digest
+from disagfusion.transport.digest import Digest, Hold, no_hold, xxh3
 from disagfusion.transport.settings import Observer, TransportSettings
 
 
@@ -40,7 +40,8 @@ class _Factory(Protocol):
         incarnation: str,
         settings: TransportSettings,
         observer: Observer | None,
-        digest: Digest | None,
+        digest: Digest,
+        hold: Hold,
     ) -> Transport: ...
 
 
@@ -75,7 +76,8 @@ def create(
     incarnation: str,
     settings: TransportSettings | None = None,
     observer: Observer | None = None,
-    digest: Digest | None = None,
+    digest: Digest = xxh3,
+    hold: Hold = no_hold,
 ) -> Transport:
     """Return a transport that has not been started.
 
@@ -85,7 +87,8 @@ def create(
         incarnation: Of this process, new each time it starts; at most 128 bytes.
         settings: Settings; the defaults listen on loopback.
         observer: Is told what the transport does.
-        digest: Computes checksums in place of the built-in xxh3_64; for tests.
+        digest: Computes checksums, in any thread; another than xxh3_64 is for tests.
+        hold: Awaited when a segment has come and before it counts; for tests.
 
     Raises:
         TransportError: There is no such backend, or something that it needs is missing; the
@@ -99,6 +102,7 @@ def create(
         settings=settings or TransportSettings(),
         observer=observer,
         digest=digest,
+        hold=hold,
     )
 
 

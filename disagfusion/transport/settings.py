@@ -62,6 +62,8 @@ class TransportSettings:
         advertise: Host name or address under which others reach `host`; the same where empty.
         max_message_bytes: Payloads above are refused before the inbox is asked.
         segment_bytes: Payloads are moved and verified in pieces of this size.
+        eager_bytes: A payload of at most so many bytes follows its header at once, a larger one
+            when the receiver has admitted it.
         heartbeat_seconds: How often a silent peer is asked for a sign of life during a hand-over.
         silence_seconds: After that long without any byte from a peer it is given up.
         connect_seconds: Time for connecting and introducing.
@@ -81,6 +83,7 @@ class TransportSettings:
     advertise: str = ""
     max_message_bytes: int = 16 << 30
     segment_bytes: int = 4 << 20
+    eager_bytes: int = 256 << 10
     heartbeat_seconds: float = 1.0
     silence_seconds: float = 5.0
     connect_seconds: float = 5.0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from disagfusion.transport.api import PeerLostError
-from disagfusion.transport.backends.connection import Connection, Heart, leaf
-from disagfusion.transport.backends.link import Link
-from disagfusion.transport.digest import Digest
+from disagfusion.transport.backends.connection import Connection, Heart, leaf, uninterrupted
+from disagfusion.transport.backends.link import Digests, Link
+from disagfusion.transport.digest import Digester, Hold
 from disagfusion.transport.frame import Frame, Kind, decode_data, decode_digests, decode_offer
 from disagfusion.transport.inbound import Receiver
 from disagfusion.transport.settings import TransportSettings
 from disagfusion.transport.wire import MalformedError
+
+_SCRATCH = 64 << 10
 
 
 class Accepted:
@@ -21,7 +24,8 @@ class Accepted:
         connection: The connection.
         link: Carries the payload.
         receiver: Decides.
-        digest: Computes checksums.
+        digester: Computes checksums of what comes over the connection itself.
+        hold: Awaited before a segment counts.
         settings: Intervals.
     """
 
@@ -30,16 +34,21 @@ class Accepted:
         connection: Connection,
         link: Link,
         receiver: Receiver,
-        digest: Digest,
+        digester: Digester,
+        hold: Hold,
         settings: TransportSettings,
     ) -> None:
         self._connection = connection
         self._link = link
         self._receiver = receiver
-        self._digest = digest
+        self._digester = digester
+        self._hold = hold
         self._loop = asyncio.get_running_loop()
         self._heart = Heart(connection, settings, self._check)
         self._next = 0
+        # A refused message whose payload may be on its way all the same, and how much of it.
+        self._refused = 0
+        self._stray = 0
 
     async def run(self) -> None:
         """Receive until the connection ends.
@@ -56,15 +65,17 @@ class Accepted:
             reason = str(leaf(error))
             raise
         finally:
-            await self._give_up(reason)
+            await uninterrupted(self._give_up(reason))
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while True:
             frame = await self._connection.read()
             if frame.kind is Kind.BEAT:
                 continue
-            if frame.kind is Kind.HEADER:
+            if frame.kind in (Kind.HEADER, Kind.EAGER):
                 await self._offered(frame, group)
+            elif frame.stream == self._refused and frame.kind in (Kind.DATA, Kind.DIGEST):
+                await self._skip(frame)
             elif not self._receiver.busy or frame.stream != self._receiver.stream:
                 raise MalformedError(f"{frame.kind.name} of no message")
             elif frame.kind is Kind.DATA and self._link.inline:
@@ -82,9 +93,29 @@ class Accepted:
             self._next = 0
             self._heart.start()
             if not self._link.inline:
-                self._link.expect(frame.stream, self._receiver.views)
-                group.create_task(self._arrivals(self._receiver.views))
-        await self._connection.write(answer)
+                views = self._receiver.views
+                coming = self._link.receive(frame.stream, views)
+                group.create_task(self._arrivals(coming, views))
+            if frame.kind is Kind.HEADER:
+                await self._connection.write(answer)
+        else:
+            if frame.kind is Kind.EAGER:
+                self._refused, self._stray = frame.stream, offer.header.nbytes
+            await self._connection.write(answer)
+
+    async def _skip(self, frame: Frame) -> None:
+        if frame.kind is Kind.DIGEST:
+            self._refused = 0
+            return
+        _, nbytes = decode_data(frame.body)
+        self._stray -= nbytes
+        if self._stray < 0 or not self._link.inline:
+            raise MalformedError("more than was offered")
+        scratch = memoryview(bytearray(min(nbytes, _SCRATCH)))
+        while nbytes:
+            part = scratch[:nbytes]
+            await self._connection.channel.read_into(part)
+            nbytes -= part.nbytes
 
     async def _data(self, frame: Frame, group: asyncio.TaskGroup) -> None:
         index, nbytes = decode_data(frame.body)
@@ -96,14 +127,15 @@ class Accepted:
         # The next segment is read while this one is verified.
         group.create_task(self._verify(index, views[index]))
 
-    async def _arrivals(self, views: tuple[memoryview, ...]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for index, view in enumerate(views):
-                await self._link.arrival(index)
-                group.create_task(self._verify(index, view))
+    async def _arrivals(self, coming: Awaitable[Digests], views: tuple[memoryview, ...]) -> None:
+        for index, (view, digest) in enumerate(zip(views, await coming, strict=True)):
+            await self._arrived(index, view, digest)
 
     async def _verify(self, index: int, view: memoryview) -> None:
-        digest = await self._digest(view)
+        await self._arrived(index, view, await self._digester(view))
+
+    async def _arrived(self, index: int, view: memoryview, digest: int) -> None:
+        await self._hold(view)
         await self._answer(self._receiver.segment(index, digest, self._loop.time()))
 
     async def _answer(self, frame: Frame | None) -> None:

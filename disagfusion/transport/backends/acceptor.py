@@ -12,7 +12,7 @@ from disagfusion.transport.backends.accepted import Accepted
 from disagfusion.transport.backends.channel import wrap
 from disagfusion.transport.backends.connection import MAX_HELLO, Connection, leaf
 from disagfusion.transport.backends.link import Link
-from disagfusion.transport.digest import Digest
+from disagfusion.transport.digest import Digester, Hold
 from disagfusion.transport.frame import Frame, Hello, Kind, decode_hello, encode_hello
 from disagfusion.transport.inbound import Receiver
 from disagfusion.transport.session import Ledger, check_hello
@@ -26,6 +26,7 @@ _EXPECTED = (OSError, MalformedError, PeerLostError, RefusedError)
 # Connections that have not introduced themselves; one more drops the oldest, so that strangers
 # keep out strangers only.
 _MAX_STRANGERS = 64
+_PAUSE_SECONDS = 0.1
 _REASONS = {
     RefusalReason.UNKNOWN_GRANT: "token",
     RefusalReason.STALE: "stale",
@@ -40,7 +41,8 @@ class Acceptor:
         listener: A listening socket that does not block; the acceptor owns it.
         inbox: Of the transport.
         link_in: Makes the carrier of a connection.
-        digest: Computes checksums.
+        digester: Computes checksums of what comes over the connection itself.
+        hold: Awaited before a segment counts.
         incarnation: Ours.
         token: What a connecting side must show.
         backend: Ours.
@@ -53,7 +55,8 @@ class Acceptor:
         listener: socket.socket,
         inbox: Inbox,
         link_in: LinkIn,
-        digest: Digest,
+        digester: Digester,
+        hold: Hold,
         *,
         incarnation: str,
         token: bytes,
@@ -64,7 +67,8 @@ class Acceptor:
         self._listener = listener
         self._inbox = inbox
         self._link_in = link_in
-        self._digest = digest
+        self._digester = digester
+        self._hold = hold
         self._incarnation = incarnation
         self._token = token
         self._backend = backend
@@ -73,39 +77,46 @@ class Acceptor:
         self._ledger = Ledger()
         self._strangers: dict[asyncio.Task[None], None] = {}
         self._known: set[asyncio.Task[None]] = set()
-        self._accepting: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin to accept."""
-        self._accepting = asyncio.ensure_future(self._accept())
+        self._again = None
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     async def aclose(self) -> None:
         """Drop what is being received and close every connection."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+        if self._again is not None:
+            self._again.cancel()
         tasks = [*self._strangers, *self._known]
-        if self._accepting is not None:
-            tasks.append(self._accepting)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         self._listener.close()
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(self._listener)
-            except OSError as error:
-                # Out of file descriptors, or the connection is gone already: others may do better.
-                logger.warning("cannot accept a connection", extra={"error": str(error)})
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._strangers) >= _MAX_STRANGERS:
-                self._observer.rejected("crowded")
-                next(iter(self._strangers)).cancel()
-            task = asyncio.ensure_future(self._serve(sock))
-            self._strangers[task] = None
-            task.add_done_callback(self._ended)
+    def _accept(self) -> None:
+        # Not `sock_accept`: cancelled at the wrong moment it loses a connection.
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            # Out of file descriptors: others may do better.
+            logger.warning("cannot accept a connection", extra={"error": str(error)})
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            self._again = loop.call_later(_PAUSE_SECONDS, self.start)
+            return
+        if len(self._strangers) >= _MAX_STRANGERS:
+            self._observer.rejected("crowded")
+            next(iter(self._strangers)).cancel()
+        task = asyncio.ensure_future(self._serve(sock))
+        self._strangers[task] = None
+        task.add_done_callback(self._ended)
+        # One that is cancelled before it begins closes nothing itself.
+        task.add_done_callback(lambda _: sock.close())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._strangers.pop(task, None)
@@ -157,7 +168,7 @@ class Acceptor:
             await link.aclose()
             connection.close()
             raise
-        return Accepted(connection, link, receiver, self._digest, self._settings)
+        return Accepted(connection, link, receiver, self._digester, self._hold, self._settings)
 
     async def _hello(self, connection: Connection) -> Hello:
         frame = await connection.read(MAX_HELLO)

@@ -99,6 +99,9 @@ class SocketChannel(Channel):
 
     async def write(self, *parts: bytes | memoryview) -> None:
         """Write all parts."""
+        if len(parts) > 1 and sum(map(len, parts)) <= _LOOKAHEAD:
+            # One system call costs more than the copy, and the peer wakes up once.
+            parts = (b"".join(parts),)
         for part in parts:
             await self._loop.sock_sendall(self._socket, part)
 

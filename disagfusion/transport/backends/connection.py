@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from disagfusion.transport.api import PeerLostError, RefusalReason, RefusedError
 from disagfusion.transport.backends.channel import Channel
@@ -36,6 +36,20 @@ def leaf(group: BaseException) -> BaseException:
     return group
 
 
+async def uninterrupted(ending: Awaitable[None]) -> None:
+    """Wait for the end of something that must be finished, whoever is cancelled meanwhile."""
+    task = asyncio.ensure_future(ending)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
+
+
 class Connection:
     """Frames over a channel; one task reads, any task writes.
 
@@ -62,16 +76,16 @@ class Connection:
         prefix = decode_prefix(await self.channel.read(PREFIX_SIZE), max_body=max_body)
         return decode(prefix, await self.channel.read(prefix.length))
 
-    async def write(self, frame: Frame, payload: memoryview | None = None) -> None:
-        """Write a frame and what follows it.
+    async def write(self, *parts: Frame | memoryview) -> None:
+        """Write frames and what follows them, with nothing between.
 
         Raises:
             ConnectionError: The peer is gone.
         """
         async with self._writing:
-            await self.channel.write(encode(frame))
-            if payload is not None:
-                await self.channel.write(payload)
+            await self.channel.write(
+                *(encode(part) if isinstance(part, Frame) else part for part in parts)
+            )
 
     async def introduce(self, hello: Hello) -> Hello:
         """Say who we are on a connection that we made; return who answers.

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from disagfusion.transport.api import Message, PeerLostError, RefusedError
-from disagfusion.transport.backends.connection import Connection, Heart, leaf
+from disagfusion.transport.backends.connection import Connection, Heart, leaf, uninterrupted
 from disagfusion.transport.backends.link import Link
-from disagfusion.transport.digest import Digest
 from disagfusion.transport.frame import Kind
 from disagfusion.transport.outbound import Outgoing, Phase
 from disagfusion.transport.settings import TransportSettings
@@ -23,19 +22,15 @@ class Dialed:
     Args:
         connection: The connection; the other side has been introduced.
         link: Carries the payload.
-        digest: Computes checksums.
         settings: Intervals.
 
     Attributes:
         usable: Whether another message may be sent.
     """
 
-    def __init__(
-        self, connection: Connection, link: Link, digest: Digest, settings: TransportSettings
-    ) -> None:
+    def __init__(self, connection: Connection, link: Link, settings: TransportSettings) -> None:
         self._connection = connection
         self._link = link
-        self._digest = digest
         self._settings = settings
         self._streams = 0
         self._expiry: asyncio.TimerHandle | None = None
@@ -59,12 +54,13 @@ class Dialed:
             stream=self._streams,
             segment_bytes=self._settings.segment_bytes,
             seconds=seconds,
+            eager_bytes=self._settings.eager_bytes,
         )
         clean = False
         try:
             refusal = await self._converse(outgoing)
-            # A refusal in the midst of the payload leaves the rest of it on the connection.
-            clean = refusal is None or outgoing.phase is not Phase.SENDING
+            # What is left of a payload that was refused would be taken for the next one's.
+            clean = refusal is None or not outgoing.stray
         except ExceptionGroup as group:
             _, unexpected = group.split(LOST)
             if unexpected is not None:
@@ -83,7 +79,11 @@ class Dialed:
             beating = group.create_task(heart.run())
             payload: asyncio.Task[None] | None = None
             refusal = None
-            await self._connection.write(outgoing.offer)
+            if outgoing.eager:
+                carried, digests = self._link.eager(outgoing.stream, outgoing.segments)
+                await self._connection.write(outgoing.offer, *carried, outgoing.sent(digests))
+            else:
+                await self._connection.write(outgoing.offer)
             while outgoing.phase is not Phase.DELIVERED:
                 frame = await self._connection.read()
                 if frame.kind is Kind.BEAT:
@@ -97,18 +97,17 @@ class Dialed:
                     payload = group.create_task(self._payload(outgoing))
             if payload is not None:
                 if refusal is None:
-                    # The receiver has everything, but the carrier may still hold the memory.
                     await payload
                 payload.cancel()
+            if refusal is None:
+                # The receiver has everything, but the carrier may still hold the memory.
+                await self._link.sent()
             beating.cancel()
         return refusal
 
     async def _payload(self, outgoing: Outgoing) -> None:
-        # Checksum and transfer read the same memory at the same time.
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._link.send(outgoing.stream, outgoing.segments))
-            digests = [await self._digest(segment) for segment in outgoing.segments]
-            await self._connection.write(outgoing.sent(digests))
+        digests = await self._link.send(outgoing.stream, outgoing.segments)
+        await self._connection.write(outgoing.sent(digests))
 
     def rest(self, seconds: float, expired: Callable[[Dialed], None]) -> None:
         """Stay open without a message.
@@ -132,8 +131,10 @@ class Dialed:
     async def aclose(self) -> None:
         """Give up what is under way and close."""
         self.usable = False
-        await self._link.aclose()
-        self._connection.close()
+        try:
+            await uninterrupted(self._link.aclose())
+        finally:
+            self._connection.close()
 
     def _readable(self, expired: Callable[[Dialed], None]) -> None:
         # A beat that crossed the acknowledgement is no reason to close.

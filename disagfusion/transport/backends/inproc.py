@@ -16,7 +16,7 @@ from disagfusion.transport.api import (
     Transport,
     TransportError,
 )
-from disagfusion.transport.digest import Digest, Digester
+from disagfusion.transport.digest import Digest, Digester, Hold, no_hold, xxh3
 from disagfusion.transport.frame import Kind, Offer, decode_offer, decode_refusal
 from disagfusion.transport.inbound import Receiver
 from disagfusion.transport.outbound import Outgoing
@@ -33,6 +33,7 @@ class InprocTransport(Transport):
         settings: Settings.
         observer: Is told what happens.
         digest: Computes checksums; for tests.
+        hold: Awaited when a segment has come and before it counts; for tests.
     """
 
     backend = "inproc"
@@ -45,14 +46,15 @@ class InprocTransport(Transport):
         incarnation: str,
         settings: TransportSettings,
         observer: Observer | None = None,
-        digest: Digest | None = None,
+        digest: Digest = xxh3,
+        hold: Hold = no_hold,
     ) -> None:
         self._inbox = inbox
         self._incarnation = incarnation
         self._settings = settings
         self._observer: Observer = observer or NullObserver()
-        self._digester = Digester()
-        self._digest = digest or self._digester
+        self._digester = Digester(digest)
+        self._hold = hold
         self._ledger = Ledger()
         self._key = secrets.token_bytes(16)
         self._under_way: set[asyncio.Task[Delivery]] = set()
@@ -136,8 +138,10 @@ class InprocTransport(Transport):
                 zip(outgoing.segments, receiver.views, strict=True)
             ):
                 target[:] = source
-                digests.append(await self._digest(source))
-                receiver.segment(index, await other._digest(target), loop.time())
+                digests.append(await self._digester(source))
+                digest = await other._digester(target)
+                await other._hold(target)
+                receiver.segment(index, digest, loop.time())
             outgoing.sent(digests)
             answer = receiver.announced(tuple(digests), loop.time())
             if answer is None:

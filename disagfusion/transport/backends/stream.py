@@ -26,7 +26,7 @@ from disagfusion.transport.backends.connection import Connection
 from disagfusion.transport.backends.dialed import Dialed
 from disagfusion.transport.backends.link import Link
 from disagfusion.transport.backends.pool import Pool
-from disagfusion.transport.digest import Digest, Digester
+from disagfusion.transport.digest import Digest, Digester, Hold, no_hold, xxh3
 from disagfusion.transport.frame import Hello
 from disagfusion.transport.settings import NullObserver, Observer, TransportSettings
 from disagfusion.transport.wire import MalformedError
@@ -46,6 +46,7 @@ class StreamTransport(Transport):
         settings: Settings.
         observer: Is told what happens.
         digest: Computes checksums; for tests.
+        hold: Awaited when a segment has come and before it counts; for tests.
     """
 
     def __init__(
@@ -55,14 +56,16 @@ class StreamTransport(Transport):
         incarnation: str,
         settings: TransportSettings,
         observer: Observer | None = None,
-        digest: Digest | None = None,
+        digest: Digest = xxh3,
+        hold: Hold = no_hold,
     ) -> None:
         self._inbox = inbox
         self._incarnation = incarnation
         self._settings = settings
         self._observer: Observer = observer or NullObserver()
-        self._digester = Digester()
-        self._digest = digest or self._digester
+        self._digest = digest
+        self._digester = Digester(digest)
+        self._hold = hold
         self._pool = Pool(
             self._dial,
             per_peer=settings.connections_per_peer,
@@ -102,7 +105,8 @@ class StreamTransport(Transport):
             listener,
             self._inbox,
             self._link_in,
-            self._digest,
+            self._digester,
+            self._hold,
             incarnation=self._incarnation,
             token=token,
             backend=self.backend,
@@ -196,7 +200,7 @@ class StreamTransport(Transport):
         except BaseException:
             connection.close()
             raise
-        return Dialed(connection, link, self._digest, self._settings)
+        return Dialed(connection, link, self._settings)
 
     @abstractmethod
     async def _open(self) -> None:

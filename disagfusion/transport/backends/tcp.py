@@ -26,8 +26,8 @@ class TcpTransport(StreamTransport):
         self, connection: Connection, where: StreamAddress, incarnation: str, introduce: Introduce
     ) -> Link:
         await introduce(b"")
-        return InlineLink(connection, "tcp+tls" if where.tls else "tcp")
+        return InlineLink(connection, "tcp+tls" if where.tls else "tcp", self._digester)
 
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:
         tls = self._settings.server_tls is not None
-        return InlineLink(connection, "tcp+tls" if tls else "tcp"), b""
+        return InlineLink(connection, "tcp+tls" if tls else "tcp", self._digester), b""

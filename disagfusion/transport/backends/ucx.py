@@ -12,11 +12,9 @@ dies or is given up leaves behind.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,20 +23,24 @@ from disagfusion.transport.api import RefusalReason, RefusedError, TransportErro
 from disagfusion.transport.backends.connection import Connection
 from disagfusion.transport.backends.link import Link
 from disagfusion.transport.backends.stream import Introduce, StreamTransport
+from disagfusion.transport.backends.ucx_driver import UcxDriver
+from disagfusion.transport.backends.ucx_link import UcxLink
 from disagfusion.transport.backends.ucx_native import label, library
-from disagfusion.transport.backends.ucx_worker import UcxWorker
 from disagfusion.transport.frame import MAX_GREETING
 from disagfusion.transport.wire import MalformedError, Reader, Writer
 
 _SHARED, _NETWORK = b"s", b"n"
 _OPTIONS = {
     # Without cma: a receiver that fetches from a sender that has gone crashes inside UCX.
-    _SHARED: {"TLS": "posix,self", "POSIX_ERROR_HANDLING": "y"},
+    _SHARED: {
+        "TLS": "posix,self",
+        "POSIX_ERROR_HANDLING": "y",
+        # Memory is there before the payload, so nothing is gained by asking for it.
+        "RNDV_THRESH": "inf",
+    },
     # Small segments, UCX's default, cost a factor of three with ucxx's other defaults.
-    _NETWORK: {"TLS": "^shm", "TCP_TX_SEG_SIZE": "256k", "TCP_RX_SEG_SIZE": "256k"},
+    _NETWORK: {"TLS": "^shm", "TCP_TX_SEG_SIZE": "1m", "TCP_RX_SEG_SIZE": "1m"},
 }
-# Segments of a message under way at the same time.
-_WINDOW = 4
 
 
 @dataclass(frozen=True)
@@ -78,76 +80,6 @@ class Greeting:
         return greeting
 
 
-class UcxLink(Link):
-    """The payloads of one connection, through a UCX worker.
-
-    Args:
-        worker: The worker; the link owns it.
-        name: What carries the payload.
-        failed: Called when UCX cannot send the first payload.
-    """
-
-    inline = False
-
-    def __init__(
-        self,
-        worker: UcxWorker,
-        name: str,
-        *,
-        failed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._worker = worker
-        self._name = name
-        self._failed = failed
-        self._proven = False
-        self._stream = 0
-        self._views: Sequence[memoryview] = ()
-        self._expected: dict[int, asyncio.Future[None]] = {}
-
-    @property
-    def name(self) -> str:
-        """What carries the payload."""
-        return self._name
-
-    async def send(self, stream: int, segments: Sequence[memoryview]) -> None:
-        """Send all segments, a few at a time."""
-        under_way: list[Awaitable[None]] = []
-        try:
-            for index, segment in enumerate(segments):
-                if len(under_way) == _WINDOW:
-                    await under_way.pop(0)
-                under_way.append(self._worker.send(segment, _tag(stream, index)))
-            for sending in under_way:
-                await sending
-        except OSError:
-            if not self._proven:
-                self._failed()
-            raise
-        self._proven = True
-
-    def expect(self, stream: int, views: Sequence[memoryview]) -> None:
-        """Post the first segments."""
-        self._stream, self._views = stream, views
-        self._expected = {}
-        for index in range(min(_WINDOW, len(views))):
-            self._post(index)
-
-    async def arrival(self, index: int) -> None:
-        """Return when a segment is there; they are to be waited for in their order."""
-        await self._expected.pop(index)
-        if index + _WINDOW < len(self._views):
-            self._post(index + _WINDOW)
-
-    async def aclose(self) -> None:
-        """End the worker; UCX touches no memory any more."""
-        await self._worker.aclose()
-        self._views, self._expected = (), {}
-
-    def _post(self, index: int) -> None:
-        tag = _tag(self._stream, index)
-        self._expected[index] = self._worker.receive(self._views[index], tag)
-
-
 class UcxTransport(StreamTransport):
     """Payloads through UCX."""
 
@@ -165,8 +97,10 @@ class UcxTransport(StreamTransport):
         self._distant: set[str] = set()
         # Finds out now, not at the first message, whether UCX works here.
         self._context(_NETWORK)
+        self._driver = UcxDriver()
 
     async def _shut(self) -> None:
+        await self._driver.aclose()
         self._contexts.clear()
 
     def _extra(self) -> bytes:
@@ -177,32 +111,36 @@ class UcxTransport(StreamTransport):
     ) -> Link:
         near = where.extra == self._locality and incarnation not in self._distant
         mode = _SHARED if near else _NETWORK
-        worker = UcxWorker(self._context(mode))
+        driver = self._driver
+        worker = await driver.open(self._context(mode))
         try:
-            greeting = Greeting(mode, self._locality, worker.address)
-            worker.connect(await introduce(greeting.encode()))
-            name = worker.label
+            own = await driver.call(lambda: worker.address)
+            peer = await introduce(Greeting(mode, self._locality, own).encode())
+            await driver.call(lambda: worker.connect(peer))
+            name = await driver.call(lambda: worker.label)
         except BaseException:
-            await worker.aclose()
+            await driver.close(worker)
             raise
         failed = self._distant.add if mode == _SHARED else self._distant.discard
-        return UcxLink(worker, name, failed=lambda: failed(incarnation))
+        return UcxLink(driver, worker, name, self._digest, failed=lambda: failed(incarnation))
 
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:
         sender = Greeting.decode(greeting)
         mode = sender.mode
         if mode == _SHARED and sender.locality != self._locality:
             raise RefusedError(RefusalReason.MALFORMED, "no shared memory with this sender")
-        worker = UcxWorker(self._context(mode))
+        driver = self._driver
+        worker = await driver.open(self._context(mode))
         try:
             # Left to itself UCX 1.21 makes this endpoint when the sender's first message comes, and
             # crashes in `ucp_ep_set_lanes_failed` if the sender has gone by then.
-            worker.connect(sender.address)
+            await driver.call(lambda: worker.connect(sender.address))
+            own = await driver.call(lambda: worker.address)
         except BaseException:
-            await worker.aclose()
+            await driver.close(worker)
             raise
         name = "ucx/shm" if mode == _SHARED else label(context_transports(self._context(mode)))
-        return UcxLink(worker, name), worker.address
+        return UcxLink(driver, worker, name, self._digest), own
 
     def _context(self, mode: bytes) -> Any:
         if mode not in self._contexts:

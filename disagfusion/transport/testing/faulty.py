@@ -15,7 +15,7 @@ from disagfusion.transport.api import (
     Transport,
     TransportError,
 )
-from disagfusion.transport.digest import Digest
+from disagfusion.transport.digest import Digest, xxh3
 from disagfusion.transport.testing.wrapper import TransportWrapper
 
 
@@ -41,7 +41,6 @@ class FaultyTransport(TransportWrapper):
 
     Args:
         make: Makes the wrapped transport, given the digest that it must use.
-        digest: The digest that is right.
         delay: Seconds for `Fault.DELAY`.
 
     Attributes:
@@ -49,12 +48,9 @@ class FaultyTransport(TransportWrapper):
         duplicates: What became of the second sending of each duplicate.
     """
 
-    def __init__(
-        self, make: Callable[[Digest], Transport], digest: Digest, *, delay: float = 0.05
-    ) -> None:
+    def __init__(self, make: Callable[[Digest], Transport], *, delay: float = 0.05) -> None:
         self.faults: deque[Fault | None] = deque()
         self.duplicates: list[Delivery | TransportError] = []
-        self._right = digest
         self._delay = delay
         self._corrupt = False
         super().__init__(make(self._digest))
@@ -87,6 +83,6 @@ class FaultyTransport(TransportWrapper):
             raise PeerLostError("the acknowledgement was lost")
         return delivery
 
-    async def _digest(self, view: memoryview) -> int:
-        right = await self._right(view)
+    def _digest(self, view: memoryview) -> int:
+        right = xxh3(view)
         return right ^ 1 if self._corrupt else right

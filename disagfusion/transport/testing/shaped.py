@@ -27,7 +27,7 @@ from disagfusion.transport.api import (
     Transport,
     TransportError,
 )
-from disagfusion.transport.digest import Digest
+from disagfusion.transport.digest import Hold
 from disagfusion.transport.testing.wrapper import TransportWrapper
 
 
@@ -171,8 +171,8 @@ class _HoldingInbox:
 class MakeTransport(Protocol):
     """Makes the transport that is to be shaped."""
 
-    def __call__(self, inbox: Inbox, digest: Digest) -> Transport:
-        """Return a transport that has not been started, with this inbox and this digest."""
+    def __call__(self, inbox: Inbox, hold: Hold) -> Transport:
+        """Return a transport that has not been started, with this inbox, that holds like this."""
 
 
 class ShapedTransport(TransportWrapper):
@@ -181,7 +181,6 @@ class ShapedTransport(TransportWrapper):
     Args:
         make: Makes the wrapped transport.
         inbox: The receiving side.
-        digest: Computes checksums.
         shape: Of the links, one for each sender; what is lost is lost by the sending side, so
             its own shape says how often.
         seed: Of what happens by chance.
@@ -191,7 +190,6 @@ class ShapedTransport(TransportWrapper):
         self,
         make: MakeTransport,
         inbox: Inbox,
-        digest: Digest,
         shape: LinkShape,
         *,
         seed: int = 0,
@@ -200,8 +198,7 @@ class ShapedTransport(TransportWrapper):
         self._seed = seed
         self._links: dict[str, ShapedLink] = {}
         self._holding = _HoldingInbox(inbox, self._link)
-        self._right = digest
-        super().__init__(make(self._holding, self._digest))
+        super().__init__(make(self._holding, self._holding.hold))
 
     async def send(
         self,
@@ -233,11 +230,6 @@ class ShapedTransport(TransportWrapper):
             random = Random(self._seed * 1_000_003 + len(self._links))  # noqa: S311
             self._links[peer] = ShapedLink(self._shape, random, _now())
         return self._links[peer]
-
-    async def _digest(self, view: memoryview) -> int:
-        right = await self._right(view)
-        await self._holding.hold(view)
-        return right
 
 
 def _address(view: memoryview) -> int:

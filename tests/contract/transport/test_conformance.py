@@ -17,7 +17,7 @@ from disagfusion.transport.api import (
     RefusedError,
     TransportError,
 )
-from disagfusion.transport.digest import Digest, Digester
+from disagfusion.transport.digest import Digest
 from disagfusion.transport.testing import (
     Fault,
     FaultyTransport,
@@ -182,7 +182,6 @@ async def test_a_peer_of_another_backend(maker: Maker) -> None:
 
 @pytest.mark.parametrize("size", [1000, 9 << 20])
 async def test_corruption_is_found_and_counted(maker: Maker, size: int) -> None:
-    digester = Digester()
     observer = RecordingObserver()
 
     def make(digest: Digest) -> object:
@@ -195,7 +194,7 @@ async def test_corruption_is_found_and_counted(maker: Maker, size: int) -> None:
             digest=digest,
         )
 
-    faulty = FaultyTransport(make, digester)  # type: ignore[arg-type]
+    faulty = FaultyTransport(make)  # type: ignore[arg-type]
     faulty.faults.append(Fault.CORRUPT)
     payload = os.urandom(size)
     async with maker.end("r") as receiver, faulty:
@@ -208,18 +207,16 @@ async def test_corruption_is_found_and_counted(maker: Maker, size: int) -> None:
         # The same message again, undamaged: dropped ones may come again.
         await faulty.send(address, make_message([payload], sender="s"), timeout=20)
         assert receiver.inbox.messages["message"] == payload
-    await digester.aclose()
 
 
 async def test_duplicates_and_lost_acknowledgements(maker: Maker) -> None:
-    digester = Digester()
 
     def make(digest: Digest) -> object:
         return create(
             maker.backend, MemoryInbox(), incarnation="s", settings=maker.settings(), digest=digest
         )
 
-    faulty = FaultyTransport(make, digester)  # type: ignore[arg-type]
+    faulty = FaultyTransport(make)  # type: ignore[arg-type]
     faulty.faults += [Fault.DUPLICATE, Fault.LOSE_ACK, Fault.DELAY, Fault.DROP]
     async with maker.end("r") as receiver, faulty:
         address = receiver.transport.address
@@ -232,7 +229,6 @@ async def test_duplicates_and_lost_acknowledgements(maker: Maker) -> None:
         with pytest.raises(PeerLostError):
             await faulty.send(address, messages[3], timeout=0.05)
         assert sorted(receiver.inbox.messages) == ["m0", "m1", "m2"]
-    await digester.aclose()
 
 
 async def test_a_sender_that_gives_up_frees_the_slot(maker: Maker) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from disagfusion.transport import create
 from disagfusion.transport.api import Inbox, PeerLostError, Transport
-from disagfusion.transport.digest import Digest, Digester
+from disagfusion.transport.digest import Hold
 from disagfusion.transport.testing import (
     LinkShape,
     MemoryInbox,
@@ -23,9 +23,9 @@ MEGABYTE = 1_000_000
 
 @asynccontextmanager
 async def shaped(maker: Maker, incarnation: str, shape: LinkShape) -> AsyncIterator[End]:
-    inbox, observer, digester = MemoryInbox(), RecordingObserver(), Digester()
+    inbox, observer = MemoryInbox(), RecordingObserver()
 
-    def make(inbox: Inbox, digest: Digest) -> Transport:
+    def make(inbox: Inbox, hold: Hold) -> Transport:
         settings = maker.settings(segment_bytes=MEGABYTE // 4)
         return create(
             maker.backend,
@@ -33,12 +33,11 @@ async def shaped(maker: Maker, incarnation: str, shape: LinkShape) -> AsyncItera
             incarnation=incarnation,
             settings=settings,
             observer=observer,
-            digest=digest,
+            hold=hold,
         )
 
-    async with ShapedTransport(make, inbox, digester, shape) as transport:
+    async with ShapedTransport(make, inbox, shape) as transport:
         yield End(transport, inbox, observer, incarnation)
-    await digester.aclose()
 
 
 async def test_messages_take_the_links_time_and_share_it(maker: Maker) -> None:

@@ -14,6 +14,7 @@ from disagfusion.transport.frame import (
     MAX_BODY,
     MAX_SEGMENTS,
     PREFIX_SIZE,
+    VERSION,
     Frame,
     Hello,
     Kind,
@@ -249,7 +250,7 @@ def test_bounds_are_checked_before_anything_is_made() -> None:
     body[8:12] = struct.pack("<I", 2**32 - 1)
     with pytest.raises(MalformedError, match=f"at most {MAX_SEGMENTS}"):
         decode_offer(bytes(body))
-    head = struct.pack("<4sBBHIIQ", b"DFT1", 1, 3, 0, 1, MAX_BODY + 1, 0)
+    head = struct.pack("<4sBBHIIQ", b"DFT1", VERSION, 3, 0, 1, MAX_BODY + 1, 0)
     with pytest.raises(MalformedError, match=f"{MAX_BODY} are allowed"):
         decode_prefix(head)
     with pytest.raises(MalformedError, match="a body of"):
@@ -260,10 +261,10 @@ def test_bounds_are_checked_before_anything_is_made() -> None:
     ("head", "message"),
     [
         ((b"HTTP", 1, 1, 0), "not this protocol"),
-        ((b"DFT1", 2, 1, 0), "version 2"),
-        ((b"DFT1", 1, 0, 0), "unknown kind"),
-        ((b"DFT1", 1, 99, 0), "unknown kind"),
-        ((b"DFT1", 1, 1, 1), "unknown kind"),
+        ((b"DFT1", VERSION + 1, 1, 0), f"version {VERSION + 1}"),
+        ((b"DFT1", VERSION, 0, 0), "unknown kind"),
+        ((b"DFT1", VERSION, 99, 0), "unknown kind"),
+        ((b"DFT1", VERSION, 1, 1), "unknown kind"),
     ],
 )
 def test_prefixes_of_others(head: tuple[bytes, int, int, int], message: str) -> None:
@@ -293,7 +294,7 @@ def test_the_largest_offer_fits_a_frame() -> None:
 
 def test_the_format_does_not_change_unnoticed() -> None:
     assert encode(Frame(Kind.HEADER, 5, encode_offer(SAMPLE))).hex() == (
-        "444654310103000005000000860000003f458e792a07102f000000000000f03f0100000044000000"
+        "44465431020300000500000086000000aeaeab3922821b34000000000000f03f0100000044000000"
         "0000000001006d01006a03006469740100670100730700656e636f64657200000100000001000000"
         "4400000000000000020000007b7d0200000001006111020200000000000000030000000000000000"
         "0100000000000000000c00000000000000010062120040000000000000000400000000000000"

@@ -219,6 +219,48 @@ def test_an_early_acknowledgement_is_not_believed() -> None:
         outgoing.answered(Frame(Kind.ACK, 1))
 
 
+def eager() -> Outgoing:
+    message = make_message([PAYLOAD], message_id="m", sender="s")
+    return Outgoing(message, stream=1, segment_bytes=64, seconds=5, eager_bytes=len(PAYLOAD))
+
+
+def test_a_small_payload_does_not_wait(receiver: Receiver, inbox: MemoryInbox) -> None:
+    outgoing = eager()
+    assert outgoing.offer.kind is Kind.EAGER
+    assert offer(receiver, outgoing).kind is Kind.READY
+    digests = fill(receiver, outgoing)
+    for index, digest in enumerate(digests):
+        receiver.segment(index, digest, 1.0)
+    answer = receiver.announced(decode_digests(outgoing.sent(digests).body), 1.0)
+    assert answer is not None
+    outgoing.answered(answer)
+    assert outgoing.phase is Phase.DELIVERED
+    assert not outgoing.stray
+    assert inbox.messages["m"] == PAYLOAD
+
+
+def test_one_byte_more_waits() -> None:
+    message = make_message([PAYLOAD], message_id="m", sender="s")
+    kinds = {
+        Outgoing(message, stream=1, segment_bytes=64, seconds=5, eager_bytes=most).offer.kind
+        for most in (0, len(PAYLOAD) - 1)
+    }
+    assert kinds == {Kind.HEADER}
+
+
+@pytest.mark.parametrize(
+    ("reason", "stray"), [(RefusalReason.STALE, True), (RefusalReason.CHECKSUM, False)]
+)
+def test_a_small_payload_that_nobody_wanted(reason: RefusalReason, stray: bool) -> None:
+    outgoing = eager()
+    outgoing.sent([1, 2, 3, 4])
+    with pytest.raises(MalformedError):
+        outgoing.answered(Frame(Kind.READY, 1))
+    with pytest.raises(RefusedError):
+        outgoing.answered(Frame(Kind.NACK, 1, encode_refusal(reason, "no")))
+    assert outgoing.stray is stray
+
+
 def test_a_payload_that_is_not_what_the_header_says() -> None:
     message = make_message([b"x" * 10], sender="s")
     with pytest.raises(RefusedError) as caught:
