@@ -46,8 +46,8 @@ What to look at first:
 
 - Is a stage the bottleneck? `rate(disagfusion_accelerator_seconds_total{state="busy"}[1m])` is the
   share of its time that it computes; `starved` waits for input, `blocked` for room downstream.
-- Are transfers hidden behind compute? `disagfusion_exposed_transfer_seconds_total` divided by
-  `disagfusion_transfer_seconds_total{direction="received"}` is the share that is not.
+- Are transfers hidden behind compute? `disagfusion_exposed_transfer_seconds_total` beside
+  `disagfusion_hidden_transfer_seconds_total`, for inputs (`received`) and outputs (`sent`).
 - Do jobs end well? `disagfusion_jobs_total` by `outcome`.
 """
 

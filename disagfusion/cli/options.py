@@ -80,6 +80,14 @@ Logs = Annotated[
     bool,
     typer.Option("--logs", help="Show the processes' logs.", rich_help_panel=EMBEDDED),
 ]
+Handover = Annotated[
+    str,
+    typer.Option(
+        metavar="async|sync",
+        help="sync: every stage waits for every hand-over; for comparison.",
+        rich_help_panel=EMBEDDED,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -106,6 +114,17 @@ def engine_settings(device: str | None, dtype: str | None) -> dict[str, str]:
     """Return settings for the embedded system's processes."""
     given = {"device": device, "dtype": dtype}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def handover(value: str) -> str:
+    """Return how stages hand over.
+
+    Raises:
+        InvalidArgumentError: There is no such way.
+    """
+    if value not in ("async", "sync"):
+        raise InvalidArgumentError("--handover", repr(value), expected="async or sync")
+    return value
 
 
 def parse_parameters(given: list[str]) -> dict[str, Any]:

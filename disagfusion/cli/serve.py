@@ -31,6 +31,7 @@ def serve(
         typer.Option(help="Name to serve it under. [default: the directory's]"),
     ] = None,
     transport: options.Transport = "ucx",
+    handover: options.Handover = "async",
     threads: options.Threads = None,
     device: options.Device = None,
     dtype: options.DType = None,
@@ -50,7 +51,7 @@ def serve(
 
     from disagfusion.local import LocalRuntime
 
-    settings = options.engine_settings(device, dtype)
+    settings = {**options.engine_settings(device, dtype), "handover": options.handover(handover)}
     if api_keys is not None:
         settings["api_keys"] = str(api_keys.absolute())
     if options.tls_settings(tls_cert, tls_key, tls_ca, tls_server_name):

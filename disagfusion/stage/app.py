@@ -34,6 +34,7 @@ from disagfusion.stage.settings import StageSettings
 from disagfusion.telemetry import logging, metrics, tracing
 from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import Transport, TransportError
+from disagfusion.transport.settings import Observer
 from disagfusion.v1 import generation_pb2, stage_pb2
 from disagfusion.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 
@@ -177,6 +178,7 @@ class StageService:
             held_seconds=settings.held_seconds,
             input_seconds=settings.input_seconds,
             drain_seconds=settings.drain_seconds,
+            synchronous=settings.handover == "sync",
         )
         return StageMachine(machine_settings, worker, new_id=lambda: secrets.token_hex(16), now=now)
 
@@ -208,23 +210,27 @@ class StageService:
             advertise=settings.transport_advertise,
             max_message_bytes=settings.slot_bytes,
             transfer_seconds=settings.send_seconds,
+            connections_per_peer=settings.send_slots,
             server_tls=_tls_context(tls, server=True) if tls else None,
             client_tls=_tls_context(tls, server=False) if tls else None,
             tls_server_name=settings.tls_server_name,
         )
         try:
-            transport = create(
-                settings.transport,
-                self.front,
-                incarnation=self._incarnation,
-                settings=transport_settings,
-                observer=meter,
-            )
+            transport = self._make_transport(transport_settings, meter)
             return await self._stack.enter_async_context(transport)
         except TransportError as error:
             raise FailedPreconditionError(
                 f"transport {settings.transport}: {error}", reason="TRANSPORT_UNUSABLE"
             ) from error
+
+    def _make_transport(self, settings: TransportSettings, observer: Observer) -> Transport:
+        return create(
+            self._settings.transport,
+            self.front,
+            incarnation=self._incarnation,
+            settings=settings,
+            observer=observer,
+        )
 
     def _serve_metrics(self) -> None:
         listen = self._settings.metrics_listen

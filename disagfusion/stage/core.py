@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from disagfusion.stage.actions import (
@@ -22,43 +21,19 @@ from disagfusion.stage.gateways import Gateways
 from disagfusion.stage.held import HeldOutput, HeldStore
 from disagfusion.stage.inputs import InputSlots, Slot
 from disagfusion.stage.jobs import AttemptFloor, StageJob, outcome_of
-from disagfusion.stage.lifecycle import EngineLifecycle, EngineState, RestartPolicy
+from disagfusion.stage.lifecycle import EngineLifecycle, EngineState
+from disagfusion.stage.machine_settings import MachineSettings
 from disagfusion.transport.api import RefusalReason, RefusedError
 from disagfusion.transport.slots import SlotState
 from disagfusion.v1 import stage_pb2
 
 Activity = Literal["busy", "starved", "blocked", "loading"]
+Direction = Literal["sent", "received"]
+Transfer = Literal["exposed", "hidden"]
 Kind: TypeAlias = stage_pb2.FailureKind.ValueType
 
 # Without any gateway nobody will release what is held; one that restarts gets this long.
 _ORPHAN_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSettings:
-    """What a machine is told once.
-
-    Attributes:
-        stage: The number of the stage in the protocol.
-        port: The name of the input port, the stage's; empty for the first stage, which has none.
-        slots: Input slots, or places in the queue of the first stage.
-        slot_bytes: The largest input.
-        held_bytes: Memory of held outputs.
-        held_seconds: After which an output that nobody touched is forgotten.
-        input_seconds: An assignment's input must be there within this time.
-        drain_seconds: How long draining waits for outputs to be released.
-        restart: How engines are started again.
-    """
-
-    stage: int
-    port: str
-    slots: int
-    slot_bytes: int
-    held_bytes: int
-    held_seconds: float = 900.0
-    input_seconds: float = 60.0
-    drain_seconds: float = 25.0
-    restart: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 class MachineCore:
@@ -123,12 +98,17 @@ class MachineCore:
             return "starved"
         return "blocked" if self._running.wanted is not None else "busy"
 
-    @property
-    def exposed(self) -> bool:
-        """Whether the engine stands still while an input arrives."""
-        return self.activity == "starved" and any(
-            self.slots.state(slot) is SlotState.FILLING for slot in self.slots
-        )
+    def transfer(self, direction: Direction) -> Transfer | None:
+        """Tell whether inputs or outputs are under way, and whether the engine waits for them."""
+        activity = self.activity
+        if direction == "received":
+            if not any(self.slots.state(slot) is SlotState.FILLING for slot in self.slots):
+                return None
+            return "exposed" if activity == "starved" else "hidden"
+        if not self._sends:
+            return None
+        waits = activity == "blocked" or (self._settings.synchronous and activity == "starved")
+        return "exposed" if waits else "hidden"
 
     @property
     def waiting(self) -> int:
@@ -275,6 +255,8 @@ class MachineCore:
         record = job.record(self._worker.name, self.engine, now, product, "done")
         key = OutputKey(job.job_id, self._settings.stage, job.attempt)
         held = HeldOutput(key, block, product, record, now, job.owner)
+        # Files are fetched, not handed over.
+        held.acknowledged = bool(product.media)
         self.held.add(held)
         self._todo += self.gateways.tell(job.owner, done=held.done())
         ended = StageEnded(job.assignment, record, prompt_cache=product.prompt_cache)
@@ -364,13 +346,19 @@ class MachineCore:
         if not self.gateways or self.state[0] != stage_pb2.WORKER_STATE_READY:
             return
         fresh: dict[str, list[str]] = {}
-        while self.slots.free:
+        while self._may_grant():
             session = min(self.gateways.sessions, key=lambda s: len(self._offered(s)))
             fresh.setdefault(session, []).append(self.slots.issue(session, now).grant_id)
         if tell:
             for session, grants in fresh.items():
                 name = self.gateways.name_of(session)
                 self._todo += self.gateways.tell(name, grants=stage_pb2.Grants(grant_ids=grants))
+
+    def _may_grant(self) -> bool:
+        if not self._settings.synchronous:
+            return self.slots.free > 0
+        empty = self.slots.free == self._settings.slots and not self._jobs
+        return empty and all(output.acknowledged for output in self.held)
 
     def _announce_state(self) -> None:
         state = self.state

@@ -21,6 +21,7 @@ class HeldOutput:
         record: How it was made.
         touched: When it was last of use.
         pins: Who reads its memory now: transfers and fetches under way.
+        acknowledged: The next stage has it.
         released: Nobody wants it any more; its memory is freed with the last pin.
         owner: Name of the gateway whose job it is.
     """
@@ -32,6 +33,7 @@ class HeldOutput:
     touched: float
     owner: str
     pins: int = 0
+    acknowledged: bool = False
     released: bool = False
 
     def done(self) -> stage_pb2.StageDone:

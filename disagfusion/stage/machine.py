@@ -20,9 +20,10 @@ from disagfusion.stage.actions import (
     Product,
     SendOutput,
 )
-from disagfusion.stage.core import Activity, Kind, MachineCore, MachineSettings
+from disagfusion.stage.core import Activity, Kind, MachineCore
 from disagfusion.stage.held import HeldOutput
 from disagfusion.stage.jobs import StageJob
+from disagfusion.stage.machine_settings import MachineSettings
 from disagfusion.transport.api import MessageHeader, RefusalReason, RefusedError
 from disagfusion.transport.slots import SlotState
 from disagfusion.v1 import stage_pb2
@@ -213,6 +214,7 @@ class StageMachine(MachineCore):
         held, request, owner = self._sends.pop(send_id)
         held.record.send_seconds += seconds
         held.record.transport = transport
+        held.acknowledged = True
         held.touched = now
         message = stage_pb2.OutputSent(
             output=request.output,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from disagfusion.stage.actions import StageEnded
 from disagfusion.stage.jobs import outcome_of
 from disagfusion.stage.machine import Activity, StageMachine
-from disagfusion.telemetry.metrics import CollectorRegistry, StageMetrics
+from disagfusion.telemetry.metrics import CollectorRegistry, Direction, StageMetrics
 from disagfusion.telemetry.metrics import TransferOutcome as Outcome
 from disagfusion.transport.slots import SlotState
 
+_DIRECTIONS: tuple[Direction, ...] = ("sent", "received")
 _ACTIVITIES: tuple[Activity, ...] = ("busy", "starved", "blocked", "loading")
 
 
@@ -37,7 +38,7 @@ class StageMeter:
         self._machine = machine
         self._metrics = StageMetrics(registry, pipeline=pipeline, stage=stage, pool=pool)
         self._activity: Activity = machine.activity
-        self._exposed = False
+        self._transfers = {direction: machine.transfer(direction) for direction in _DIRECTIONS}
         self._since = now
         self._seconds = {name: self._metrics.accelerator_seconds(name) for name in _ACTIVITIES}
         self._metrics.queue.set_function(lambda: machine.waiting)
@@ -54,9 +55,11 @@ class StageMeter:
         """Add the time since the last call to what the accelerator did then."""
         elapsed, self._since = now - self._since, now
         self._seconds[self._activity].inc(elapsed)
-        if self._exposed:
-            self._metrics.exposed_transfer_seconds.inc(elapsed)
-        self._activity, self._exposed = self._machine.activity, self._machine.exposed
+        for direction, transfer in self._transfers.items():
+            if transfer is not None:
+                self._metrics.overlap(transfer, direction).inc(elapsed)
+            self._transfers[direction] = self._machine.transfer(direction)
+        self._activity = self._machine.activity
 
     def ended(self, ended: StageEnded) -> None:
         """Count an assignment that came to its end."""

@@ -18,7 +18,6 @@ from disagfusion.errors import (
     JobCancelledError,
     UnimplementedError,
 )
-from disagfusion.pipeline.stage_model import StageModel
 from disagfusion.stage.channel import EngineChannel
 from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.layouts import from_layouts, to_layouts
@@ -47,8 +46,7 @@ def load_engine(config: EngineConfig) -> StageEngine:
     """
     module, _, name = config.engine.partition(":")
     kind = getattr(importlib.import_module(module), name)
-    model = StageModel.load(config.model, config.stage, config.options)
-    engine: StageEngine = kind(model, config)
+    engine: StageEngine = kind.load(config)
     return engine
 
 
@@ -162,7 +160,7 @@ class EngineRunner:
 
     def _describe(self, engine: StageEngine, seconds: float) -> engine_pb2.EngineLoaded:
         return engine_pb2.EngineLoaded(
-            spec_json=engine.model.spec.to_json(),
+            spec_json=engine.spec.to_json(),
             device=_device_name(self._config.options.device),
             accelerators=1,
             threads=torch.get_num_threads(),

@@ -48,6 +48,8 @@ class StageSettings(BaseSettings):
         local_files_only: See `LoadOptions`.
         workflows: See `LoadOptions`; JSON list.
         slots: Inputs that may be here at a time, the one that is computed included.
+        send_slots: Outputs on their way to one peer at a time; the others wait in the arena.
+        handover: "async" hides transfers behind compute; "sync" waits for each, for comparison.
         arena_bytes: Shared memory for inputs and held outputs; half each. Untouched pages cost
             nothing.
         prompt_cache_bytes: The encoder's cache of its results; 0 turns it off.
@@ -90,6 +92,8 @@ class StageSettings(BaseSettings):
     local_files_only: bool = False
     workflows: tuple[str, ...] = ()
     slots: int = Field(default=2, ge=1, le=64)
+    send_slots: int = Field(default=2, ge=1, le=64)
+    handover: Literal["async", "sync"] = "async"
     arena_bytes: int = Field(default=1 << 30, ge=1 << 20)
     prompt_cache_bytes: int = Field(default=64 << 20, ge=0)
     held_seconds: float = Field(default=900.0, gt=0)

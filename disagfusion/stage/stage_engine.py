@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from disagfusion.errors import InternalError
+from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.pipeline.stage_model import StageModel, non_finite
 from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.payload import Payload
@@ -70,6 +71,20 @@ class StageEngine:
     def __init__(self, model: StageModel, config: EngineConfig) -> None:
         self.model = model
         self.config = config
+
+    @classmethod
+    def load(cls, config: EngineConfig) -> Self:
+        """Load the model and return its engine.
+
+        Raises:
+            DisagfusionError: The model cannot be used.
+        """
+        return cls(StageModel.load(config.model, config.stage, config.options), config)
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """What the whole pipeline accepts."""
+        return self.model.spec
 
     def run(self, task: Task) -> Result:
         """Compute one run.

@@ -168,8 +168,16 @@ TRANSFER_SECONDS = Metric(
 EXPOSED_TRANSFER_SECONDS = Metric(
     "disagfusion_exposed_transfer_seconds_total",
     Kind.COUNTER,
-    "The part of the transfer seconds in which the engine stood still for want of the input.",
-    WORKER,
+    "Seconds in which inputs (received) or outputs (sent) were on their way and the engine stood"
+    " still for want of an input, or of room for an output.",
+    (*WORKER, "direction"),
+)
+HIDDEN_TRANSFER_SECONDS = Metric(
+    "disagfusion_hidden_transfer_seconds_total",
+    Kind.COUNTER,
+    "Seconds in which inputs (received) or outputs (sent) were on their way and the engine did not"
+    " wait for them.",
+    (*WORKER, "direction"),
 )
 SLOTS = Metric(
     "disagfusion_slots",

@@ -130,7 +130,6 @@ class StageMetrics:
     Attributes:
         queue: Assignments that are not computed yet.
         compute_seconds: Durations of computed assignments.
-        exposed_transfer_seconds: Seconds in which the engine stood still for want of its input.
         held_bytes: Bytes of finished outputs in the held store.
         held_outputs: Finished outputs in the held store.
     """
@@ -149,15 +148,20 @@ class StageMetrics:
         self._cache = _counter(catalog.PROMPT_CACHE, registry)
         self.queue = _gauge(catalog.STAGE_QUEUE, registry).labels(*labels)
         self.compute_seconds = _histogram(catalog.COMPUTE_SECONDS, registry).labels(*labels)
-        self.exposed_transfer_seconds = _counter(catalog.EXPOSED_TRANSFER_SECONDS, registry).labels(
-            *labels
-        )
+        self._overlap = {
+            "exposed": _counter(catalog.EXPOSED_TRANSFER_SECONDS, registry),
+            "hidden": _counter(catalog.HIDDEN_TRANSFER_SECONDS, registry),
+        }
         self.held_bytes = _gauge(catalog.HELD_BYTES, registry).labels(*labels)
         self.held_outputs = _gauge(catalog.HELD_OUTPUTS, registry).labels(*labels)
 
     def accelerator_seconds(self, state: AcceleratorState) -> Counter:
         """Return the counter of accelerator seconds in this state."""
         return self._accelerator.labels(*self._labels, state)
+
+    def overlap(self, part: Literal["exposed", "hidden"], direction: Direction) -> Counter:
+        """Return the counter of seconds with a transfer that compute did not hide, or did."""
+        return self._overlap[part].labels(*self._labels, direction)
 
     def stage_failed(self, kind: str) -> None:
         """Count an assignment that did not succeed; `kind` is the failure kind in lower case."""

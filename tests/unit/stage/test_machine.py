@@ -34,7 +34,7 @@ def test_a_stage_from_grant_to_done(rig: Rig) -> None:
     assert rig.machine.activity == "starved"
     header = rig.header("a", grant)
     rig.machine.admit(header, rig.now)
-    assert rig.machine.exposed
+    assert rig.machine.transfer("received") == "exposed"
     rig.now += 2
     rig.do(rig.machine.delivered(header, 1.5, rig.now))
     assert rig.told("received")[0].receive_seconds == 1.5
@@ -53,6 +53,15 @@ def test_a_stage_from_grant_to_done(rig: Rig) -> None:
     assert rig.machine.activity == "starved"
 
 
+def test_an_input_on_its_way_while_the_engine_computes_is_hidden(rig: Rig) -> None:
+    first, second = rig.grants()
+    rig.start("a", first)
+    rig.assign("b", second)
+    rig.machine.admit(rig.header("b", second), rig.now)
+    assert rig.machine.transfer("received") == "hidden"
+    assert rig.machine.transfer("sent") is None
+
+
 def test_the_next_input_arrives_while_the_engine_computes(rig: Rig) -> None:
     first, second = rig.grants()
     rig.start("a", first)
@@ -60,7 +69,7 @@ def test_the_next_input_arrives_while_the_engine_computes(rig: Rig) -> None:
     rig.now += 1
     rig.deliver("b", second)
     assert rig.machine.waiting == 1
-    assert not rig.machine.exposed
+    assert rig.machine.transfer("received") is None
     assert [run.assignment.job_id for run in rig.given] == ["a", "b"], "the engine need not wait"
     assert [started.job_id for started in rig.told("started")] == ["a"]
     rig.now += 3

@@ -1,0 +1,234 @@
+"""How much of the hand-overs a DiT hides behind its compute, whatever the network does.
+
+    python benchmarks/overlap.py [--seconds 15] [--output benchmarks/results]
+
+A front and an engine, as in production, between an encoder that always has work and a decoder that
+is fast; the accelerator is emulated (the engine sleeps for 20 ms a job), and so are the links: the
+bytes really go through UCX, and are held back until they would have arrived (10 ms each way). A
+run takes half an hour. What the front says of itself is set beside a trace that the engine writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.overlapkit.scenario import Outcome, Scenario, fork_server, measure
+from disagfusion.transport.testing import LinkShape
+
+COMPUTE, TRANSFER = 0.020, 0.010
+PAYLOAD = 200_000
+JITTERS: Mapping[str, Mapping[str, float]] = {
+    "none": {},
+    "50 %": {"jitter": 0.5},
+    "heavy tail": {"tail": 1.5},
+    "stall": {"stall_every": 60.0, "stall_seconds": 1.0},
+}
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "sync": {"handover": "sync"},
+    **{f"async, depth {depth}": {"depth": depth} for depth in (1, 2, 3, 4)},
+}
+# Long enough for one stall.
+STALL_SECONDS = 62.0
+RATIOS = (0.002, 0.02, 0.1, 0.25, 0.5, 1.0)
+SWEPT = ("sync", "async, depth 1", "async, depth 2")
+MEBIBYTE = 1 << 20
+VIDEO = (20 * MEBIBYTE, 42 * MEBIBYTE)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is written as JSON.
+
+    Attributes:
+        environment: Where it was measured.
+        jitter: Outcomes by jitter and way of handing over.
+        sweep: Jobs a second as a share of the ideal, by jitter, way and transfer/compute.
+        video: Hand-overs of a video's size beside real work, on a core of its own.
+    """
+
+    environment: Mapping[str, Any]
+    jitter: Mapping[str, Mapping[str, Outcome]]
+    sweep: Mapping[str, Mapping[str, Mapping[str, float]]]
+    video: Mapping[str, Mapping[str, Outcome]]
+
+
+def link(seconds: float, jitter: str) -> LinkShape:
+    """Return a link over which the payload takes so long in the mean."""
+    return LinkShape(bytes_per_second=PAYLOAD / seconds, **JITTERS[jitter])
+
+
+def ideal() -> Mapping[str, float]:
+    """Return what is best in theory, in jobs a second."""
+    return {"async": 1 / max(COMPUTE, TRANSFER), "sync": 1 / (COMPUTE + 2 * TRANSFER)}
+
+
+def run_jitter(engines: str, seconds: float) -> dict[str, dict[str, Outcome]]:
+    """Measure every way of handing over under every jitter."""
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    for jitter in JITTERS:
+        length = max(seconds, STALL_SECONDS) if jitter == "stall" else seconds
+        for way, options in WAYS.items():
+            scenario = Scenario(shape=link(TRANSFER, jitter), seconds=length, **options)
+            outcomes.setdefault(jitter, {})[way] = _told(f"{jitter}, {way}", scenario, engines)
+    return outcomes
+
+
+def run_sweep(engines: str, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+    """Measure the share of the ideal over the ratio of transfer to compute."""
+    shares: dict[str, dict[str, dict[str, float]]] = {}
+    for jitter in ("none", "heavy tail"):
+        for way in SWEPT:
+            for ratio in RATIOS:
+                shape = link(ratio * COMPUTE, jitter)
+                scenario = Scenario(shape=shape, seconds=seconds, **WAYS[way])
+                outcome = _told(f"transfer/compute {ratio}, {jitter}, {way}", scenario, engines)
+                best = 1 / COMPUTE
+                by_way = shares.setdefault(jitter, {}).setdefault(way, {})
+                by_way[str(ratio)] = outcome.jobs_per_second / best
+    return shares
+
+
+def run_video(engines: str, seconds: float) -> dict[str, dict[str, Outcome]]:
+    """Measure what hand-overs of 20 and 42 MiB cost the compute beside them.
+
+    The engine has the last core for itself and one thread, everything else the others.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        return {}
+    outcomes: dict[str, dict[str, Outcome]] = {}
+    for work, amount in (("multiply", 40), ("copy", 100)):
+        base = Scenario(
+            seconds=seconds,
+            parameters={"work": work, "amount": amount},
+            engine_cpus=(cpus[-1],),
+            other_cpus=tuple(cpus[:-1]),
+        )
+        video = replace(base, input_bytes=VIDEO[0], output_bytes=VIDEO[1])
+        nothing = replace(base, input_bytes=64, output_bytes=64)
+        outcomes[work] = {
+            "64 bytes": _told(f"{work} beside nothing", nothing, engines),
+            "20 and 42 MiB": _told(f"{work} beside hand-overs", video, engines),
+        }
+    return outcomes
+
+
+def _told(name: str, scenario: Scenario, engines: str) -> Outcome:
+    outcome = measure(scenario, engines)
+    print(
+        f"{name}: {outcome.jobs_per_second:.1f} jobs/s, idle {outcome.idle_share:.1%},"
+        f" exposed {outcome.exposed_share:.1%}",
+        file=sys.stderr,
+    )
+    return outcome
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the tables."""
+    best = ideal()
+    for jitter, outcomes in report.jitter.items():
+        title = f"compute 20 ms, transfers 10 ms each way, jitter: {jitter}"
+        table = Table(
+            *("hand-over", "jobs/s", "of ideal", "idle (trace)", "starved", "exposed", "hidden"),
+            *("to DiT, ms P50/95/99", "from DiT", "job"),
+            title=title,
+        )
+        for way, it in outcomes.items():
+            bound = best["sync" if way == "sync" else "async"]
+            table.add_row(
+                *(way, f"{it.jobs_per_second:.1f}", f"{it.jobs_per_second / bound:.1%}"),
+                *(f"{it.idle_share:.1%}", f"{it.starved_share:.1%}", f"{it.exposed_share:.1%}"),
+                *(f"{it.hidden_share:.1%}", _three(it.input_ms), _three(it.output_ms)),
+                _three(it.job_ms),
+            )
+        console.print(table)
+    for jitter, ways in report.sweep.items():
+        table = Table(
+            *("transfer/compute", *map(str, RATIOS)),
+            title=f"share of 1/compute, jitter: {jitter}",
+        )
+        for way, shares in ways.items():
+            table.add_row(way, *(f"{share:.1%}" for share in shares.values()))
+        console.print(table)
+    for work, by_size in report.video.items():
+        alone, beside = by_size.values()
+        console.print(
+            f"{work}, alone on its core: {alone.compute_ms:.0f} ms a run,"
+            f" beside hand-overs of 20 and 42 MiB {beside.compute_ms:.0f} ms"
+            f" ({beside.compute_ms / alone.compute_ms - 1:+.1%}); exposed"
+            f" {beside.exposed_share:.1%}, idle {beside.idle_share:.1%}"
+        )
+
+
+def _three(milliseconds: tuple[float, float, float]) -> str:
+    return "/".join(f"{value:.0f}" for value in milliseconds)
+
+
+def plot(report: Report, path: Path) -> None:
+    """Draw the sweep."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot as plt
+
+    # The same figures give the same file.
+    mpl.rcParams |= {"svg.hashsalt": "disagfusion", "svg.fonttype": "none"}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for axis, (jitter, ways) in zip(axes, report.sweep.items(), strict=True):
+        for way, shares in ways.items():
+            axis.semilogx(list(RATIOS), list(shares.values()), marker="o", label=way)
+        axis.plot(RATIOS, [1 / (1 + 2 * r) for r in RATIOS], ":", color="grey", label="1/(1 + 2r)")
+        axis.set_title(f"jitter: {jitter}")
+        axis.set_xlabel("transfer/compute r, each way")
+        axis.grid(visible=True, alpha=0.3)
+        axis.legend(fontsize="small")
+    axes[0].set_ylabel("jobs a second, share of 1/compute")
+    axes[0].set_ylim(0, 1.05)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
+    parser.add_argument("--output", type=Path, help="a directory for overlap.{json,txt,svg}")
+    arguments = parser.parse_args()
+    environment = {
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+        "accelerator": "emulated: the engine sleeps",
+        "links": "emulated: arrivals are held back",
+    }
+    with fork_server() as engines:
+        report = Report(
+            environment=environment,
+            jitter=run_jitter(engines, arguments.seconds),
+            sweep=run_sweep(engines, arguments.seconds / 2),
+            video=run_video(engines, arguments.seconds),
+        )
+    show(report, Console())
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(asdict(report), indent=2) + "\n"
+        (arguments.output / "overlap.json").write_text(text)
+        with (arguments.output / "overlap.txt").open("w") as file:
+            show(report, Console(file=file, width=150))
+        plot(report, arguments.output / "overlap.svg")
+
+
+if __name__ == "__main__":
+    main()
