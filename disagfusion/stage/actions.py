@@ -99,11 +99,12 @@ class CancelOnEngine:
 
 @dataclass(frozen=True, slots=True)
 class GiveSpace:
-    """Answer an engine that asked for memory; a negative offset means no."""
+    """Give an engine memory for an output; a negative offset means that there will be none."""
 
     run_id: int
     offset: int
     reason: str = ""
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,19 @@ class EngineChannel:
             return run
 
     def space(self, run_id: int, nbytes: int) -> engine_pb2.GiveSpace:
-        """Ask for room for an output and wait for the answer."""
-        self.send(need_space=engine_pb2.NeedSpace(run_id=run_id, size_bytes=nbytes))
-        return self._spaces.get()
+        """Return room for an output; ask for it and wait where none was given yet."""
+        asked = False
+        while True:
+            try:
+                space = self._spaces.get(block=asked)
+            except queue.Empty:
+                asked = True
+                self.send(need_space=engine_pb2.NeedSpace(run_id=run_id, size_bytes=nbytes))
+                continue
+            enough = space.offset < 0 or space.size_bytes >= nbytes
+            # What was given early may be too little, or meant for a run that has failed.
+            if space.run_id == run_id and enough:
+                return space
 
     def canceller(self, run_id: int) -> Callable[[], bool]:
         """Return a function that tells whether a run is to be stopped."""

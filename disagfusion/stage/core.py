@@ -20,7 +20,7 @@ from disagfusion.stage.actions import (
 from disagfusion.stage.gateways import Gateways
 from disagfusion.stage.held import HeldOutput, HeldStore
 from disagfusion.stage.inputs import InputSlots, Slot
-from disagfusion.stage.jobs import AttemptFloor, StageJob, outcome_of
+from disagfusion.stage.jobs import AttemptFloor, Recent, StageJob, outcome_of
 from disagfusion.stage.lifecycle import EngineLifecycle, EngineState
 from disagfusion.stage.machine_settings import MachineSettings
 from disagfusion.transport.api import RefusalReason, RefusedError
@@ -32,6 +32,7 @@ Direction = Literal["sent", "received"]
 Transfer = Literal["exposed", "hidden"]
 Kind: TypeAlias = stage_pb2.FailureKind.ValueType
 
+_FORMS = 256
 # Without any gateway nobody will release what is held; one that restarts gets this long.
 _ORPHAN_SECONDS = 1.0
 
@@ -67,6 +68,8 @@ class MachineCore:
         # The engine has it already, and begins it by itself when the one before has ended.
         self._next: StageJob | None = None
         self._runs = 0
+        # What outputs take, by the form of what was asked for.
+        self._usual_bytes = Recent[tuple[int, ...], int](_FORMS)
         self._sends: dict[int, tuple[HeldOutput, stage_pb2.SendOutput, str]] = {}
         self._sent = 0
         self._quarantine = ""
@@ -254,6 +257,7 @@ class MachineCore:
         self._end(job)
         record = job.record(self._worker.name, self.engine, now, product, "done")
         key = OutputKey(job.job_id, self._settings.stage, job.attempt)
+        self._usual_bytes[job.form] = product.nbytes
         held = HeldOutput(key, block, product, record, now, job.owner)
         # Files are fetched, not handed over.
         held.acknowledged = bool(product.media)
@@ -313,7 +317,7 @@ class MachineCore:
         block = self.held.allocate(job.wanted)
         if block is not None:
             job.block, job.granted, job.wanted = block, job.wanted, None
-            self._todo.append(GiveSpace(job.run_id, block))
+            self._todo.append(GiveSpace(job.run_id, block, nbytes=job.granted))
 
     def _feed_engine(self, now: float) -> None:
         if self.engine.state is not EngineState.READY:
@@ -324,12 +328,21 @@ class MachineCore:
                 return
             self._running, job.started_at = job, now
             if job.stopped is None:
+                self._give_space_early(job)
                 started = stage_pb2.StageStarted(
                     job_id=job.job_id, attempt=job.attempt, stage=job.assignment.stage
                 )
                 self._todo += self.gateways.tell(job.owner, started=started)
         if self._next is None:
             self._next = self._give_run()
+
+    def _give_space_early(self, job: StageJob) -> None:
+        # So that the engine need not ask and wait between two jobs.
+        nbytes = self._usual_bytes.get(job.form)
+        block = self.held.allocate(nbytes) if nbytes else None
+        if nbytes and block is not None:
+            job.block, job.granted = block, nbytes
+            self._todo.append(GiveSpace(job.run_id, block, nbytes=nbytes))
 
     def _give_run(self) -> StageJob | None:
         ready = [job for job in self._jobs.values() if job.ready_at is not None and not job.run_id]

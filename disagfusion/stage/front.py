@@ -224,9 +224,11 @@ class Front:
                 self._link.send(run=run_message(action))
             case actions.CancelOnEngine(run_id):
                 self._link.send(cancel=engine_pb2.CancelRun(run_id=run_id))
-            case actions.GiveSpace(run_id, offset, reason):
+            case actions.GiveSpace(run_id, offset, reason, nbytes):
                 place = offset if offset < 0 else self._held_at + offset
-                space = engine_pb2.GiveSpace(run_id=run_id, offset=place, reason=reason)
+                space = engine_pb2.GiveSpace(
+                    run_id=run_id, offset=place, reason=reason, size_bytes=nbytes
+                )
                 self._link.send(space=space)
             case actions.StartEngine():
                 if self.machine.engine.restarts:

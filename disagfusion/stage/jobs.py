@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TypeVar
 
 from disagfusion.stage.actions import Product
 from disagfusion.stage.inputs import Slot
@@ -11,6 +12,9 @@ from disagfusion.stage.lifecycle import EngineLifecycle
 from disagfusion.v1 import generation_pb2, stage_pb2
 
 _REMEMBERED = 8192
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +56,13 @@ class StageJob:
     def job_id(self) -> str:
         """The job."""
         return self.assignment.job_id
+
+    @property
+    def form(self) -> tuple[int, ...]:
+        """What the size of the output depends on, as far as it is known here."""
+        asked = self.assignment.generation
+        images = asked.num_images_per_prompt
+        return (asked.height, asked.width, asked.num_frames, images, asked.output_format)
 
     @property
     def attempt(self) -> int:
@@ -97,6 +108,25 @@ class StageJob:
         )
 
 
+class Recent(OrderedDict[Key, Value]):
+    """A dictionary that forgets what was not set for long.
+
+    Args:
+        limit: How much it remembers.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        """Remember something; the oldest is forgotten."""
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > self._limit:
+            self.popitem(last=False)
+
+
 class AttemptFloor:
     """The lowest attempt of each job that is still accepted.
 
@@ -104,14 +134,11 @@ class AttemptFloor:
     """
 
     def __init__(self) -> None:
-        self._floor: OrderedDict[str, int] = OrderedDict()
+        self._floor = Recent[str, int](_REMEMBERED)
 
     def raise_to(self, job_id: str, attempt: int) -> None:
         """Accept nothing below an attempt."""
         self._floor[job_id] = max(attempt, self._floor.get(job_id, 0))
-        self._floor.move_to_end(job_id)
-        while len(self._floor) > _REMEMBERED:
-            self._floor.popitem(last=False)
 
     def admits(self, job_id: str, attempt: int) -> bool:
         """Tell whether an attempt is not superseded."""

@@ -282,9 +282,16 @@ class StageMachine(MachineCore):
     def engine_needs_space(self, run_id: int, nbytes: int, now: float) -> list[Action]:
         """The engine has an output and waits for room."""
         job = self._running
-        if job is None or job.run_id != run_id or job.block is not None:
+        if job is None or job.run_id != run_id:
             self._todo.append(GiveSpace(run_id, -1, "no such run"))
-        elif job.stopped is not None:
+            return self._advance(now)
+        if job.block is not None:
+            if job.granted >= nbytes:
+                # It was given before it asked, and crossed the question.
+                return self._advance(now)
+            self.held.free(job.block)
+            job.block, job.granted = None, 0
+        if job.stopped is not None:
             self._todo.append(GiveSpace(run_id, -1, job.stopped[1]))
         elif nbytes > self.held.capacity:
             reason = f"the output has {nbytes} bytes, the held store {self.held.capacity}"

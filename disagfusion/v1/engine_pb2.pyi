@@ -379,28 +379,33 @@ Global___NeedSpace: _TypeAlias = NeedSpace  # noqa: Y015
 
 @_typing.final
 class GiveSpace(_message.Message):
-    """GiveSpace answers NeedSpace."""
+    """GiveSpace answers NeedSpace. It may come before it is asked for, with as much as the last output of
+    the same form took; an engine that needs more asks.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     offset: _builtins.int
     """Of the first byte; negative where there will be none."""
     reason: _builtins.str
     """Why there will be none."""
+    size_bytes: _builtins.int
     def __init__(
         self,
         *,
         run_id: _builtins.int = ...,
         offset: _builtins.int = ...,
         reason: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "reason", b"reason", "run_id", b"run_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -114,7 +114,7 @@ time.sleep(60)
         if message.HasField("need_space"):
             break
     assert bytes(memory.view(128, 5)) == b"hello"
-    made.send(space=engine_pb2.GiveSpace(run_id=7, offset=42))
+    made.send(space=engine_pb2.GiveSpace(run_id=7, offset=42, size_bytes=7))
     made.send(cancel=engine_pb2.CancelRun(run_id=7))
     while not message.HasField("finished"):
         message = await listener.messages.get()

@@ -42,7 +42,8 @@ class World(RuleBasedStateMachine):
         self.engine = "absent"
         self.runs: list[RunOnEngine] = []
         self.asked: int | None = None
-        self.space: int | None = None
+        # What the engine was given for its run, asked for or not.
+        self.spaces: list[tuple[int, int]] = []
         self.sessions: set[str] = set()
         self.filling: dict[str, tuple[MessageHeader, int]] = {}
         self.sends: list[int] = []
@@ -66,12 +67,12 @@ class World(RuleBasedStateMachine):
                     self.runs.append(action)
                 case CancelOnEngine(run_id):
                     assert run_id in [run.run_id for run in self.runs]
-                case GiveSpace(run_id, offset) if offset >= 0:
+                case GiveSpace(run_id, offset, _, nbytes) if offset >= 0:
                     assert self.run is not None
                     assert run_id == self.run.run_id
-                    assert self.asked is not None
-                    self.space = offset
-                    self.check_space(offset, self.asked)
+                    assert self.asked is None or nbytes >= self.asked
+                    self.check_space(offset, nbytes)
+                    self.spaces.append((offset, nbytes))
                 case EndSession(session):
                     self.sessions.discard(session)
                 case SendOutput():
@@ -86,8 +87,16 @@ class World(RuleBasedStateMachine):
         return self.runs[0] if self.runs else None
 
     def end_run(self) -> int:
-        self.asked = self.space = None
+        self.asked, self.spaces = None, []
         return self.runs.pop(0).run_id
+
+    @property
+    def space(self) -> int | None:
+        """Where the engine may write what it has asked for."""
+        wanted = self.asked
+        if wanted is None:
+            return None
+        return next((offset for offset, nbytes in self.spaces if nbytes >= wanted), None)
 
     def check_space(self, offset: int, nbytes: int) -> None:
         for held in [*self.machine.held, *self.pins]:
@@ -164,20 +173,24 @@ class World(RuleBasedStateMachine):
     @precondition(lambda self: self.engine != "absent")
     @rule()
     def the_engine_dies(self) -> None:
-        self.engine, self.runs, self.asked, self.space = "absent", [], None, None
+        self.engine, self.runs, self.asked, self.spaces = "absent", [], None, []
         self.do(self.machine.engine_lost("died", self.rig.now))
 
     @precondition(lambda self: self.run is not None and self.asked is None)
-    @rule(nbytes=st.integers(0, 1100))
-    def the_engine_needs_space(self, nbytes: int) -> None:
+    @rule(nbytes=st.integers(0, 1100), crossed=st.booleans())
+    def the_engine_needs_space(self, nbytes: int, crossed: bool) -> None:
         assert self.run is not None
         self.asked = nbytes
-        self.do(self.machine.engine_needs_space(self.run.run_id, nbytes, self.rig.now))
+        # Where it has enough already it asks only if that is still on its way.
+        if self.space is None or crossed:
+            self.do(self.machine.engine_needs_space(self.run.run_id, nbytes, self.rig.now))
 
     @precondition(lambda self: self.run is not None and self.space is not None)
     @rule()
     def the_engine_finishes(self) -> None:
         nbytes = self.asked or 0
+        assert self.space is not None
+        self.check_space(self.space, nbytes)
         run_id = self.end_run()
         self.do(self.machine.engine_finished(run_id, Product(nbytes), self.rig.now))
 
