@@ -12,6 +12,7 @@ UV := $(BOOTSTRAP)/bin/uv
 GO := .tools/go/bin/go
 BUF := .tools/bin/buf
 GRPCURL := .tools/bin/grpcurl
+TOXIPROXY := .tools/bin/toxiproxy
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -58,12 +59,20 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 	$(BIN)/python tools/check_requirements.py
 
 .PHONY: test
-test: lint $(GRPCURL) ## Everything that must pass: lint, unit, contract and integration tests
+test: lint $(GRPCURL) $(TOXIPROXY) ## Everything that must pass: lint, unit, contract and integration tests
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal tests/unit tests/contract tests/integration
 
 .PHONY: fuzz
 fuzz: setup ## Feed a million mutated frames to the tensor wire format; a minute
 	$(BIN)/python tools/fuzz_transport.py
+
+.PHONY: soak
+soak: setup ## Ten minutes of hand-overs among processes that are killed and stopped at random
+	$(BIN)/python tools/soak_transport.py
+
+.PHONY: mutations
+mutations: setup ## Take out the transport's protections: each must make a test fail; a minute
+	$(BIN)/python tools/mutate_transport.py
 
 .PHONY: proto
 proto: setup ## Generate disagfusion/v1 from protos/
@@ -113,7 +122,7 @@ $(GO): requirements/tools.txt | $(UV)
 
 # Go modules are pinned by go.sum; the toolchain is the one above, whatever the machine has.
 GO_BUILD = GOTOOLCHAIN=local GOFLAGS="-buildvcs=false -mod=readonly" CGO_ENABLED=0 GOWORK=off \
-	$(abspath $(GO)) build -trimpath -ldflags "-s -w" -o $(abspath $(@D))/ tool
+	$(abspath $(GO)) build -trimpath -ldflags "-s -w" -o $(abspath $@) tool
 
 .tools/bin/%: tools/%/go.mod tools/%/go.sum | $(GO)
 	@mkdir -p $(@D)

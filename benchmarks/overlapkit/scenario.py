@@ -236,13 +236,16 @@ def _metrics(address: str) -> dict[str, float]:
 
 def _outcome(runs: list[tuple[float, ...]], seen: _Seen) -> Outcome:
     begin, end, shares, jobs = seen.begin, seen.end, seen.shares, seen.jobs
-    busy = sum(max(0.0, min(e, end) - max(b, begin)) for b, e in runs)
-    whole = [e - b for b, e in runs if begin <= b and e <= end]
+    whole = [(b, e) for b, e in runs if begin <= b and e <= end]
+    if len(whole) < 2:
+        raise SystemExit(f"{len(whole)} runs in {end - begin:.0f} s: {seen.problems}")
+    # From the end of one run to the end of another, so that only whole cycles count.
+    cycles, span = whole[1:], whole[-1][1] - whole[0][1]
     return Outcome(
         jobs=len(whole),
-        jobs_per_second=len([1 for _, e in runs if begin <= e < end]) / (end - begin),
-        compute_ms=statistics.median(whole) * 1e3,
-        idle_share=1 - busy / (end - begin),
+        jobs_per_second=len(cycles) / span,
+        idle_share=1 - sum(e - b for b, e in cycles) / span,
+        compute_ms=statistics.median(e - b for b, e in whole) * 1e3,
         starved_share=shares["starved"],
         blocked_share=shares["blocked"],
         exposed_share=shares["exposed"],

@@ -211,6 +211,7 @@ class StageService:
             max_message_bytes=settings.slot_bytes,
             transfer_seconds=settings.send_seconds,
             connections_per_peer=settings.send_slots,
+            ucx_options={"TCP_PORT_RANGE": settings.ucx_ports} if settings.ucx_ports else {},
             server_tls=_tls_context(tls, server=True) if tls else None,
             client_tls=_tls_context(tls, server=False) if tls else None,
             tls_server_name=settings.tls_server_name,

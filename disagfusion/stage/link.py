@@ -12,13 +12,16 @@ from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.framing import Decoder, FramingError, encode
 from disagfusion.stage.launcher import EngineLauncher, EngineProcess, LaunchError
 from disagfusion.stage.memory import SharedMemory
-from disagfusion.stage.process import is_stopped
+from disagfusion.stage.process import is_stopped, processor_seconds
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import engine_pb2
 
 _CHECK_SECONDS = 0.5
 # An engine beats every second; imports and large allocations may hold it up for a few.
 _STOPPED_SECONDS = 2.0
+# The share of a core that shows that an engine is at work.
+_WORKS = 0.2
+_SPINNING = 10
 _END_SECONDS = 2.0
 
 _log = get_logger(__name__)
@@ -80,7 +83,8 @@ class EngineLink:
         config: What they are told.
         memory: What they compute in.
         listener: Is told what happens.
-        silence_seconds: An engine that says nothing for so long is killed.
+        silence_seconds: An engine that says and does nothing for so long is killed; one that says
+            nothing but computes, after ten times as long.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class EngineLink:
         self._memory = memory
         self._listener = listener
         self._silence = silence_seconds
+        self._spinning = _SPINNING * silence_seconds
         self._pipe: _Pipe | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -173,18 +178,24 @@ class EngineLink:
         return reason or exited
 
     async def _watch(self, process: EngineProcess, pipe: _Pipe) -> None:
-        """Kill an engine that is silent.
+        """Kill an engine that is silent and does nothing.
 
         Silence is counted in looks, not in seconds: a front that was held up itself must not take
-        what it has not read yet for silence.
+        what it has not read yet for silence. An engine that imports or compiles may hold the
+        interpreter's lock, which its beats need; what it takes of the processor shows that it
+        lives, for a while.
         """
-        silent = 0
+        silent = idle = 0
+        worked = processor_seconds(process.pid)
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
+            before, worked = worked, processor_seconds(process.pid)
             silent = 0 if pipe.heard else silent + 1
+            idle = 0 if pipe.heard or worked - before >= _WORKS * _CHECK_SECONDS else idle + 1
             pipe.heard = False
             seconds = silent * _CHECK_SECONDS
-            if seconds >= self._silence:
+            patience = self._silence if idle * _CHECK_SECONDS >= self._silence else self._spinning
+            if seconds >= patience:
                 reason = f"the engine said nothing for {seconds:g} s"
             elif seconds >= _STOPPED_SECONDS and is_stopped(process.pid):
                 reason = "the engine was stopped by a signal"

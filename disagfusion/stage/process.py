@@ -28,9 +28,21 @@ def die_with_parent(parent: int) -> None:
 
 def is_stopped(pid: int) -> bool:
     """Tell whether a process was stopped by a signal; False where there is none."""
+    return _status(pid)[:1] in (["T"], ["t"])
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has taken; 0 where there is none."""
+    status = _status(pid)
+    # utime and stime, see proc(5).
+    ticks = int(status[11]) + int(status[12]) if status else 0
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _status(pid: int) -> list[str]:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return []
     # The name stands in parentheses and may hold anything; the state follows the last one.
-    return status.rpartition(")")[2].split()[0] in ("T", "t")
+    return status.rpartition(")")[2].split()

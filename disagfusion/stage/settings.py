@@ -33,6 +33,8 @@ class StageSettings(BaseSettings):
         transport: What carries tensors.
         transport_host: Address on which the data plane listens.
         transport_port: Its port; 0 takes a free one.
+        ucx_ports: UCX's own TCP ports, as "first-last"; any where empty. A connection takes one at
+            each end for each network interface.
         transport_advertise: Under which other stages reach it; `transport_host` where empty.
         device: torch's name, such as "cpu" or "cuda:0".
         dtype: Of weights and computation.
@@ -56,7 +58,8 @@ class StageSettings(BaseSettings):
         held_seconds: After which a finished output that nobody asked for is forgotten.
         input_seconds: An assignment's input must be there within this time.
         send_seconds: The longest that sending an output may take.
-        engine_silence_seconds: An engine that says nothing for so long is replaced.
+        engine_silence_seconds: An engine that says and does nothing for so long is replaced; one
+            that computes without a word, after ten times as long.
         drain_seconds: How long draining waits for outputs to be released.
         fork_server: Unix socket of the process that forks engines; the front starts them
             itself where empty.
@@ -77,6 +80,7 @@ class StageSettings(BaseSettings):
     transport: Literal["ucx", "tcp"] = "ucx"
     transport_host: str = "127.0.0.1"
     transport_port: int = Field(default=0, ge=0, le=65535)
+    ucx_ports: str = Field(default="", pattern=r"^(\d{1,5}-\d{1,5})?$")
     transport_advertise: str = ""
     device: str = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"

@@ -77,6 +77,7 @@ class Acceptor:
         self._ledger = Ledger()
         self._strangers: dict[asyncio.Task[None], None] = {}
         self._known: set[asyncio.Task[None]] = set()
+        self._unserved: dict[asyncio.Task[None] | None, socket.socket] = {}
         self._again: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -114,17 +115,20 @@ class Acceptor:
             next(iter(self._strangers)).cancel()
         task = asyncio.ensure_future(self._serve(sock))
         self._strangers[task] = None
+        self._unserved[task] = sock
         task.add_done_callback(self._ended)
-        # One that is cancelled before it begins closes nothing itself.
-        task.add_done_callback(lambda _: sock.close())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._strangers.pop(task, None)
         self._known.discard(task)
+        # One that was cancelled before it began has closed nothing itself.
+        if (sock := self._unserved.pop(task, None)) is not None:
+            sock.close()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a connection ended with an unexpected error", exc_info=error)
 
     async def _serve(self, sock: socket.socket) -> None:
+        del self._unserved[asyncio.current_task()]
         try:
             async with asyncio.timeout(self._settings.connect_seconds):
                 channel = await wrap(sock, self._settings.server_tls, server=True)

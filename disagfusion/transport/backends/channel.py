@@ -200,14 +200,11 @@ async def wrap(
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        if server:
-            transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=tls)
-        else:
-            transport, _ = await loop.create_connection(
-                lambda: protocol, sock=sock, ssl=tls, server_hostname=name
-            )
-    except BaseException:
-        sock.close()
-        raise
+    # The event loop has the socket from here on, and closes it where the handshake fails.
+    if server:
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=tls)
+    else:
+        transport, _ = await loop.create_connection(
+            lambda: protocol, sock=sock, ssl=tls, server_hostname=name
+        )
     return TlsChannel(reader, asyncio.StreamWriter(transport, protocol, reader, loop))

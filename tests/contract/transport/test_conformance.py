@@ -308,6 +308,41 @@ async def test_memory_can_be_released_afterwards(maker: Maker) -> None:
     memory.close()
 
 
+MOMENTS = [(turns, 0.0) for turns in range(25)] + [(0, 0.0005 * number) for number in range(1, 21)]
+
+
+async def test_a_sender_cancelled_at_any_moment(maker: Maker) -> None:
+    """Its memory is its own again, and the message has come once or not at all."""
+    memory = bytearray(os.urandom(3 << 20))
+    async with maker.end("r") as receiver, maker.end("s") as sender:
+        await sender.send(receiver, b"so that there is a connection", message_id="first")
+        for number, (turns, seconds) in enumerate(MOMENTS):
+            send = asyncio.ensure_future(
+                sender.send(receiver, memory, message_id=f"m{number}")  # type: ignore[arg-type]
+            )
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.sleep(seconds)
+            send.cancel()
+            await asyncio.wait([send])
+            assert send.cancelled() or send.exception() is None
+            del send
+            if maker.name == "tcp+tls":
+                # asyncio forgets what it has not written in its next turns.
+                await receiver.inbox.until_idle()
+            gc.collect()
+            # Fails while anything refers to the memory.
+            memory.append(0)
+            memory.pop()
+            await receiver.inbox.until_idle()
+        await sender.send(receiver, memory, message_id="last")  # type: ignore[arg-type]
+        assert receiver.inbox.messages["last"] == memory
+        names = [header.message_id for header in receiver.inbox.headers]
+        assert len(set(names)) == len(names)
+        delivered = sender.observer.sent_outcomes["delivered"]
+        assert len(names) >= delivered >= 2
+
+
 async def test_nothing_is_left_open(maker: Maker) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))

@@ -308,6 +308,26 @@ async def test_tls_only(certificate: Path) -> None:
             await good.send(receiver, b"x")
 
 
+async def test_ucx_listens_where_it_is_told(certificate: Path) -> None:
+    maker = Maker("ucx-network", certificate)
+    options = {"ucx_options": {"TLS": "tcp,self", "TCP_PORT_RANGE": "42100-42179"}}
+    before = _listening()
+    async with maker.end("r", **options) as receiver, maker.end("s", **options) as sender:
+        await sender.send(receiver, b"x")
+        own = {StreamAddress.decode(end.transport.address.data).port for end in (receiver, sender)}
+        ports = _listening() - before - own
+        assert ports
+        assert ports <= set(range(42100, 42180))
+
+
+def _listening() -> set[int]:
+    return {
+        connection.laddr.port
+        for connection in psutil.Process().net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
 async def test_random_bytes_on_ucx_own_ports(certificate: Path) -> None:
     maker = Maker("ucx-network", certificate)
     async with maker.end("r") as receiver, maker.end("s") as sender:

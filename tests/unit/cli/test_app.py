@@ -66,6 +66,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
         (("generate", "x", "--address", "h:1", "--image", "/no.png"), "cannot read /no.png"),
         (("serve", "--listen", "nowhere"), "expected HOST:PORT"),
         (("serve", "--dits", "0"), "--dits"),
+        (("serve", "--handover", "later"), "expected async or sync"),
         (("jobs", "list", "--state", "asleep"), "expected QUEUED"),
         (("nosuch",), "No such command"),
     ],

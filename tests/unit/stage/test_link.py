@@ -158,6 +158,33 @@ async def test_a_beating_engine_is_left_alone(memory: SharedMemory) -> None:
     await made.aclose()
 
 
+async def test_an_engine_that_computes_without_a_word_is_left_alone(memory: SharedMemory) -> None:
+    # A sum holds the interpreter's lock from its beginning to its end, so there are no beats.
+    script = """
+channel.start()
+for _ in range(3):
+    begin, size = time.process_time(), 10**7
+    while time.process_time() - begin < 2:
+        sum(range(size))
+        size *= 2
+channel.send(load_failed=engine_pb2.EngineLoadFailed(message="at last"))
+time.sleep(60)
+"""
+    made, listener = link(script, memory, silence=1.0)
+    async with asyncio.timeout(60):
+        while not (await listener.messages.get()).HasField("load_failed"):
+            assert not listener.ended.done()
+    await made.aclose()
+
+
+async def test_an_engine_that_spins_without_a_word_is_killed_in_the_end(
+    memory: SharedMemory,
+) -> None:
+    _, listener = link("sum(range(10**13))", memory, silence=0.5)
+    async with asyncio.timeout(60):
+        assert "said nothing for 5 s" in await listener.ended
+
+
 def test_exits_are_described() -> None:
     assert describe_exit(3) == "the engine exited with status 3"
     assert describe_exit(-signal.SIGSEGV) == "the engine was ended by SIGSEGV"
