@@ -129,7 +129,7 @@ class RecordingObserver:
 
 
 def make_message(
-    payload: Sequence[bytes] = (),
+    payload: Sequence[bytes | bytearray | memoryview] = (),
     *,
     sender: str,
     message_id: str = "message",

@@ -194,7 +194,7 @@ async def test_corruption_is_found_and_counted(maker: Maker, size: int) -> None:
             digest=digest,
         )
 
-    faulty = FaultyTransport(make)  # type: ignore[arg-type]
+    faulty = FaultyTransport(make)
     faulty.faults.append(Fault.CORRUPT)
     payload = os.urandom(size)
     async with maker.end("r") as receiver, faulty:
@@ -216,7 +216,7 @@ async def test_duplicates_and_lost_acknowledgements(maker: Maker) -> None:
             maker.backend, MemoryInbox(), incarnation="s", settings=maker.settings(), digest=digest
         )
 
-    faulty = FaultyTransport(make)  # type: ignore[arg-type]
+    faulty = FaultyTransport(make)
     faulty.faults += [Fault.DUPLICATE, Fault.LOSE_ACK, Fault.DELAY, Fault.DROP]
     async with maker.end("r") as receiver, faulty:
         address = receiver.transport.address
@@ -317,9 +317,7 @@ async def test_a_sender_cancelled_at_any_moment(maker: Maker) -> None:
     async with maker.end("r") as receiver, maker.end("s") as sender:
         await sender.send(receiver, b"so that there is a connection", message_id="first")
         for number, (turns, seconds) in enumerate(MOMENTS):
-            send = asyncio.ensure_future(
-                sender.send(receiver, memory, message_id=f"m{number}")  # type: ignore[arg-type]
-            )
+            send = asyncio.ensure_future(sender.send(receiver, memory, message_id=f"m{number}"))
             for _ in range(turns):
                 await asyncio.sleep(0)
             await asyncio.sleep(seconds)
@@ -335,7 +333,7 @@ async def test_a_sender_cancelled_at_any_moment(maker: Maker) -> None:
             memory.append(0)
             memory.pop()
             await receiver.inbox.until_idle()
-        await sender.send(receiver, memory, message_id="last")  # type: ignore[arg-type]
+        await sender.send(receiver, memory, message_id="last")
         assert receiver.inbox.messages["last"] == memory
         names = [header.message_id for header in receiver.inbox.headers]
         assert len(set(names)) == len(names)
