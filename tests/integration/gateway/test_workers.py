@@ -130,7 +130,8 @@ async def test_late_messages_are_refused_and_counted(bench: Any) -> None:
         key = wire.OutputKey(job_id=job_id, stage=pb.STAGE_DIT, attempt=attempt)
         stages["dit-0"].emit(done=wire.StageDone(output=key, size_bytes=1, record=stale))
     await eventually(lambda: gateway.metric("disagfusion_stale_results_total", stage="dit") == 2)
-    assert (await api.get(job.job_id)).state == pb.JOB_STATE_DENOISING
+    # That the input has come may not have been said yet.
+    assert (await api.get(job.job_id)).state in (pb.JOB_STATE_ENCODING, pb.JOB_STATE_DENOISING)
     gate.open()
     await finish(api, job.job_id)
 
