@@ -82,6 +82,7 @@ class Dialed:
             if outgoing.eager:
                 carried, digests = self._link.eager(outgoing.stream, outgoing.segments)
                 await self._connection.write(outgoing.offer, *carried, outgoing.sent(digests))
+                payload = group.create_task(self._link.sent())
             else:
                 await self._connection.write(outgoing.offer)
             while outgoing.phase is not Phase.DELIVERED:
@@ -97,17 +98,16 @@ class Dialed:
                     payload = group.create_task(self._payload(outgoing))
             if payload is not None:
                 if refusal is None:
+                    # The receiver has everything, but the carrier may still hold the memory.
                     await payload
                 payload.cancel()
-            if refusal is None:
-                # The receiver has everything, but the carrier may still hold the memory.
-                await self._link.sent()
             beating.cancel()
         return refusal
 
     async def _payload(self, outgoing: Outgoing) -> None:
         digests = await self._link.send(outgoing.stream, outgoing.segments)
         await self._connection.write(outgoing.sent(digests))
+        await self._link.sent()
 
     def rest(self, seconds: float, expired: Callable[[Dialed], None]) -> None:
         """Stay open without a message.

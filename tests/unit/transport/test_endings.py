@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from disagfusion.transport import TransportSettings
+from disagfusion.transport.api import PeerLostError
 from disagfusion.transport.backends.accepted import Accepted
 from disagfusion.transport.backends.channel import SocketChannel
 from disagfusion.transport.backends.connection import Connection
@@ -55,6 +56,29 @@ class SlowLink(Link):
     async def aclose(self) -> None:
         self.closing.set()
         await self.may_close.wait()
+
+
+class BrokenLink(SlowLink):
+    """A carrier that takes a small payload and fails."""
+
+    def eager(
+        self, stream: int, segments: Sequence[memoryview]
+    ) -> tuple[Sequence[Frame | memoryview], Digests]:
+        return (), (1,)
+
+    async def sent(self) -> None:
+        raise OSError("the carrier failed")
+
+
+async def test_a_carrier_that_fails_with_a_small_payload_is_noticed_at_once() -> None:
+    ours, theirs = connected()
+    link = BrokenLink()
+    link.may_close.set()
+    dialed = Dialed(ours, link, TransportSettings(eager_bytes=len(PAYLOAD)))
+    with pytest.raises(PeerLostError, match="the carrier failed"):
+        await dialed.deliver(make_message([PAYLOAD], sender="s"), 60.0)
+    assert not dialed.usable
+    theirs.close()
 
 
 def connected() -> tuple[Connection, Connection]:
