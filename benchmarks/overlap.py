@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.overlapkit.scenario import Outcome, Scenario, fork_server, measure
+from benchmarks.reporting import environment, two_plots
 from disagfusion.transport.testing import LinkShape
 
 COMPUTE, TRANSFER = 0.020, 0.010
@@ -182,25 +182,17 @@ def _three(milliseconds: tuple[float, float, float]) -> str:
 
 def plot(report: Report, path: Path) -> None:
     """Draw the sweep."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    # The same figures give the same file.
-    mpl.rcParams |= {"svg.hashsalt": "disagfusion", "svg.fonttype": "none"}
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    for axis, (jitter, ways) in zip(axes, report.sweep.items(), strict=True):
-        for way, shares in ways.items():
-            axis.semilogx(list(RATIOS), list(shares.values()), marker="o", label=way)
-        axis.plot(RATIOS, [1 / (1 + 2 * r) for r in RATIOS], ":", color="grey", label="1/(1 + 2r)")
-        axis.set_title(f"jitter: {jitter}")
-        axis.set_xlabel("transfer/compute r, each way")
-        axis.grid(visible=True, alpha=0.3)
-        axis.legend(fontsize="small")
-    axes[0].set_ylabel("jobs a second, share of 1/compute")
-    axes[0].set_ylim(0, 1.05)
-    figure.savefig(path, metadata={"Date": None})
+    with two_plots(path) as axes:
+        for axis, (jitter, ways) in zip(axes, report.sweep.items(), strict=True):
+            for way, shares in ways.items():
+                axis.semilogx(list(RATIOS), list(shares.values()), marker="o", label=way)
+            axis.plot(
+                RATIOS, [1 / (1 + 2 * r) for r in RATIOS], ":", color="grey", label="1/(1 + 2r)"
+            )
+            axis.set_title(f"jitter: {jitter}")
+            axis.set_xlabel("transfer/compute r, each way")
+        axes[0].set_ylabel("jobs a second, share of 1/compute")
+        axes[0].set_ylim(0, 1.05)
 
 
 PARTS: Mapping[str, Callable[[str, float], Any]] = {
@@ -221,11 +213,7 @@ def main() -> None:
     known = json.loads(file.read_text()) if arguments.part and file and file.exists() else {}
     taken = {
         "environment": {
-            "machine": platform.machine(),
-            "kernel": platform.release(),
-            "python": platform.python_version(),
-            "cpus": len(os.sched_getaffinity(0)),
-            "load_before": os.getloadavg()[0],
+            **environment(),
             "accelerator": "emulated: the engine sleeps",
             "links": "emulated: arrivals are held back",
         },

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Mapping
@@ -23,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.reporting import environment, two_plots
 from benchmarks.transportkit import ours, perftest, rivals
 from benchmarks.transportkit.contender import Contender
 
@@ -76,13 +75,7 @@ class Report:
 
 def measure(rounds: int, seconds: float) -> Report:
     """Run everything."""
-    environment = {
-        "machine": platform.machine(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "load_before": os.getloadavg()[0],
-    }
+    where = environment()
     taken: dict[str, dict[str, list[Mapping[str, float]]]] = {"shm": {}, "tcp": {}}
     for number in range(rounds):
         # Whoever comes first finds another machine than whoever comes last.
@@ -102,7 +95,7 @@ def measure(rounds: int, seconds: float) -> Report:
     }
     ways = {"shm": ours.Way("ucx"), "tcp": ours.Way("ucx", network=True)}
     return Report(
-        environment=environment,
+        environment=where,
         gigabytes_per_second=medians,
         rounds=taken,
         small={over: ours.measure_small(way, SMALL, 2 * seconds) for over, way in ways.items()},
@@ -164,31 +157,21 @@ def show(report: Report, console: Console) -> None:
 
 def plot(report: Report, path: Path) -> None:
     """Draw throughput over size."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    # The same figures give the same file.
-    mpl.rcParams |= {"svg.hashsalt": "disagfusion", "svg.fonttype": "none"}
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
-    for axis, (over, by_name) in zip(axes, report.gigabytes_per_second.items(), strict=True):
-        for name, rates in by_name.items():
-            mine = name.startswith(OURS)
-            axis.plot(
-                list(SIZES),
-                [rates[size] for size in SIZES],
-                marker="o" if mine else "s",
-                linestyle="-" if mine else "--",
-                label=name,
-            )
-        axis.set_title(f"one to one over {over}")
-        axis.set_xlabel("payload of a hand-over")
-        axis.grid(visible=True, alpha=0.3)
-        axis.legend(fontsize="small")
-    axes[0].set_ylabel("GB/s")
-    axes[0].set_ylim(bottom=0)
-    figure.savefig(path, metadata={"Date": None})
+    with two_plots(path) as axes:
+        for axis, (over, by_name) in zip(axes, report.gigabytes_per_second.items(), strict=True):
+            for name, rates in by_name.items():
+                mine = name.startswith(OURS)
+                axis.plot(
+                    list(SIZES),
+                    [rates[size] for size in SIZES],
+                    marker="o" if mine else "s",
+                    linestyle="-" if mine else "--",
+                    label=name,
+                )
+            axis.set_title(f"one to one over {over}")
+            axis.set_xlabel("payload of a hand-over")
+        axes[0].set_ylabel("GB/s")
+        axes[0].set_ylim(bottom=0)
 
 
 def main() -> None:
