@@ -20,6 +20,7 @@ from disagfusion.dispatch.actions import (
 from disagfusion.dispatch.estimates import Estimates
 from disagfusion.dispatch.events import HeldOutput
 from disagfusion.dispatch.heap import RemovableHeap
+from disagfusion.dispatch.links import Links
 from disagfusion.dispatch.settings import DispatchSettings
 from disagfusion.dispatch.tables import (
     Assignment,
@@ -66,6 +67,7 @@ class Core:
         self.jobs = JobTable()
         self.workers = WorkerTable()
         self.estimates = Estimates()
+        self.links = Links()
         self.timers: RemovableHeap[Timer] = RemovableHeap()
         self.actions: list[Action] = []
         self._assignments = 0
@@ -198,7 +200,7 @@ class Core:
     def hold(self, job: JobEntry, worker: WorkerEntry, held: HeldOutput) -> None:
         """Take note that a worker holds an output that the job needs."""
         stage = held.output.stage
-        job.held[stage] = Held(held.output, worker.name, held.media)
+        job.held[stage] = Held(held.output, worker.name, held.size_bytes, held.media)
         worker.holding.add((job.job_id, stage))
 
     def drop_held(self, job: JobEntry, stage: Stage, *, release: bool) -> None:

@@ -51,6 +51,14 @@ def on_received(core: Core, event: InputReceived) -> None:
     job, assignment = found
     if not assignment.received:
         core.estimates.observe_transfer(event.receive_seconds)
+        if job.source is not None:
+            core.links.observe(
+                job.source.worker,
+                event.worker,
+                event.size_bytes,
+                event.receive_seconds,
+                core.now,
+            )
     core.mark_received(job)
 
 

@@ -15,6 +15,8 @@ _MIN_WAITING = 2
 _TOLERANCE = 1e-3
 """Seconds; far above the resolution of Unix time in a float, so that looking again at the
 predicted time always finds the prediction come true."""
+_NEGLIGIBLE_TRANSFER = 0.02
+"""Of the time that the stage takes: microseconds do not keep equal workers from taking turns."""
 
 
 @dataclass(slots=True)
@@ -142,8 +144,8 @@ def _choose(
         if not candidate.eligible(horizon):
             continue
         own = core.estimates.service(candidate.worker.name, job.stage, job.spec.cost_key)
-        finish = candidate.remaining + own.seconds
-        rank = (finish, candidate.worker.last_assigned)
+        begin = _begin(core, job, candidate.worker, candidate.remaining, own.seconds)
+        rank = (begin + own.seconds, candidate.worker.last_assigned)
         if rank < best_rank:
             best, best_rank = candidate, rank
             best_known = own.known and candidate.known
@@ -154,7 +156,9 @@ def _choose(
         if candidate.eligible(horizon) or not (candidate.known and own.known):
             continue
         # A busy but faster worker is worth waiting for, behind those who wait for it already.
-        if candidate.remaining + candidate.virtual + own.seconds < best_rank[0]:
+        free = candidate.remaining + candidate.virtual
+        begin = _begin(core, job, candidate.worker, free, own.seconds)
+        if begin + own.seconds < best_rank[0]:
             candidate.virtual += own.seconds
             return None
     return best
@@ -169,6 +173,19 @@ def _candidate(core: Core, worker: WorkerEntry) -> _Candidate:
         remaining += seconds
         known = known and certain
     return _Candidate(worker, remaining, known)
+
+
+def _begin(
+    core: Core, job: JobEntry, worker: WorkerEntry, free: float, service_seconds: float
+) -> float:
+    """Predict when a worker that is free then can begin a job: its input must be there."""
+    if job.source is None:
+        return free
+    link = core.links.estimate(job.source.worker, worker.name, core.now)
+    arrival = link.seconds(job.source.nbytes)
+    if arrival < _NEGLIGIBLE_TRANSFER * service_seconds:
+        return free
+    return max(free, arrival)
 
 
 def _held_back(core: Core, stage: Stage, pipeline: str) -> bool:

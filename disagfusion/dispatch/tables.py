@@ -56,6 +56,7 @@ class Held:
 
     key: OutputKey
     worker: str
+    nbytes: int
     media: tuple[Output, ...] = ()
     transfer_failures: int = 0
 

@@ -46,6 +46,19 @@ async def finish(api: Any, job_id: str) -> pb.Job:
     return end  # type: ignore[no-any-return]
 
 
+async def test_a_dit_behind_a_slow_link_is_passed_over_once_that_is_known(bench: Any) -> None:
+    stages, _, api = await bench.running(dits=2)
+    stages["dit-1"].link_seconds = 0.3
+    for _ in range(2):
+        job = await api.submit()
+        await finish(api, job.job_id)
+    assert stages["dit-1"].counts["done"] == 1, "idle workers take turns"
+    for _ in range(4):
+        job = await api.submit()
+        await finish(api, job.job_id)
+    assert stages["dit-0"].counts["done"] == 5
+
+
 @pytest.mark.parametrize(("name", "place"), DEATHS)
 async def test_a_worker_that_dies(bench: Any, name: str, place: str) -> None:
     stages, _, api = await bench.running(**QUICK)

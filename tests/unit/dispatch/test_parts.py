@@ -1,4 +1,7 @@
-"""The dispatcher's parts: queue, estimates, admission."""
+"""The dispatcher's parts: queue, estimates, links, admission."""
+
+import math
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -6,6 +9,7 @@ from hypothesis import strategies as st
 
 from disagfusion.dispatch.estimates import Estimates
 from disagfusion.dispatch.heap import RemovableHeap
+from disagfusion.dispatch.links import Links
 from disagfusion.dispatch.settings import AdmissionLimits, Load, admit
 from disagfusion.errors import ResourceExhaustedError
 from disagfusion.jobs.model import Stage
@@ -69,6 +73,67 @@ def test_nonsense_is_not_learned_and_memory_is_bounded() -> None:
     for i in range(10_000):
         estimates.observe_service("a", Stage.DIT, str(i), 1.0)
     assert len(estimates._service._values) <= 4096
+
+
+@pytest.mark.parametrize(("latency", "rate"), [(0.002, 1e9), (0.0, 5e6), (0.3, 1e12)])
+def test_a_links_latency_and_bandwidth_are_found(latency: float, rate: float) -> None:
+    links, random = Links(), Random(1)
+    for _ in range(100):
+        nbytes = random.randrange(1, 100_000_000)
+        links.observe("e", "d", nbytes, latency + nbytes / rate, now=0.0)
+    for nbytes in (0, 1_000_000, 42_000_000):
+        found = links.estimate("e", "d", now=0.0).seconds(nbytes)
+        assert found == pytest.approx(latency + nbytes / rate, rel=0.01, abs=1e-4)
+
+
+def test_a_link_that_has_become_slow_is_noticed() -> None:
+    links = Links()
+    for rate in (1e9, 1e8):
+        for _ in range(40):
+            for nbytes in (1_000_000, 5_000_000):
+                links.observe("e", "d", nbytes, nbytes / rate, now=0.0)
+    assert links.estimate("e", "d", now=0.0).seconds(5_000_000) == pytest.approx(0.05, rel=0.1)
+
+
+@given(
+    observed=st.lists(
+        st.tuples(st.integers(0, 1 << 40), st.floats(0.0, 1e4)), min_size=1, max_size=30
+    ),
+    asked=st.integers(0, 1 << 40),
+)
+def test_links_are_never_faster_than_light(observed: list[tuple[int, float]], asked: int) -> None:
+    links = Links()
+    for nbytes, seconds in observed:
+        links.observe("e", "d", nbytes, seconds, now=0.0)
+    estimate = links.estimate("e", "d", now=0.0)
+    assert estimate.latency >= 0.0
+    assert estimate.seconds_per_byte >= 0.0
+    assert math.isfinite(estimate.seconds(asked))
+
+
+def test_an_unknown_link_is_like_its_receivers_others_then_like_its_senders() -> None:
+    links = Links()
+    assert links.estimate("e1", "d1", now=0.0).seconds(1000) == 0.0
+    links.observe("e1", "d1", 1000, 1.0, now=0.0)
+    links.observe("e2", "d2", 1000, 3.0, now=0.0)
+    assert links.estimate("e2", "d1", now=0.0).seconds(2000) == pytest.approx(2.0)
+    assert links.estimate("e2", "d3", now=0.0).seconds(1000) == pytest.approx(3.0)
+    assert 1.0 < links.estimate("e3", "d3", now=0.0).seconds(1000) < 3.0
+    # A link of which nothing was heard for a minute is unknown again, and so are they all.
+    links.observe("e2", "d2", 1000, 3.0, now=50.0)
+    assert links.estimate("e1", "d1", now=61.0).seconds(1000) > 1.0
+    assert links.estimate("e2", "d2", now=111.0).seconds(1000) == 0.0
+
+
+def test_what_is_known_of_links_is_bounded_and_no_nonsense() -> None:
+    links = Links()
+    links.observe("e", "d", -1, 1.0, now=0.0)
+    links.observe("e", "d", 1, float("nan"), now=0.0)
+    links.observe("e", "d", 1, math.inf, now=0.0)
+    assert links.estimate("e", "d", now=0.0).seconds(1) == 0.0
+    for number in range(5000):
+        links.observe(f"e{number}", "d", 1, 1.0, now=0.0)
+    assert len(links._lines) <= 4096
 
 
 def test_admission() -> None:

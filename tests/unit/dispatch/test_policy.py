@@ -88,6 +88,81 @@ def test_a_fast_busy_worker_is_waited_for_but_not_by_everyone() -> None:
     assert assigned(desk.grant("slow")) == [("j5", "slow")]
 
 
+def two_dits(near_seconds: float, far_seconds: float, bytes_per_second: float) -> Desk:
+    """Two idle DiTs that are equally fast, of which one has a slow link."""
+    desk = Desk(DispatchSettings(waiting_per_slot=8))
+    desk.connect("e", E, slots=8)
+    for name, seconds, rate in (
+        ("near", near_seconds, 1000 * bytes_per_second),
+        ("far", far_seconds, bytes_per_second),
+    ):
+        desk.connect(name, D)
+        learn(desk, name, D, seconds)
+        for nbytes in (1000, 2000):
+            desk.dispatcher._core.links.observe("e", name, nbytes, nbytes / rate, desk.now)
+    return desk
+
+
+def dits_given(desk: Desk, *job_ids: str, nbytes: int) -> list[tuple[str, str]]:
+    """Encode jobs whose conditioning has so many bytes, and return who got them."""
+    for job_id in job_ids:
+        desk.submit(job_id)
+        done = replace(held(job_id, E), size_bytes=nbytes)
+        desk.give(ev.StageDone("e", "e#1", done))
+    return [(job_id, worker) for job_id, worker in assigned(desk.log) if worker != "e"]
+
+
+def test_the_dit_that_the_tensors_reach_in_time_is_preferred() -> None:
+    megabytes = 20_000_000
+    desk = two_dits(10.0, 10.0, bytes_per_second=megabytes)
+    assert dits_given(desk, "a", nbytes=megabytes) == [("a", "near")]
+    # A second on the way is less than ten behind another job.
+    assert dits_given(desk, "b", nbytes=megabytes)[1:] == [("b", "far")]
+
+
+def test_a_faster_dit_behind_a_slow_link_is_worth_it_only_while_its_inputs_are_small() -> None:
+    desk = two_dits(10.0, 5.0, bytes_per_second=1_000_000)
+    assert dits_given(desk, "a", nbytes=1_000_000) == [("a", "far")]
+    desk = two_dits(10.0, 5.0, bytes_per_second=1_000_000)
+    assert dits_given(desk, "a", nbytes=8_000_000) == [("a", "near")]
+
+
+def test_a_near_busy_dit_is_waited_for_when_the_idle_ones_link_takes_longer() -> None:
+    desk = two_dits(1.0, 1.0, bytes_per_second=1_000_000)
+    desk.give(ev.StageDone("e", "e#1", held("none", E)))
+    assert dits_given(desk, "a", nbytes=30_000_000) == [("a", "near")]
+    desk.start("near", "a", D)
+    assert dits_given(desk, "b", nbytes=30_000_000) == [("a", "near")]
+    assert dits_given(desk, "c", nbytes=1000)[-1] == ("c", "far")
+
+
+def test_links_that_do_not_matter_leave_workers_their_turns() -> None:
+    desk = two_dits(10.0, 10.0, bytes_per_second=1_000_000)
+    dits_given(desk, "a", nbytes=100_000)
+    first = assigned(desk.log)[-1][1]
+    desk.finish(first, "a", D, seconds=10.0)
+    other = {"near": "far", "far": "near"}[first]
+    assert dits_given(desk, "b", nbytes=100_000)[-1] == ("b", other)
+
+
+def test_a_link_that_was_slow_is_tried_again() -> None:
+    desk = two_dits(10.0, 10.0, bytes_per_second=1000)
+    assert dits_given(desk, "a", nbytes=20_000)[-1] == ("a", "near")
+    desk.finish("near", "a", D, seconds=10.0)
+    desk.give(ev.Tick(), after=61.0)
+    # Both links have been forgotten, and "near" had the last one.
+    assert dits_given(desk, "b", nbytes=20_000)[-1] == ("b", "far")
+
+
+def test_links_are_learned_from_what_arrives() -> None:
+    desk = two_dits(10.0, 10.0, bytes_per_second=1_000_000)
+    assert dits_given(desk, "a", nbytes=1_000_000) == [("a", "near")]
+    for _ in range(2):
+        desk.give(ev.InputReceived("near", "near#1", "a", 1, 5.0, 1_000_000))
+    estimate = desk.dispatcher._core.links.estimate("e", "near", desk.now)
+    assert 1.5 < estimate.seconds(1_000_000) < 5.0, "the second time does not count"
+
+
 def test_encoders_do_not_run_far_ahead() -> None:
     desk = Desk()
     desk.connect("e", E, slots=100)

@@ -34,6 +34,9 @@ class Gate:
         self.opened.set()
 
 
+OUTPUT_BYTES = 1024
+
+
 class Network:
     """Stands for the data plane: who has which grants."""
 
@@ -49,6 +52,7 @@ class FakeStage(StageServiceServicer):
             "released", "refused", "hellos".
         gates: By place: "assigned", "started", "step", "finished", "media".
         failures: What the next assignments come to, in order: a kind and a message.
+        link_seconds: How long its inputs take to arrive.
         silent: While set, it says nothing and hears nothing, as if it were stopped.
     """
 
@@ -74,6 +78,7 @@ class FakeStage(StageServiceServicer):
         self.gates: dict[str, Gate] = {}
         self.failures: list[tuple[wire.FailureKind.ValueType, str]] = []
         self.lose_sends = 0
+        self.link_seconds = 0.0
         self.media_failures = 0
         self.state = wire.WORKER_STATE_READY
         self.assignments: dict[str, wire.Assignment] = {}
@@ -230,7 +235,15 @@ class FakeStage(StageServiceServicer):
             await self._pass("assigned")
             if assignment.HasField("input"):
                 await self._input(assignment.grant_id).wait()
-                self.emit(received=wire.InputReceived(job_id=job, attempt=attempt))
+                await asyncio.sleep(self.link_seconds)
+                self.emit(
+                    received=wire.InputReceived(
+                        job_id=job,
+                        attempt=attempt,
+                        receive_seconds=self.link_seconds,
+                        size_bytes=OUTPUT_BYTES,
+                    )
+                )
             async with self._engine:
                 await self._compute(assignment)
         except asyncio.CancelledError:
@@ -284,7 +297,7 @@ class FakeStage(StageServiceServicer):
             output=wire.OutputKey(
                 job_id=assignment.job_id, stage=assignment.stage, attempt=assignment.attempt
             ),
-            size_bytes=1024,
+            size_bytes=OUTPUT_BYTES,
             media=media,
             record=pb.StageRecord(
                 stage=assignment.stage,
@@ -336,7 +349,10 @@ class FakeStage(StageServiceServicer):
             receiver._input(send.grant_id).set()
             self.emit(
                 sent=wire.OutputSent(
-                    output=send.output, attempt=send.attempt, size_bytes=1024, transport="inproc"
+                    output=send.output,
+                    attempt=send.attempt,
+                    size_bytes=OUTPUT_BYTES,
+                    transport="inproc",
                 )
             )
             return
