@@ -3,9 +3,10 @@
     python benchmarks/overlap.py [--seconds 15] [--output benchmarks/results] [--part jitter]
 
 A front and an engine, as in production, between an encoder that always has work and a decoder that
-is fast; the accelerator is emulated (the engine sleeps for 20 ms a job), and so are the links: the
-bytes really go through UCX, and are held back until they would have arrived (10 ms each way). A
-run takes half an hour. What the front says of itself is set beside a trace that the engine writes.
+is fast. The links are emulated: the bytes really go through UCX, and are held back until they would
+have arrived. So is the accelerator where nothing else is said: the engine sleeps for 20 ms a job,
+and transfers take 10 ms each way. The real digits model and real multiplications follow. A run
+takes half an hour. What the front says of itself is set beside a trace that the engine writes.
 """
 
 from __future__ import annotations
@@ -23,11 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.overlapkit.scenario import Outcome, Scenario, fork_server, measure
+from benchmarks.overlapkit.workload import digits, paced
 from benchmarks.reporting import environment, two_plots
-from disagfusion.transport.testing import LinkShape
 
 COMPUTE, TRANSFER = 0.020, 0.010
-PAYLOAD = 200_000
 JITTERS: Mapping[str, Mapping[str, float]] = {
     "none": {},
     "50 %": {"jitter": 0.5},
@@ -42,6 +42,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 STALL_SECONDS = 62.0
 RATIOS = (0.002, 0.02, 0.1, 0.25, 0.5, 1.0)
 SWEPT = ("sync", "async, depth 1", "async, depth 2")
+NO_LINK = "as it is"
 MEBIBYTE = 1 << 20
 VIDEO_ROUNDS = 5
 
@@ -54,18 +55,16 @@ class Report:
         environment: Where it was measured.
         jitter: Outcomes by jitter and way of handing over.
         sweep: Jobs a second as a share of the ideal, by jitter, way and transfer/compute.
+        digits: Outcomes of the real digits model by link and way of handing over; and those of an
+            engine that sleeps as long, over links as they are.
         video: Hand-overs of a video's size beside real work, on a core of its own.
     """
 
     environment: Mapping[str, Any]
     jitter: Mapping[str, Mapping[str, Outcome]]
     sweep: Mapping[str, Mapping[str, Mapping[str, float]]]
+    digits: Mapping[str, Mapping[str, Outcome]]
     video: Mapping[str, Mapping[str, Outcome]]
-
-
-def link(seconds: float, jitter: str) -> LinkShape:
-    """Return a link over which the payload takes so long in the mean."""
-    return LinkShape(bytes_per_second=PAYLOAD / seconds, **JITTERS[jitter])
 
 
 def ideal() -> Mapping[str, float]:
@@ -79,7 +78,9 @@ def run_jitter(engines: str, seconds: float) -> dict[str, dict[str, Outcome]]:
     for jitter in JITTERS:
         length = max(seconds, STALL_SECONDS) if jitter == "stall" else seconds
         for way, options in WAYS.items():
-            scenario = Scenario(shape=link(TRANSFER, jitter), seconds=length, **options)
+            scenario = Scenario(
+                transfer_seconds=TRANSFER, jitter=JITTERS[jitter], seconds=length, **options
+            )
             outcomes.setdefault(jitter, {})[way] = _told(f"{jitter}, {way}", scenario, engines)
     return outcomes
 
@@ -90,13 +91,42 @@ def run_sweep(engines: str, seconds: float) -> dict[str, dict[str, dict[str, flo
     for jitter in ("none", "heavy tail"):
         for way in SWEPT:
             for ratio in RATIOS:
-                shape = link(ratio * COMPUTE, jitter)
-                scenario = Scenario(shape=shape, seconds=seconds / 2, **WAYS[way])
+                scenario = Scenario(
+                    transfer_seconds=ratio * COMPUTE,
+                    jitter=JITTERS[jitter],
+                    seconds=seconds / 2,
+                    **WAYS[way],
+                )
                 outcome = _told(f"transfer/compute {ratio}, {jitter}, {way}", scenario, engines)
                 best = 1 / COMPUTE
                 by_way = shares.setdefault(jitter, {}).setdefault(way, {})
                 by_way[str(ratio)] = outcome.jobs_per_second / best
     return shares
+
+
+def run_digits(engines: str, seconds: float) -> dict[str, dict[str, Outcome]]:
+    """Measure the real model, over links as they are and with transfers of half its compute."""
+    outcomes: dict[str, dict[str, Outcome]] = {NO_LINK: {}}
+    for way in SWEPT:
+        scenario = Scenario(workload=digits(), seconds=seconds, **WAYS[way])
+        outcomes[NO_LINK][way] = _told(f"digits, {way}", scenario, engines)
+    compute = outcomes[NO_LINK]["async, depth 2"].compute_ms / 1e3
+    # Alike but for its work: what is more with the real model is what real work costs hand-overs.
+    asleep = paced("sleep", compute, digits().conditioning.nbytes, digits().latents_bytes)
+    scenario = Scenario(workload=asleep, seconds=seconds)
+    outcomes[NO_LINK]["asleep, depth 2"] = _told("as long asleep", scenario, engines)
+    for jitter in ("none", "heavy tail"):
+        name = f"half of compute, jitter: {jitter}"
+        for way in SWEPT:
+            scenario = Scenario(
+                workload=digits(),
+                transfer_seconds=compute / 2,
+                jitter=JITTERS[jitter],
+                seconds=seconds,
+                **WAYS[way],
+            )
+            outcomes.setdefault(name, {})[way] = _told(f"digits, {name}, {way}", scenario, engines)
+    return outcomes
 
 
 def run_video(engines: str, seconds: float) -> dict[str, dict[str, Outcome]]:
@@ -113,14 +143,13 @@ def run_video(engines: str, seconds: float) -> dict[str, dict[str, Outcome]]:
     for work, amount in (("multiply", 40), ("copy", 100)):
         base = Scenario(
             seconds=seconds,
-            parameters={"work": work, "amount": amount},
             engine_cpus=(cpus[-1],),
             other_cpus=tuple(cpus[:-1]),
         )
         taken: dict[str, list[Outcome]] = {size: [] for size in sizes}
         for _ in range(VIDEO_ROUNDS):
             for size, (into, out) in sizes.items():
-                scenario = replace(base, input_bytes=into, output_bytes=out)
+                scenario = replace(base, workload=paced(work, amount, into, out))
                 taken[size].append(_told(f"{work}, {size}", scenario, engines))
         outcomes[work] = {
             size: sorted(runs, key=lambda it: it.compute_ms)[len(runs) // 2]
@@ -144,20 +173,11 @@ def show(report: Report, console: Console) -> None:
     best = ideal()
     for jitter, outcomes in report.jitter.items():
         title = f"compute 20 ms, transfers 10 ms each way, jitter: {jitter}"
-        table = Table(
-            *("hand-over", "jobs/s", "of ideal", "idle (trace)", "starved", "exposed", "hidden"),
-            *("to DiT, ms P50/95/99", "from DiT", "job"),
-            title=title,
-        )
-        for way, it in outcomes.items():
-            bound = best["sync" if way == "sync" else "async"]
-            table.add_row(
-                *(way, f"{it.jobs_per_second:.1f}", f"{it.jobs_per_second / bound:.1%}"),
-                *(f"{it.idle_share:.1%}", f"{it.starved_share:.1%}", f"{it.exposed_share:.1%}"),
-                *(f"{it.hidden_share:.1%}", _three(it.input_ms), _three(it.output_ms)),
-                _three(it.job_ms),
-            )
-        console.print(table)
+        ideals = {way: best["sync" if way == "sync" else "async"] for way in outcomes}
+        console.print(_ways(title, outcomes, ideals))
+    for name, outcomes in report.digits.items():
+        title = f"the digits model, {_compute(report):.0f} ms a job, transfers: {name}"
+        console.print(_ways(title, outcomes, {way: 1e3 / _compute(report) for way in outcomes}))
     for jitter, ways in report.sweep.items():
         table = Table(
             *("transfer/compute", *map(str, RATIOS)),
@@ -176,8 +196,28 @@ def show(report: Report, console: Console) -> None:
         )
 
 
+def _compute(report: Report) -> float:
+    return report.digits[NO_LINK]["async, depth 2"].compute_ms
+
+
+def _ways(title: str, outcomes: Mapping[str, Outcome], ideals: Mapping[str, float]) -> Table:
+    table = Table(
+        *("hand-over", "jobs/s", "of ideal", "idle (trace)", "starved", "exposed", "hidden"),
+        *("to DiT, ms P50/95/99", "from DiT", "job"),
+        title=title,
+    )
+    for way, it in outcomes.items():
+        table.add_row(
+            *(way, f"{it.jobs_per_second:.1f}", f"{it.jobs_per_second / ideals[way]:.1%}"),
+            *(f"{it.idle_share:.1%}", f"{it.starved_share:.1%}", f"{it.exposed_share:.1%}"),
+            *(f"{it.hidden_share:.1%}", _three(it.input_ms), _three(it.output_ms)),
+            _three(it.job_ms),
+        )
+    return table
+
+
 def _three(milliseconds: tuple[float, float, float]) -> str:
-    return "/".join(f"{value:.0f}" for value in milliseconds)
+    return "/".join(f"{value:.3g}" for value in milliseconds)
 
 
 def plot(report: Report, path: Path) -> None:
@@ -198,6 +238,7 @@ def plot(report: Report, path: Path) -> None:
 PARTS: Mapping[str, Callable[[str, float], Any]] = {
     "jitter": run_jitter,
     "sweep": run_sweep,
+    "digits": run_digits,
     "video": run_video,
 }
 
@@ -214,11 +255,12 @@ def main() -> None:
     taken = {
         "environment": {
             **environment(),
-            "accelerator": "emulated: the engine sleeps",
+            "accelerator": "emulated (the engine sleeps) but for digits and video",
             "links": "emulated: arrivals are held back",
         },
         "jitter": _outcomes(known.get("jitter", {})),
         "sweep": known.get("sweep", {}),
+        "digits": _outcomes(known.get("digits", {})),
         "video": _outcomes(known.get("video", {})),
     }
     with fork_server() as engines:

@@ -1,15 +1,19 @@
-"""An engine that takes a known time and hands over a known number of bytes.
+"""Engines that write when each of their runs began and ended, on the clock all processes share.
 
-What it does in that time is said by the request: it sleeps, as a processor does whose accelerator
-computes (emulated), or it multiplies matrices or copies memory as often as it is told.
+One takes a known time and hands over a known number of bytes. What it does in that time is said by
+the request: it sleeps, as a processor does whose accelerator computes (emulated), or it multiplies
+matrices or copies memory as often as it is told. The other is the product's own DiT.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TextIO
 
 import torch
+from disagfusion_dit.engine import DitEngine
 
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.stage.config import EngineConfig
@@ -21,16 +25,33 @@ _MATRIX = 1024
 _MEMORY = 64 << 20
 
 
-class PacedEngine(StageEngine):
-    """See the module; the parameters of a request are `work`, `amount` and `output_bytes`.
+# In the model's directory.
+TRACE = "trace"
 
-    Its model is a file in which it writes when each run began and ended, on the clock that all
-    processes share.
-    """
+
+def open_trace(config: EngineConfig) -> TextIO:
+    """Open the trace of an engine, line by line."""
+    return (Path(config.model) / TRACE).open("a", buffering=1)
+
+
+class TracedDit(DitEngine):
+    """The DiT."""
+
+    def compute(self, task: Task, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the model."""
+        begin = time.monotonic()
+        outputs = super().compute(task, request)
+        with open_trace(self.config) as trace:
+            trace.write(f"{begin:.6f} {time.monotonic():.6f}\n")
+        return outputs
+
+
+class PacedEngine(StageEngine):
+    """See the module; the parameters of a request are `work`, `amount` and `output_bytes`."""
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        self._trace = open(config.model, "a", buffering=1)
+        self._trace = open_trace(config)
         self._outputs: dict[int, torch.Tensor] = {}
         self._matrix = torch.rand(_MATRIX, _MATRIX)
         self._memory = torch.ones(2, _MEMORY, dtype=torch.uint8)

@@ -6,16 +6,14 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
-import torch
 
+from benchmarks.overlapkit.workload import Workload
 from disagfusion.rpc.channel import open_channel
-from disagfusion.stage.payload import Payload
 from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import (
     Inbox,
@@ -90,9 +88,7 @@ class Feeder:
         shape: Of the link back.
         backend: What carries tensors.
         depth: Slots for its outputs, and hand-overs to it at a time.
-        input_bytes: Of a conditioning.
-        output_bytes: Of the latents.
-        parameters: What the engine does.
+        workload: What the DiT is given.
 
     Attributes:
         jobs: Everything that was fed.
@@ -107,20 +103,17 @@ class Feeder:
         *,
         backend: str,
         depth: int,
-        input_bytes: int,
-        output_bytes: int,
-        parameters: Mapping[str, float | str],
+        workload: Workload,
     ) -> None:
         self.jobs: dict[str, Job] = {}
         self.problems: list[str] = []
         self.first = asyncio.Event()
         self._address = address
         self._incarnation = secrets.token_hex(16)
-        self._sink = _Sink(-(-output_bytes // 64) * 64, depth, self.jobs)
-        self._generation = _generation({**parameters, "output_bytes": output_bytes})
-        payload = Payload.of_tree({"embeds": torch.zeros(input_bytes, dtype=torch.uint8)})
-        self._tensors, self._structure = payload.tensors, payload.structure
-        self._input = memoryview(bytearray(payload.nbytes))
+        self._sink = _Sink(-(-workload.latents_bytes // 64) * 64, depth, self.jobs)
+        self._workload = workload
+        self._input = memoryview(bytearray(workload.conditioning.nbytes))
+        workload.conditioning.write(self._input)
         self._numbers = itertools.count()
         self._unsaid: asyncio.Queue[stage_pb2.WorkRequest] = asyncio.Queue()
         self._feeding = True
@@ -214,7 +207,7 @@ class Feeder:
             attempt=1,
             stage=pb.STAGE_DIT,
             grant_id=grant,
-            generation=self._generation,
+            generation=self._workload.generation,
             input=stage_pb2.OutputKey(job_id=name, stage=pb.STAGE_ENCODER, attempt=1),
         )
         self._say(assign=assignment)
@@ -227,8 +220,8 @@ class Feeder:
             sender=self._incarnation,
             source_stage="encoder",
             source_attempt=1,
-            tensors=self._tensors,
-            structure=self._structure,
+            tensors=self._workload.conditioning.tensors,
+            structure=self._workload.conditioning.structure,
             nbytes=self._input.nbytes,
         )
         while True:
@@ -264,16 +257,3 @@ class Feeder:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self.problems.append(repr(task.exception()))
-
-
-def _generation(parameters: Mapping[str, float | str]) -> pb.Generation:
-    generation = pb.Generation(prompt="paced", num_inference_steps=1, height=64, width=64)
-    for name, value in parameters.items():
-        match value:
-            case str():
-                generation.parameters[name].string_value = value
-            case int():
-                generation.parameters[name].int_value = value
-            case _:
-                generation.parameters[name].double_value = value
-    return generation

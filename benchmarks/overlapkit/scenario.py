@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -16,8 +17,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.overlapkit.engine import TRACE
 from benchmarks.overlapkit.feeder import Feeder, Job
-from benchmarks.overlapkit.worker import SHAPE
+from benchmarks.overlapkit.worker import ENGINE, SHAPE
+from benchmarks.overlapkit.workload import Workload, paced
 from disagfusion.transport.testing import LinkShape
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -30,28 +33,30 @@ class Scenario:
     """What is measured.
 
     Attributes:
-        shape: Of the links to and from the DiT, each.
+        workload: What the DiT is given.
+        transfer_seconds: How long a hand-over takes in the mean, to and from the DiT each, as far
+            as the link is concerned; 0 for a link that is not shaped.
+        jitter: How that varies: fields of a `LinkShape`.
         handover: "async" or "sync".
         depth: Slots for inputs of the DiT, slots for its outputs, hand-overs at a time.
         seconds: For so long, after a warm-up.
-        input_bytes: Of a conditioning.
-        output_bytes: Of the latents.
-        parameters: What the engine does.
         engine_cpus: Where the engine may run; anywhere where empty.
         other_cpus: Where everything else may run.
     """
 
-    shape: LinkShape = field(default_factory=LinkShape)
+    workload: Workload = field(default_factory=lambda: paced("sleep", 0.02, 200_000, 200_000))
+    transfer_seconds: float = 0.0
+    jitter: Mapping[str, float] = field(default_factory=dict)
     handover: str = "async"
     depth: int = 2
     seconds: float = 10.0
-    input_bytes: int = 200_000
-    output_bytes: int = 200_000
-    parameters: Mapping[str, float | str] = field(
-        default_factory=lambda: {"work": "sleep", "amount": 0.02}
-    )
     engine_cpus: tuple[int, ...] = ()
     other_cpus: tuple[int, ...] = ()
+
+    def link(self, nbytes: int) -> LinkShape:
+        """Return the link over which hand-overs of so many bytes go."""
+        rate = nbytes / self.transfer_seconds if self.transfer_seconds else math.inf
+        return LinkShape(bytes_per_second=rate, **self.jitter)
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,11 @@ def measure(scenario: Scenario, engines: str) -> Outcome:
     affinity = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        trace = directory / "trace"
-        process = _start(scenario, directory, trace, engines)
+        model = directory / "model"
+        model.mkdir()
+        for entry in scenario.workload.model.iterdir() if scenario.workload.model else ():
+            (model / entry.name).symlink_to(entry)
+        process = _start(scenario, directory, model, engines)
         try:
             ready = _ready(process, directory)
             if scenario.other_cpus:
@@ -127,7 +135,9 @@ def measure(scenario: Scenario, engines: str) -> Outcome:
             os.sched_setaffinity(0, affinity)
             process.kill()
             process.wait()
-        runs = [tuple(map(float, line.split())) for line in trace.read_text().splitlines()]
+        runs = [
+            tuple(map(float, line.split())) for line in (model / TRACE).read_text().splitlines()
+        ]
     return _outcome(runs, seen)
 
 
@@ -143,12 +153,10 @@ class _Seen:
 async def _feed(scenario: Scenario, ready: Mapping[str, str]) -> _Seen:
     feeder = Feeder(
         ready["address"],
-        scenario.shape,
+        scenario.link(scenario.workload.latents_bytes),
         backend="ucx",
         depth=scenario.depth,
-        input_bytes=scenario.input_bytes,
-        output_bytes=scenario.output_bytes,
-        parameters=scenario.parameters,
+        workload=scenario.workload,
     )
     async with feeder:
         try:
@@ -168,11 +176,13 @@ async def _feed(scenario: Scenario, ready: Mapping[str, str]) -> _Seen:
 
 
 def _start(
-    scenario: Scenario, directory: Path, trace: Path, engines: str
+    scenario: Scenario, directory: Path, model: Path, engines: str
 ) -> subprocess.Popen[bytes]:
+    shape = asdict(scenario.link(scenario.workload.conditioning.nbytes))
     settings = {
-        SHAPE: json.dumps({k: v for k, v in asdict(scenario.shape).items() if v != float("inf")}),
-        "DISAGFUSION_MODEL": str(trace),
+        SHAPE: json.dumps({name: value for name, value in shape.items() if value != math.inf}),
+        ENGINE: scenario.workload.engine,
+        "DISAGFUSION_MODEL": str(model),
         "DISAGFUSION_NAME": "dit",
         "DISAGFUSION_SLOTS": str(scenario.depth),
         "DISAGFUSION_SEND_SLOTS": str(scenario.depth),

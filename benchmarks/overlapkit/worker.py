@@ -16,8 +16,9 @@ from disagfusion.transport.digest import Hold
 from disagfusion.transport.settings import Observer
 from disagfusion.transport.testing import LinkShape, ShapedTransport
 
-# The shape of the link as JSON.
+# The shape of the link as JSON, and the engine's class.
 SHAPE = "OVERLAP_SHAPE"
+ENGINE = "OVERLAP_ENGINE"
 
 
 class ShapedService(StageService):
@@ -42,7 +43,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     settings = StageSettings()  # type: ignore[call-arg]  # from the environment
     logging.configure(settings.log_format, settings.log_level, component="dit")
-    service = ShapedService(Stage.DIT, "benchmarks.overlapkit.engine:PacedEngine", settings)
+    service = ShapedService(Stage.DIT, os.environ[ENGINE], settings)
     asyncio.run(serve(service, settings.ready_file))
 
 

@@ -13,14 +13,23 @@ dies or is given up leaves behind.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from disagfusion.transport.address import StreamAddress
-from disagfusion.transport.api import RefusalReason, RefusedError, TransportError
+from disagfusion.transport.api import (
+    PeerAddress,
+    PeerLostError,
+    RefusalReason,
+    RefusedError,
+    TransportError,
+)
 from disagfusion.transport.backends.connection import Connection
+from disagfusion.transport.backends.dialed import Dialed
 from disagfusion.transport.backends.link import Link
 from disagfusion.transport.backends.stream import Introduce, StreamTransport
 from disagfusion.transport.backends.ucx_driver import UcxDriver
@@ -41,6 +50,12 @@ _OPTIONS = {
     # Small segments, UCX's default, cost a factor of three with ucxx's other defaults.
     _NETWORK: {"TLS": "^shm", "TCP_TX_SEG_SIZE": "1m", "TCP_RX_SEG_SIZE": "1m"},
 }
+
+
+# Then shared memory is tried again with a peer with which it did not work.
+_DISTANT_SECONDS = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,8 +108,8 @@ class UcxTransport(StreamTransport):
         shared = self._settings.ucx_shared_memory
         self._locality = _locality() if shared else secrets.token_bytes(16)
         self._contexts: dict[bytes, Any] = {}
-        # Incarnations that seemed to share memory and do not.
-        self._distant: set[str] = set()
+        # Incarnations with which shared memory did not work, and until when they go without.
+        self._distant: dict[str, float] = {}
         # Finds out now, not at the first message, whether UCX works here.
         self._context(_NETWORK)
         self._driver = UcxDriver()
@@ -106,11 +121,33 @@ class UcxTransport(StreamTransport):
     def _extra(self) -> bytes:
         return self._locality
 
+    async def _dial(self, peer: PeerAddress) -> Dialed:
+        known = self._is_distant(peer.incarnation)
+        try:
+            return await super()._dial(peer)
+        except PeerLostError:
+            if known or peer.incarnation not in self._distant:
+                raise
+        return await super()._dial(peer)
+
     async def _link_out(
         self, connection: Connection, where: StreamAddress, incarnation: str, introduce: Introduce
     ) -> Link:
-        near = where.extra == self._locality and incarnation not in self._distant
+        near = where.extra == self._locality and not self._is_distant(incarnation)
         mode = _SHARED if near else _NETWORK
+        try:
+            return await self._make_link(mode, incarnation, introduce)
+        except OSError as error:
+            if near:
+                # Too little of it, here or there, more likely than a peer that has just gone.
+                logger.warning(
+                    "no shared memory with a peer, going over the network",
+                    extra={"peer": incarnation, "error": str(error)[:200]},
+                )
+                self._go_without(incarnation)
+            raise
+
+    async def _make_link(self, mode: bytes, incarnation: str, introduce: Introduce) -> Link:
         driver = self._driver
         worker = await driver.open(self._context(mode))
         try:
@@ -121,7 +158,7 @@ class UcxTransport(StreamTransport):
         except BaseException:
             await driver.close(worker)
             raise
-        failed = self._distant.add if mode == _SHARED else self._distant.discard
+        failed = self._go_without if mode == _SHARED else self._return_to
         return UcxLink(driver, worker, name, self._digest, failed=lambda: failed(incarnation))
 
     async def _link_in(self, connection: Connection, greeting: bytes) -> tuple[Link, bytes]:
@@ -142,6 +179,17 @@ class UcxTransport(StreamTransport):
         name = "ucx/shm" if mode == _SHARED else label(context_transports(self._context(mode)))
         return UcxLink(driver, worker, name, self._digest), own
 
+    def _is_distant(self, incarnation: str) -> bool:
+        now = time.monotonic()
+        self._distant = {name: until for name, until in self._distant.items() if now < until}
+        return incarnation in self._distant
+
+    def _go_without(self, incarnation: str) -> None:
+        self._distant[incarnation] = time.monotonic() + _DISTANT_SECONDS
+
+    def _return_to(self, incarnation: str) -> None:
+        self._distant.pop(incarnation, None)
+
     def _context(self, mode: bytes) -> Any:
         if mode not in self._contexts:
             options = {**_OPTIONS[mode], **self._settings.ucx_options}
@@ -160,10 +208,6 @@ def context_transports(context: Any) -> tuple[str, ...]:
     # Lines such as "#      resource 0  :  md 0  dev 0  flags -- tcp/lo".
     lines = [line for line in context.info.splitlines() if "resource" in line and "/" in line]
     return tuple(sorted({line.split()[-1].split("/")[0] for line in lines}))
-
-
-def _tag(stream: int, index: int) -> int:
-    return stream << 32 | index
 
 
 def _locality() -> bytes:

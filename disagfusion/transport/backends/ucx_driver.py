@@ -148,6 +148,10 @@ class UcxDriver:
         self._stop()
         # What the thread has told the event loop last.
         await asyncio.sleep(0)
+        if self._thread.is_alive():
+            # It may still use them, and their numbers must not be somebody else's.
+            logger.error("the thread that drives UCX does not end")
+            return
         self._epoll.close()
         os.close(self._wake)
 

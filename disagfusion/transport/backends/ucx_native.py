@@ -51,6 +51,10 @@ def library() -> ModuleType:
     os.environ.setdefault("UCX_WARN_UNUSED_ENV_VARS", "n")
     # A request that outlives its worker because the peer died is reported as a leak.
     os.environ.setdefault("UCX_LOG_LEVEL", "error")
+    # The standard output is for results.
+    os.environ.setdefault("UCX_LOG_FILE", "stderr")
+    # A SIGHUP, which ends a terminal, would make UCX log every call from then on.
+    os.environ.setdefault("UCX_DEBUG_SIGNO", "0")
     import ucxx
 
     module: ModuleType = ucxx.libucxx

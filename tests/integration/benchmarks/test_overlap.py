@@ -10,6 +10,7 @@ from rich.console import Console
 
 from benchmarks import overlap
 from benchmarks.overlapkit.scenario import Outcome, Scenario, fork_server, measure
+from benchmarks.overlapkit.workload import digits, paced
 
 pytestmark = pytest.mark.timeout(300)
 OUTCOME = Outcome(
@@ -39,8 +40,8 @@ def test_jobs_flow_and_only_asynchronous_hand_overs_are_hidden(
     engines: str, way: str, hidden: bool
 ) -> None:
     # Transfers take as long as compute: whatever this machine does, some of it falls together.
-    shape = overlap.link(overlap.COMPUTE, "none")
-    outcome = measure(Scenario(shape=shape, seconds=1.0, **overlap.WAYS[way]), engines)
+    scenario = Scenario(transfer_seconds=overlap.COMPUTE, seconds=1.0, **overlap.WAYS[way])
+    outcome = measure(scenario, engines)
     assert outcome.problems == ()
     assert outcome.jobs >= 2
     assert outcome.compute_ms >= overlap.COMPUTE * 1e3
@@ -55,16 +56,21 @@ def test_jobs_flow_and_only_asynchronous_hand_overs_are_hidden(
 def test_real_work_pinned_beside_large_hand_overs(engines: str, work: str) -> None:
     outcome = measure(
         Scenario(
+            workload=paced(work, 1, 2 << 20, 4 << 20),
             seconds=1.0,
-            input_bytes=2 << 20,
-            output_bytes=4 << 20,
-            parameters={"work": work, "amount": 1},
             engine_cpus=(0,),
         ),
         engines,
     )
     assert outcome.problems == ()
     assert outcome.jobs >= 2
+
+
+def test_the_real_model_is_measured_too(engines: str) -> None:
+    outcome = measure(Scenario(workload=digits(), seconds=2.0), engines)
+    assert outcome.problems == ()
+    assert outcome.jobs >= 2
+    assert outcome.compute_ms > 1.0
 
 
 def test_the_report_shows_everything(tmp_path: Path) -> None:
@@ -74,6 +80,7 @@ def test_the_report_shows_everything(tmp_path: Path) -> None:
         environment={},
         jitter=dict.fromkeys(overlap.JITTERS, ways),
         sweep={"none": shares, "heavy tail": shares},
+        digits={overlap.NO_LINK: ways},
         video={"multiply": {"64 bytes": OUTCOME, "20 and 42 MiB": OUTCOME}},
     )
     console = Console(record=True, width=160)
