@@ -168,6 +168,7 @@ class StageService:
             device=settings.device,
             threads=settings.threads,
             front_pid=os.getpid(),
+            send_slots=settings.send_slots,
         )
         machine_settings = MachineSettings(
             stage=_NUMBERS[stage],

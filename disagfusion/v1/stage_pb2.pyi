@@ -146,6 +146,7 @@ class Worker(_message.Message):
     ENGINE_PID_FIELD_NUMBER: _builtins.int
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
+    SEND_SLOTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     incarnation: _builtins.str
     """New each time the front starts."""
@@ -165,6 +166,8 @@ class Worker(_message.Message):
     metrics_address: _builtins.str
     slots: _builtins.int
     """Input slots in all, free or not."""
+    send_slots: _builtins.int
+    """Outputs on their way to one peer at a time, at most."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.Stage.ValueType]: ...
     @_builtins.property
@@ -189,10 +192,11 @@ class Worker(_message.Message):
         engine_pid: _builtins.int = ...,
         metrics_address: _builtins.str = ...,
         slots: _builtins.int = ...,
+        send_slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "address", b"address", "device", b"device", "engine_pid", b"engine_pid", "front_pid", b"front_pid", "incarnation", b"incarnation", "metrics_address", b"metrics_address", "name", b"name", "pipeline", b"pipeline", "pool", b"pool", "reason", b"reason", "slots", b"slots", "spec_json", b"spec_json", "stages", b"stages", "state", b"state", "threads", b"threads", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "address", b"address", "device", b"device", "engine_pid", b"engine_pid", "front_pid", b"front_pid", "incarnation", b"incarnation", "metrics_address", b"metrics_address", "name", b"name", "pipeline", b"pipeline", "pool", b"pool", "reason", b"reason", "send_slots", b"send_slots", "slots", b"slots", "spec_json", b"spec_json", "stages", b"stages", "state", b"state", "threads", b"threads", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,14 +67,17 @@ def test_a_port_in_use_is_said() -> None:
 
 
 async def test_a_front_that_starts_its_engine_itself(cluster: Cluster, driver: Driver) -> None:
-    front = await asyncio.to_thread(cluster.front, "encoder", "alone", fork_server="")
+    settings = {"fork_server": "", "slots": 3, "send_slots": 4}
+    front = await asyncio.to_thread(lambda: cluster.front("encoder", "alone", **settings))
     worker = Worker(front.address)
     worker.patience = 240.0
     async with worker:
         await worker.ready()
         content = await Driver(worker, driver.dit, driver.decoder).generate("self", generation())
         assert content == await driver.generate("forked", generation())
-        engine = (await worker.describe()).engine_pid
+        described = await worker.describe()
+        assert (described.slots, described.send_slots) == (3, 4)
+        engine = described.engine_pid
         arguments = (Path("/proc") / str(engine) / "cmdline").read_bytes().split(b"\0")
         assert b"disagfusion.stage.engine" in arguments
     await killed_with_its_engine(front, engine)
