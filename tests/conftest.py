@@ -19,8 +19,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 for name in [name for name in os.environ if name.startswith("DISAGFUSION_")]:
     del os.environ[name]
 os.environ.pop("OTEL_EXPORTER_OTLP_ENDPOINT", None)
-# A shell that runs the tests in the background hands down SIGINT ignored.
+# A shell that runs the tests in the background, or nohup, hands these down ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -42,7 +43,12 @@ def no_leftovers() -> Iterator[None]:
     yield
     children = psutil.Process().children(recursive=True)
     # multiprocessing's own helper lives as long as its parent.
-    leaked = [" ".join(child.cmdline()) for child in children if child.status() != "zombie"]
+    forks = os.environ.get("TESTS_FORK_SERVER_PID")
+    leaked = [
+        " ".join(child.cmdline())
+        for child in children
+        if child.status() != "zombie" and str(child.pid) != forks
+    ]
     leaked = [line for line in leaked if line and "multiprocessing.resource_tracker" not in line]
     assert not leaked, f"processes left behind: {leaked}"
     assert _segments() <= segments, f"shared memory left behind: {_segments() - segments}"

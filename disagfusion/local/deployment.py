@@ -31,6 +31,7 @@ class Deployment:
         data_directory: Where jobs and results are kept.
         settings: Further settings for every process, by name without the prefix.
         environment: Further environment variables by process name.
+        fork_server: Unix socket of a fork server that runs already; one of its own where empty.
     """
 
     model: str
@@ -43,13 +44,15 @@ class Deployment:
     data_directory: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    fork_server: str = ""
 
     def processes(self) -> tuple[ProcessSpec, ...]:
         """The processes; the one that takes longest to start comes first."""
         fronts = [
             self._front(stage, index) for stage in STAGES for index in range(self.replicas[stage])
         ]
-        return (self._fork_server(), self._gateway(), *fronts)
+        own = () if self.fork_server else (self._fork_server(),)
+        return (*own, self._gateway(), *fronts)
 
     def _socket(self, name: str) -> str:
         return str(self.run_directory / f"{name}.sock")
@@ -104,7 +107,7 @@ class Deployment:
             "pipeline": self.pipeline,
             "transport": self.transport,
             "threads": str(self.threads[stage]),
-            "fork_server": self._socket("forkserver"),
+            "fork_server": self.fork_server or self._socket("forkserver"),
         }
         return self._spec(name, stage, f"disagfusion_{stage}", settings)
 

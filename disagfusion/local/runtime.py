@@ -48,6 +48,10 @@ class LocalRuntime:
     removes every temporary file. The same happens when this process ends in any other way,
     `kill -9` included.
 
+    Engines are forked by a process of its own that has imported torch and diffusers, or by the one
+    that listens on the unix socket `DISAGFUSION_FORK_SERVER` in the environment: that saves the
+    seconds of importing, see `disagfusion.local.forkserver`.
+
     Args:
         model: A diffusers directory or a hub id; the small digits model by default.
         encoders: How many encoder services.
@@ -158,6 +162,7 @@ class LocalRuntime:
             data_directory=data,
             settings=self._settings,
             environment=self._environment,
+            fork_server=os.environ.get("DISAGFUSION_FORK_SERVER", ""),
         )
         return Plan(
             parent=os.getpid(),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmarks import overlap
-from benchmarks.overlapkit.scenario import Outcome, Scenario, fork_server, measure
+from benchmarks.overlapkit.scenario import Outcome, Scenario, measure
 from benchmarks.overlapkit.workload import digits, paced
 
 pytestmark = pytest.mark.timeout(300)
@@ -29,19 +28,13 @@ OUTCOME = Outcome(
 )
 
 
-@pytest.fixture(scope="module")
-def engines() -> Iterator[str]:
-    with fork_server() as address:
-        yield address
-
-
 @pytest.mark.parametrize(("way", "hidden"), [("sync", False), ("async, depth 2", True)])
 def test_jobs_flow_and_only_asynchronous_hand_overs_are_hidden(
-    engines: str, way: str, hidden: bool
+    fork_server: str, way: str, hidden: bool
 ) -> None:
     # Transfers take as long as compute: whatever this machine does, some of it falls together.
     scenario = Scenario(transfer_seconds=overlap.COMPUTE, seconds=1.0, **overlap.WAYS[way])
-    outcome = measure(scenario, engines)
+    outcome = measure(scenario, fork_server)
     assert outcome.problems == ()
     assert outcome.jobs >= 2
     assert outcome.compute_ms >= overlap.COMPUTE * 1e3
@@ -53,21 +46,21 @@ def test_jobs_flow_and_only_asynchronous_hand_overs_are_hidden(
 
 
 @pytest.mark.parametrize("work", ["multiply", "copy"])
-def test_real_work_pinned_beside_large_hand_overs(engines: str, work: str) -> None:
+def test_real_work_pinned_beside_large_hand_overs(fork_server: str, work: str) -> None:
     outcome = measure(
         Scenario(
             workload=paced(work, 1, 2 << 20, 4 << 20),
             seconds=1.0,
             engine_cpus=(0,),
         ),
-        engines,
+        fork_server,
     )
     assert outcome.problems == ()
     assert outcome.jobs >= 2
 
 
-def test_the_real_model_is_measured_too(engines: str) -> None:
-    outcome = measure(Scenario(workload=digits(), seconds=2.0), engines)
+def test_the_real_model_is_measured_too(fork_server: str) -> None:
+    outcome = measure(Scenario(workload=digits(), seconds=2.0), fork_server)
     assert outcome.problems == ()
     assert outcome.jobs >= 2
     assert outcome.compute_ms > 1.0

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,13 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 300.0)
 class Program:
     """The command, and everything that descends from it, told apart by an environment variable."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         # Not below the test's directory: a socket's path has room for 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="disagfusion-test-"))
         self._mark = f"MARK={directory}".encode()
         self._environment = {
             **os.environ,
+            **environment,
             "MARK": str(directory),
             "TMPDIR": str(self.temporary),
         }
@@ -102,7 +103,15 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Program]:
-    made = Program(tmp_path)
+    made = Program(tmp_path, {})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def quick_program(tmp_path: Path, fork_server: str) -> Iterator[Program]:
+    """One whose engines are forked by a process that is there already."""
+    made = Program(tmp_path, {"DISAGFUSION_FORK_SERVER": fork_server})
     yield made
     made.close()
 
@@ -173,13 +182,15 @@ def test_a_supervisor_that_is_killed(program: Program, tmp_path: Path) -> None:
     program.nothing_is_left()
 
 
-def test_serving_until_interrupted(program: Program, tmp_path: Path) -> None:
-    process = program.start("serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "d"))
+def test_serving_until_interrupted(quick_program: Program, tmp_path: Path) -> None:
+    process = quick_program.start(
+        "serve", "--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "d")
+    )
     assert process.stdout is not None
     host, _, port = process.stdout.readline().strip().rpartition(":")
     socket.create_connection((host, int(port)), timeout=20).close()
-    program.note_shared_memory()
-    second = program.start("serve", "--listen", f"{host}:{port}")
+    quick_program.note_shared_memory()
+    second = quick_program.start("serve", "--listen", f"{host}:{port}")
     _, err = second.communicate(timeout=60)
     assert (second.returncode, err) == (4, f"error: {host}:{port}: in use\n")
     process.send_signal(signal.SIGINT)
@@ -187,19 +198,21 @@ def test_serving_until_interrupted(program: Program, tmp_path: Path) -> None:
     assert process.returncode == 0
     assert "Traceback" not in err
     assert (tmp_path / "d" / "jobs.sqlite3").is_file()
-    program.nothing_is_left()
+    quick_program.nothing_is_left()
 
 
-def test_a_damaged_model_is_one_line(program: Program, tmp_path: Path) -> None:
+def test_a_damaged_model_is_one_line(quick_program: Program, tmp_path: Path) -> None:
     model = tmp_path / "damaged"
     (model / "transformer").mkdir(parents=True)
     (model / "model_index.json").write_text(
         '{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}'
     )
     (model / "transformer" / "config.json").write_text("{")
-    process = program.start("generate", "x", "-o", str(tmp_path / "x.png"), "--model", str(model))
+    process = quick_program.start(
+        "generate", "x", "-o", str(tmp_path / "x.png"), "--model", str(model)
+    )
     _, err = process.communicate(timeout=500)
     assert process.returncode == 2
     assert err.startswith("error: model: ")
     assert len(err.splitlines()) == 1
-    program.nothing_is_left()
+    quick_program.nothing_is_left()

@@ -86,7 +86,7 @@ def test_a_tensor_over_grpc_is_seen(demo: ModuleType, monkeypatch: pytest.Monkey
     assert not judge(control=0, data_plane=-64)
 
 
-def test_the_overhead_benchmark_runs(tmp_path: Path) -> None:
+def test_the_overhead_benchmark_runs(forked: None, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, ROOT / "benchmarks" / "overhead.py", "--json"),

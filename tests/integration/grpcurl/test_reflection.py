@@ -50,7 +50,7 @@ def target(address: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[LocalRuntime]:
+def runtime(forked: None) -> Iterator[LocalRuntime]:
     with LocalRuntime() as running:
         yield running
 

@@ -12,7 +12,7 @@ from disagfusion.local import LocalRuntime
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_a_system_that_waits_for_every_hand_over() -> None:
+def test_a_system_that_waits_for_every_hand_over(forked: None) -> None:
     with (
         LocalRuntime(settings={"handover": "sync"}) as runtime,
         Client(runtime.address, timeout=120.0) as client,

@@ -37,7 +37,7 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(forked: None) -> Iterator[str]:
     with LocalRuntime() as runtime:
         yield runtime.address
 
@@ -56,7 +56,7 @@ def run(arguments: list[str], directory: Path) -> subprocess.CompletedProcess[st
     return done
 
 
-def test_the_lines_of_the_readme_draw_a_picture(tmp_path: Path) -> None:
+def test_the_lines_of_the_readme_draw_a_picture(forked: None, tmp_path: Path) -> None:
     (example,) = blocks("README.md", "python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 5
     run([sys.executable, "-c", example], tmp_path)

@@ -23,10 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    running = Cluster(tmp_path_factory.mktemp("stage"))
+def cluster(tmp_path_factory: pytest.TempPathFactory, fork_server: str) -> Iterator[Cluster]:
+    running = Cluster(tmp_path_factory.mktemp("stage"), fork_server)
     try:
-        running.start()
         yield running
     finally:
         running.close()

@@ -78,6 +78,23 @@ def test_asking_before_starting(model: Path) -> None:
     runtime.stop()
 
 
+def test_engines_can_be_forked_by_a_process_that_is_there_already(tmp_path: Path) -> None:
+    deployment = Deployment(
+        model="/m",
+        pipeline="p",
+        replicas={"encoder": 1, "dit": 1, "decoder": 1},
+        threads={"encoder": 1, "dit": 1, "decoder": 1},
+        transport="tcp",
+        listen="127.0.0.1:0",
+        run_directory=tmp_path,
+        data_directory=tmp_path / "data",
+        fork_server="/run/forks",
+    )
+    processes = {spec.name: spec for spec in deployment.processes()}
+    assert list(processes) == ["gateway", "encoder-0", "dit-0", "decoder-0"]
+    assert processes["dit-0"].environment["DISAGFUSION_FORK_SERVER"] == "/run/forks"
+
+
 def test_what_the_processes_are_told(tmp_path: Path) -> None:
     deployment = Deployment(
         model="/m",

@@ -74,17 +74,12 @@ class Process:
 
 
 class Cluster:
-    """A fork server and any number of fronts."""
+    """Any number of fronts."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fork_server: str) -> None:
         self.directory = directory
         self.processes: list[Process] = []
-        self.fork_server = str(directory / "forkserver.sock")
-
-    def start(self) -> None:
-        """Start the fork server."""
-        settings = {"listen": self.fork_server, "model": DIGITS}
-        self._start("disagfusion.local.forkserver", "forkserver", **settings).wait_ready()
+        self.fork_server = fork_server
 
     def fronts(self, *stages: str, **settings: object) -> list[Process]:
         """Start fronts side by side."""
