@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from asyncio.subprocess import PIPE, Process
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from functools import cache
 from random import Random
@@ -40,7 +40,7 @@ from disagfusion.transport.testing import make_message
 CHILDREN = {"send": 3, "receive": 3}
 SIZES = (1, 10_000, 250_000, 3_000_000, 20_000_000)
 SILENCE = 1.0
-# A worker that is destroyed leaves some kilobytes behind.
+# A peer that is killed or stopped may leave a few kilobytes behind.
 ALLOWED_BYTES_PER_MINUTE = 1 << 20
 _SETTINGS = TransportSettings(heartbeat_seconds=0.2, silence_seconds=SILENCE, connect_seconds=5.0)
 
@@ -76,8 +76,8 @@ class Slots:
         self._told = told
         self._free: list[memoryview] = []
         self._filling: dict[tuple[str, str], memoryview] = {}
-        # By sender; the window is wider than what is under way.
-        self._recent: dict[str, deque[int]] = {}
+        # By sender, of the last few; the window is wider than what is under way.
+        self._recent: OrderedDict[str, deque[int]] = OrderedDict()
 
     def admit(self, header: MessageHeader) -> memoryview:
         """Give memory."""
@@ -97,6 +97,9 @@ class Slots:
         if number in recent:
             self.wrong.append(f"message {number} came twice")
         recent.append(number)
+        self._recent.move_to_end(header.sender)
+        if len(self._recent) > 8 * sum(CHILDREN.values()):
+            self._recent.popitem(last=False)
         self.count += 1
         self._told(number)
 
@@ -141,12 +144,12 @@ class Victim:
 
     def __init__(self, role: str, process: Process) -> None:
         self.role = role
-        self.process = process
         self.address: PeerAddress | None = None
         self.ended = False
         self.wrong: list[str] = []
         # Said and not yet acknowledged to us, or the other way round.
         self._open: dict[int, str] = {}
+        self._process: Process | None = process
 
     @property
     def missing(self) -> list[int]:
@@ -160,17 +163,26 @@ class Victim:
 
     async def listen(self) -> None:
         """Note what it says, to its last word."""
-        assert self.process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         # One that is killed may leave half a line.
-        while (said := (await self.process.stdout.readline()).decode()).endswith("\n"):
+        while (said := (await self._process.stdout.readline()).decode()).endswith("\n"):
             line = said.split()
             if line[0] == "address":
                 self.address = PeerAddress(line[1], line[2], bytes.fromhex(line[3]))
             elif line[0] == "delivered":
                 self.note(int(line[1]), "said")
                 self.wrong += line[2:]
-        await self.process.wait()
+        await self._process.wait()
+        # Buffers of hundreds of processes would look like growth.
+        self._process = None
         self.ended = True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is there."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
 
 class Soak:
@@ -225,8 +237,7 @@ class Soak:
                 task.cancel()
             await asyncio.gather(*senders, return_exceptions=True)
         for victim in self.victims:
-            with contextlib.suppress(ProcessLookupError):
-                victim.process.kill()
+            victim.signal(signal.SIGKILL)
         await asyncio.gather(*self._tasks)
         return self._judge(sizes)
 
@@ -245,20 +256,18 @@ class Soak:
         victim = self.random.choice(alive)
         if self.random.random() < 0.5:
             self.deeds["killed"] += 1
-            victim.process.kill()
+            victim.signal(signal.SIGKILL)
             await self._start(victim.role)
             return
         self.deeds["stopped"] += 1
         seconds = self.random.choice((0.05, 0.5, 2 * SILENCE))
-        with contextlib.suppress(ProcessLookupError):
-            victim.process.send_signal(signal.SIGSTOP)
-            self._spawn(self._continue(victim, seconds))
+        victim.signal(signal.SIGSTOP)
+        self._spawn(self._continue(victim, seconds))
 
     @staticmethod
     async def _continue(victim: Victim, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        with contextlib.suppress(ProcessLookupError):
-            victim.process.send_signal(signal.SIGCONT)
+        victim.signal(signal.SIGCONT)
 
     async def _send(self, own: Transport, incarnation: str) -> None:
         while True:

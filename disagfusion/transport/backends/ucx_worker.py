@@ -147,19 +147,14 @@ class UcxWorker:
         if self._closing is None:
             # A dead endpoint is closed, and a request to close it crashes when it is looked at.
             alive = self._endpoint is not None and self._endpoint.alive
-            if self._transfer is not None and self._transfer.pending:
+            if not alive or (self._transfer is not None and self._transfer.pending):
                 self._destroy()
-                return True
-            if not alive:
-                self._release()
                 return True
             self._closing = self._endpoint.close()
             self._deadline = time.monotonic() + _CLOSE_SECONDS
         self._worker.progress_once()
-        if self._closing.completed or not self._endpoint.alive:
-            self._release()
-            return True
-        if time.monotonic() > self._deadline:
+        late = time.monotonic() > self._deadline
+        if late or self._closing.completed or not self._endpoint.alive:
             self._destroy()
             return True
         return False
@@ -174,15 +169,12 @@ class UcxWorker:
         return _Request(self._worker.tag_recv, Array(view), tag)
 
     def _destroy(self) -> None:
+        # Never left to ucxx: it would wait for the rest of a message whose sender has gone.
         requests = [] if self._transfer is None else [it.request for it in self._transfer.pending]
-        if self._closing is not None:
-            requests.append(self._closing)
-        logger.warning("ended a UCX worker with %d requests under way", len(requests))
-        destroy_worker(self._worker, self._endpoint, *requests)
+        if requests:
+            logger.warning("ended a UCX worker with %d requests under way", len(requests))
+        destroy_worker(self._worker, self._endpoint, self._closing, *requests)
         os.close(self._worker.epoll_file_descriptor)
-        self._release()
-
-    def _release(self) -> None:
         os.close(self.descriptor)
         self._error = self._error or OSError("the worker is closed")
         # In this order: an endpoint keeps its worker.
