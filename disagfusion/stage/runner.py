@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -77,6 +77,7 @@ class EngineRunner:
             problem = f"{type(error).__name__}: {error}"
         else:
             seconds = time.perf_counter() - begin
+            page_lock(self._memory, self._config.options.device)
             self._channel.send(loaded=self._describe(engine, seconds))
             return engine
         _log.error("model not loaded", problem=problem)
@@ -195,6 +196,24 @@ def classify(error: Exception) -> tuple[stage_pb2.FailureKind.ValueType, bool]:
             return stage_pb2.FAILURE_KIND_INVALID_ARGUMENT, False
         case _:
             return stage_pb2.FAILURE_KIND_INTERNAL, False
+
+
+def page_lock(memory: SharedMemory, device: str) -> bool:
+    """Lock the memory's pages for CUDA, which then copies to and from them by itself.
+
+    Where that is impossible they are copied once more, which is slower and as right.
+
+    Returns:
+        Whether they are locked.
+    """
+    if not device.startswith("cuda"):
+        return False
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    address = torch.frombuffer(memory.view(0, memory.nbytes), dtype=torch.uint8).data_ptr()
+    status = int(runtime.cudaHostRegister(address, memory.nbytes, 0))
+    if status:
+        _log.warning("memory not page-locked", status=status, size_bytes=memory.nbytes)
+    return not status
 
 
 def _device_name(device: str) -> str:
