@@ -15,8 +15,8 @@ _MIN_WAITING = 2
 _TOLERANCE = 1e-3
 """Seconds; far above the resolution of Unix time in a float, so that looking again at the
 predicted time always finds the prediction come true."""
-_NEGLIGIBLE_TRANSFER = 0.02
-"""Of the time that the stage takes: microseconds do not keep equal workers from taking turns."""
+_NEGLIGIBLE_TRANSFER = 0.1
+"""Of the time that the stage takes: milliseconds do not keep equal workers from taking turns."""
 
 
 @dataclass(slots=True)

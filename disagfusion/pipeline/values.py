@@ -107,11 +107,15 @@ def unflatten(tensors: Sequence[NamedTensor], structure: bytes) -> dict[str, Any
 
 def _child(path: str, key: str | int) -> str:
     escaped = str(key).replace("~", "~0").replace("/", "~1")
-    return f"{path}/{escaped}" if path else escaped
+    return f"{path}/{escaped}"
+
+
+def _name(path: str) -> str:
+    return path.removeprefix("/")
 
 
 def _unsupported(path: str, what: str, limit: int | None = None) -> InternalError:
-    text = f"value {path!r} cannot cross between stages: {what}" + (
+    text = f"value {_name(path)!r} cannot cross between stages: {what}" + (
         f", at most {limit} are allowed" if limit is not None else ""
     )
     return InternalError(text, reason="UNSUPPORTED_VALUE")
@@ -188,12 +192,13 @@ class _Writer:
     def _add(self, tensor: torch.Tensor, path: str) -> str:
         if len(self.tensors) == MAX_TENSORS:
             raise _unsupported(path, "too many tensors", MAX_TENSORS)
-        if len(path) > MAX_NAME_CHARACTERS:
+        name = _name(path)
+        if len(name) > MAX_NAME_CHARACTERS:
             raise _unsupported(path[:64], "its name is too long", MAX_NAME_CHARACTERS)
         if tensor.layout is not torch.strided or tensor.is_quantized:
             raise _unsupported(path, f"a tensor of layout {tensor.layout}")
-        self.tensors.append(NamedTensor(path, dense(tensor.detach())))
-        return path
+        self.tensors.append(NamedTensor(name, dense(tensor.detach())))
+        return name
 
 
 class _Reader:

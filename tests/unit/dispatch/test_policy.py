@@ -114,9 +114,9 @@ def dits_given(desk: Desk, *job_ids: str, nbytes: int) -> list[tuple[str, str]]:
 
 def test_the_dit_that_the_tensors_reach_in_time_is_preferred() -> None:
     megabytes = 20_000_000
-    desk = two_dits(10.0, 10.0, bytes_per_second=megabytes)
+    desk = two_dits(10.0, 10.0, bytes_per_second=megabytes // 2)
     assert dits_given(desk, "a", nbytes=megabytes) == [("a", "near")]
-    # A second on the way is less than ten behind another job.
+    # Two seconds on the way are less than ten behind another job.
     assert dits_given(desk, "b", nbytes=megabytes)[1:] == [("b", "far")]
 
 

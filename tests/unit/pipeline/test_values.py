@@ -11,7 +11,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -106,6 +106,8 @@ def over_the_wire(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @given(trees())
+@example({"0": torch.tensor(0.0), "": [torch.tensor(0.0)]})
+@example({"a/b": torch.tensor(1.0), "a": {"b": torch.tensor(2.0)}})
 def test_what_goes_in_comes_out(tree: dict[str, Any]) -> None:
     found, structure = flatten(tree)
     sent = [NamedTensor(entry.name, over_the_wire(entry.tensor)) for entry in found]
