@@ -61,7 +61,8 @@ class TransportSettings:
         port: Port to listen on; 0 for any that is free.
         advertise: Host name or address under which others reach `host`; the same where empty.
         max_message_bytes: Payloads above are refused before the inbox is asked.
-        segment_bytes: Payloads are moved and verified in pieces of this size.
+        segment_bytes: Payloads are moved and verified in pieces of this size; with twice as much the
+            checksum finds less of it in the processor's cache.
         eager_bytes: A payload of at most so many bytes follows its header at once, a larger one
             when the receiver has admitted it.
         heartbeat_seconds: How often a silent peer is asked for a sign of life during a hand-over.
@@ -82,7 +83,7 @@ class TransportSettings:
     port: int = 0
     advertise: str = ""
     max_message_bytes: int = 16 << 30
-    segment_bytes: int = 4 << 20
+    segment_bytes: int = 2 << 20
     eager_bytes: int = 256 << 10
     heartbeat_seconds: float = 1.0
     silence_seconds: float = 5.0
