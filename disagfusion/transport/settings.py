@@ -61,8 +61,8 @@ class TransportSettings:
         port: Port to listen on; 0 for any that is free.
         advertise: Host name or address under which others reach `host`; the same where empty.
         max_message_bytes: Payloads above are refused before the inbox is asked.
-        segment_bytes: Payloads are moved and verified in pieces of this size; with twice as much the
-            checksum finds less of it in the processor's cache.
+        segment_bytes: Payloads are moved and verified in pieces of this size. Of larger ones the
+            checksum finds less in the processor's cache.
         eager_bytes: A payload of at most so many bytes follows its header at once, a larger one
             when the receiver has admitted it.
         heartbeat_seconds: How often a silent peer is asked for a sign of life during a hand-over.
