@@ -117,6 +117,7 @@ class LocalRuntime:
         if self._supervisor is not None:
             raise FailedPreconditionError("the runtime has been started already")
         _check_listen(self._listen)
+        _check_fork_server(_fork_server())
         directories.sweep()
         directory, lock = directories.create_private()
         locks = [lock]
@@ -162,7 +163,7 @@ class LocalRuntime:
             data_directory=data,
             settings=self._settings,
             environment=self._environment,
-            fork_server=os.environ.get("DISAGFUSION_FORK_SERVER", ""),
+            fork_server=_fork_server(),
         )
         return Plan(
             parent=os.getpid(),
@@ -292,6 +293,24 @@ def _check_listen(listen: str) -> None:
         except OSError as error:
             reason = "in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
             raise FailedPreconditionError(f"{listen}: {reason}") from error
+
+
+def _fork_server() -> str:
+    return os.environ.get("DISAGFUSION_FORK_SERVER", "")
+
+
+def _check_fork_server(address: str) -> None:
+    """Say now what the fronts would find out each time that they want an engine."""
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(address)
+        except OSError as error:
+            raise FailedPreconditionError(
+                f"DISAGFUSION_FORK_SERVER: nobody listens at {address} ({error.strerror or error});"
+                " start `python -m disagfusion.local.forkserver` there, or unset it"
+            ) from error
 
 
 def _resolve_threads(threads: int | Mapping[str, int] | None, dits: int) -> dict[str, int]:

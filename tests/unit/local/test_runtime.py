@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,37 +79,43 @@ def test_asking_before_starting(model: Path) -> None:
     runtime.stop()
 
 
+def deployment(directory: Path, **changes: Any) -> Deployment:
+    values: dict[str, Any] = {
+        "model": "/m",
+        "pipeline": "p",
+        "replicas": {"encoder": 1, "dit": 2, "decoder": 1},
+        "threads": {"encoder": 1, "dit": 3, "decoder": 1},
+        "transport": "tcp",
+        "listen": "127.0.0.1:0",
+        "run_directory": directory,
+        "data_directory": directory / "data",
+    }
+    return Deployment(**{**values, **changes})
+
+
 def test_engines_can_be_forked_by_a_process_that_is_there_already(tmp_path: Path) -> None:
-    deployment = Deployment(
-        model="/m",
-        pipeline="p",
-        replicas={"encoder": 1, "dit": 1, "decoder": 1},
-        threads={"encoder": 1, "dit": 1, "decoder": 1},
-        transport="tcp",
-        listen="127.0.0.1:0",
-        run_directory=tmp_path,
-        data_directory=tmp_path / "data",
-        fork_server="/run/forks",
-    )
-    processes = {spec.name: spec for spec in deployment.processes()}
-    assert list(processes) == ["gateway", "encoder-0", "dit-0", "decoder-0"]
+    specs = deployment(tmp_path, fork_server="/run/forks").processes()
+    processes = {spec.name: spec for spec in specs}
+    assert list(processes) == ["gateway", "encoder-0", "dit-0", "dit-1", "decoder-0"]
     assert processes["dit-0"].environment["DISAGFUSION_FORK_SERVER"] == "/run/forks"
 
 
+def test_a_process_that_forks_engines_and_is_not_there(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone.sock"
+    monkeypatch.setenv("DISAGFUSION_FORK_SERVER", str(gone))
+    with pytest.raises(FailedPreconditionError, match=f"DISAGFUSION_FORK_SERVER: .*{gone}"):
+        LocalRuntime(model).start()
+
+
 def test_what_the_processes_are_told(tmp_path: Path) -> None:
-    deployment = Deployment(
-        model="/m",
-        pipeline="p",
-        replicas={"encoder": 1, "dit": 2, "decoder": 1},
-        threads={"encoder": 1, "dit": 3, "decoder": 1},
-        transport="tcp",
-        listen="127.0.0.1:0",
-        run_directory=tmp_path,
-        data_directory=tmp_path / "data",
+    specs = deployment(
+        tmp_path,
         settings={"slots": "3"},
         environment={"dit-1": {"CUDA_VISIBLE_DEVICES": "1", "DISAGFUSION_SLOTS": "4"}},
-    )
-    processes = {spec.name: spec for spec in deployment.processes()}
+    ).processes()
+    processes = {spec.name: spec for spec in specs}
     assert list(processes) == ["forkserver", "gateway", "encoder-0", "dit-0", "dit-1", "decoder-0"]
     gateway = processes["gateway"].environment
     assert gateway["DISAGFUSION_WORKERS"].split(",")[2] == f"dit-1=unix:{tmp_path}/dit-1.sock"
