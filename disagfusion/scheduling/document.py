@@ -1,0 +1,91 @@
+"""What the files that people write have in common: strict fields, readable errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from disagfusion.errors import InvalidArgumentError
+
+D = TypeVar("D", bound="Document")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""Of a stage, a pool or a shape: a DNS label, as Kubernetes wants it."""
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+PositiveCount = Annotated[int, Field(ge=1, strict=True)]
+
+
+class Document(BaseModel):
+    """A part of a file: unknown fields, NaN and infinity are refused, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: one of the two would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(
+                    problem="a key that is no text", problem_mark=node.start_mark
+                )
+            if key in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key!r} is there twice", problem_mark=key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse(kind: type[D], text: str, *, name: str) -> D:
+    """Read a document from YAML (of which JSON is a part).
+
+    Args:
+        kind: What it must be.
+        text: The file's content.
+        name: The file's name, for errors.
+
+    Raises:
+        InvalidArgumentError: It is not YAML, or a field is wrong; the error's field is the name
+            and the path within the file, such as `p.yaml: stages.dit.pools.a10.seconds`.
+    """
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 -- derived from the safe loader
+    except yaml.YAMLError as error:
+        raise InvalidArgumentError(name, " ".join(str(error).split()), expected="YAML") from error
+    return validate(kind, value, name=name)
+
+
+def validate(kind: type[D], value: Any, *, name: str) -> D:
+    """Make a document of what a file holds.
+
+    Raises:
+        InvalidArgumentError: As `parse`.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        given = first["input"]
+        if isinstance(given, (str, int, float, bool)) or given is None:
+            message += f", not {given!r}"
+        more = error.error_count() - 1
+        if more:
+            message += f" (and {more} more)"
+        raise InvalidArgumentError(f"{name}: {path}" if path else name, message) from error
+
+
+def dump_json(document: Document) -> str:
+    """Return a document as JSON for people and programs: indented, without empty fields."""
+    return json.dumps(document.model_dump(exclude_none=True), indent=2)
