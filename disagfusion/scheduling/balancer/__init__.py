@@ -1,0 +1,1 @@
+"""The balancer: how many replicas of each stage there should be now, and why."""

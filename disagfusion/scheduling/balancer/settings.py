@@ -1,0 +1,34 @@
+"""How the balancer behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BalancerSettings:
+    """Parameters of the balancer; seconds where nothing else is said.
+
+    Attributes:
+        period: Between two decisions.
+        tolerance: Share by which the outlook must improve before anything changes.
+        forecast_window: Arrivals of so long count for the forecast.
+        forecast_horizon: They are expected to go on for so long; 0 looks at what is there only.
+        delays: Later times at which the same change is tried in thought: where one of them is
+            better than now, the change waits.
+        weight_last: Of the time at which the last job ends, in what is minimized.
+        weight_mean: Of the mean latency.
+        weight_p95: Of the 95th percentile of latency.
+        change_timeout: After which a change that is not finished counts as failed, beyond the
+            time that it was predicted to take.
+    """
+
+    period: float = 10.0
+    tolerance: float = 0.01
+    forecast_window: float = 60.0
+    forecast_horizon: float = 60.0
+    delays: tuple[float, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+    weight_last: float = 1.0
+    weight_mean: float = 1.0
+    weight_p95: float = 1.0
+    change_timeout: float = 120.0

@@ -1,0 +1,1 @@
+"""Rules to compare the balancer with."""

@@ -1,0 +1,189 @@
+"""One simulation: a workload, a profile and a rule, until the last job has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
+from disagfusion.scheduling.decision import Balancer, Place
+from disagfusion.scheduling.profile import Profile
+from disagfusion.simulation.arrivals import Arrival, draw_arrivals
+from disagfusion.simulation.observe import Observer
+from disagfusion.simulation.operations import Operations
+from disagfusion.simulation.result import Recording, Result, Sample, summarize_latencies
+from disagfusion.simulation.workload import Workload
+from disagfusion.simulation.world import ROLES, World
+
+if TYPE_CHECKING:
+    from random import Random
+
+S = TypeVar("S")
+
+_STANDSTILL_SECONDS = 1e7
+
+
+class Simulation(Generic[S]):
+    """A world and the rule that changes it.
+
+    Args:
+        workload: The jobs and the fleet.
+        profile: What stages cost.
+        balancer: The rule.
+        initial: Stage → pool → replicas at the start.
+        generator: Gives the random numbers of each stream of jobs, by index.
+        until: Jobs that come later than this are left out.
+
+    Raises:
+        InvalidArgumentError: The three do not fit together.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        profile: Profile,
+        balancer: Balancer[S],
+        *,
+        initial: dict[str, dict[str, int]],
+        generator: Callable[[int], Random],
+        until: float | None = None,
+    ) -> None:
+        check(workload, profile, initial)
+        arrivals = draw_arrivals(workload, len(profile.stages), generator)
+        if until is not None:
+            arrivals = _before(until, arrivals)
+        self._profile = profile
+        self._balancer = balancer
+        self._state = balancer.initial()
+        self._recording = Recording(workload.measure)
+        self._world = World(profile, workload, arrivals, self._recording.finish)
+        self._operations = Operations(self._world, profile, workload)
+        self._observer = Observer(self._world, self._operations, dict(workload.shapes))
+        self._operations.place(initial)
+        self._exceeded = 0
+
+    def run(self) -> Result:
+        """Let time pass until every job has ended.
+
+        Raises:
+            FailedPreconditionError: Nothing can happen any more, and jobs are left.
+        """
+        world, budget = self._world, self._operations.budget
+        world.clock.after(self._balancer.period, self._decide)
+        while not world.done:
+            world.clock.step()
+            self._exceeded += world.fleet.used > budget
+            if world.clock.now > _STANDSTILL_SECONDS:
+                raise FailedPreconditionError(
+                    f"{len(world.jobs)} jobs never end: a stage is left without replicas",
+                    reason="STANDSTILL",
+                )
+        return self._result()
+
+    def _decide(self) -> None:
+        world = self._world
+        if world.done:
+            return
+        observation = self._observer.observe()
+        self._state, decision = self._balancer.decide(self._state, observation, world.clock.now)
+        self._recording.samples.append(
+            Sample(
+                world.clock.now,
+                {stage: meter.serving for stage, meter in world.meters.items()},
+                {stage: meter.waiting for stage, meter in world.meters.items()},
+                {stage: meter.running for stage, meter in world.meters.items()},
+            )
+        )
+        last = self._recording.decisions[-1] if self._recording.decisions else None
+        if decision.moves or last is None or last.reason is not decision.reason:
+            self._recording.decisions.append(decision)
+        for move in decision.moves:
+            self._operations.begin(move)
+        world.clock.after(self._balancer.period, self._decide)
+
+    def _result(self) -> Result:
+        world, recording = self._world, self._recording
+        held = world.fleet.held_seconds(world.clock.now)
+        accelerators = {place: s * world.fleet.accelerators(place) for place, s in held.items()}
+        replica_seconds = dict.fromkeys(world.stages, 0.0)
+        for place, seconds in held.items():
+            replica_seconds[place.stage] += seconds
+        return Result(
+            policy=self._balancer.name,
+            submitted=world.submitted,
+            completed=len(recording.finishes),
+            lost=world.lost,
+            last_finish_seconds=max(recording.finishes, default=0.0),
+            latency_seconds=summarize_latencies(recording.latencies),
+            attainment=recording.attained / recording.judged if recording.judged else None,
+            replica_seconds=replica_seconds,
+            accelerator_seconds=sum(accelerators.values()),
+            cost=sum(
+                seconds / 3600 * self._profile.pools[place.pool].cost_per_hour
+                for place, seconds in accelerators.items()
+            ),
+            moves=self._operations.moves,
+            budget_exceeded=self._exceeded,
+            most_accelerators=world.fleet.most_used,
+            finished_in_windows=tuple(recording.windows),
+            samples=tuple(recording.samples),
+            decisions=tuple(recording.decisions),
+        )
+
+
+def check(workload: Workload, profile: Profile, initial: dict[str, dict[str, int]]) -> None:
+    """See whether a workload, a profile and a ratio fit together.
+
+    Raises:
+        InvalidArgumentError: They do not; names the field.
+    """
+    if len(profile.stages) not in ROLES:
+        raise InvalidArgumentError("stages", f"{len(profile.stages)} of them", expected="1 to 3")
+    used = 0
+    for stage, pools in initial.items():
+        if stage not in profile.stages:
+            known = ", ".join(profile.stages)
+            raise InvalidArgumentError(f"initial.{stage}", "no such stage", expected=known)
+        for pool, count in pools.items():
+            if pool not in profile.stages[stage].pools:
+                known = ", ".join(profile.stages[stage].pools)
+                raise InvalidArgumentError(
+                    f"initial.{stage}.{pool}", "no such pool", expected=known
+                )
+            used += count * profile.stages[stage].pools[pool].accelerators
+    for stage in profile.stages:
+        if not sum(initial.get(stage, {}).values()):
+            raise InvalidArgumentError(f"initial.{stage}", "no replica", expected="at least one")
+    budget = workload.budget
+    if budget is not None and used > budget:
+        raise InvalidArgumentError(
+            "initial", f"takes {used} accelerators", expected=f"at most the budget, {budget}"
+        )
+    for index, failure in enumerate(workload.failures):
+        if failure.pool not in profile.pools:
+            raise InvalidArgumentError(
+                f"failures.{index}.pool", repr(failure.pool), expected=", ".join(profile.pools)
+            )
+
+
+def _before(until: float, arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
+    for arrival in arrivals:
+        if arrival.at > until:
+            return
+        yield arrival
+
+
+def only_pool(profile: Profile, stage: str) -> Place:
+    """Return the place of a stage that can run on one pool only.
+
+    Raises:
+        InvalidArgumentError: It can run on several.
+    """
+    pools = list(profile.stages[stage].pools)
+    if len(pools) != 1:
+        raise InvalidArgumentError(
+            "--policy",
+            f"{stage} can run on {', '.join(pools)}",
+            expected="`initial` in the workload",
+        )
+    return Place(stage, pools[0])
