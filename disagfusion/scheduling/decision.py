@@ -79,15 +79,17 @@ class Decision:
 
 
 class Balancer(Protocol[S]):
-    """A pure rule: the same state, observation and time give the same decision.
+    """A pure rule: the same state, observation and time give the same decision."""
 
-    Attributes:
-        name: Of the rule.
-        period: Seconds between two decisions.
-    """
+    @property
+    def name(self) -> str:
+        """Of the rule."""
+        ...
 
-    name: str
-    period: float
+    @property
+    def period(self) -> float:
+        """Seconds between two decisions."""
+        ...
 
     def initial(self) -> S:
         """Return the state to begin with."""

@@ -103,6 +103,24 @@ class StageProfile(Document):
         return self.output_mib
 
 
+class Monolith(Document):
+    """The whole pipeline in one process, to compare with.
+
+    Attributes:
+        pool: On which accelerators.
+        seconds_ratio: Of a job, over the sum of its stages' seconds on that pool.
+        extra_seconds: Of a job, beside that: loading weights that do not stay, for one.
+        accelerators: That one takes.
+        source: Where the figures come from.
+    """
+
+    pool: Name
+    seconds_ratio: Positive = 1.0
+    extra_seconds: NonNegative = 0.0
+    accelerators: PositiveCount = 1
+    source: str = ""
+
+
 class Profile(Document):
     """Accelerators, and stages in the order of the pipeline.
 
@@ -111,15 +129,23 @@ class Profile(Document):
         source: Where the figures come from.
         pools: By name.
         stages: By name, in the order in which a job passes them.
+        monoliths: Unsplit pipelines to compare with, such as `resident` and `offloading`.
     """
 
     name: str = ""
     source: str = ""
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     stages: Annotated[dict[Name, StageProfile], Field(min_length=1)]
+    monoliths: dict[Name, Monolith] = {}
 
     @model_validator(mode="after")
     def _known_pools(self) -> Self:
+        for name, monolith in self.monoliths.items():
+            missing = [s for s, stage in self.stages.items() if monolith.pool not in stage.pools]
+            if missing:
+                raise ValueError(
+                    f"monoliths.{name}.pool: {missing[0]} has no seconds on {monolith.pool}"
+                )
         for stage, profile in self.stages.items():
             for pool in profile.pools:
                 if pool not in self.pools:

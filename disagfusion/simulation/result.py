@@ -38,10 +38,11 @@ class Sample:
 
 @dataclass(slots=True)
 class Recording:
-    """Collects what happens; sixteen bytes for each job."""
+    """Collects what happens; 24 bytes for each job."""
 
     measure: Measure
     latencies: array[float] = field(default_factory=lambda: array("d"))
+    latency_finishes: array[float] = field(default_factory=lambda: array("d"))
     finishes: array[float] = field(default_factory=lambda: array("d"))
     windows: list[int] = field(default_factory=list)
     attained: int = 0
@@ -61,6 +62,7 @@ class Recording:
             return
         latency = now - job.arrived
         self.latencies.append(latency)
+        self.latency_finishes.append(now)
         objective = self.measure.objective_seconds
         if isinstance(objective, dict):
             objective = objective.get(job.shape)
@@ -88,6 +90,10 @@ class Result:
         budget_exceeded: Instants at which more accelerators were in use than the budget allows.
         most_accelerators: The greatest number in use.
         finished_in_windows: Jobs that ended within each of the workload's windows.
+        samples: The system at each decision.
+        decisions: Those that changed something, and each first one for another reason.
+        finishes: When each measured job ended, in that order.
+        latencies: Of the same jobs.
     """
 
     policy: str
@@ -106,6 +112,8 @@ class Result:
     finished_in_windows: tuple[int, ...]
     samples: tuple[Sample, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    finishes: Sequence[float] = ()
+    latencies: Sequence[float] = ()
 
 
 def summarize_latencies(latencies: array[float]) -> dict[str, float]:

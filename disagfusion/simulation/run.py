@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
-from disagfusion.scheduling.decision import Balancer, Place
+from disagfusion.scheduling.decision import Balancer
 from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.arrivals import Arrival, draw_arrivals
 from disagfusion.simulation.observe import Observer
@@ -128,6 +128,8 @@ class Simulation(Generic[S]):
             finished_in_windows=tuple(recording.windows),
             samples=tuple(recording.samples),
             decisions=tuple(recording.decisions),
+            finishes=recording.latency_finishes,
+            latencies=recording.latencies,
         )
 
 
@@ -171,19 +173,3 @@ def _before(until: float, arrivals: Iterator[Arrival]) -> Iterator[Arrival]:
         if arrival.at > until:
             return
         yield arrival
-
-
-def only_pool(profile: Profile, stage: str) -> Place:
-    """Return the place of a stage that can run on one pool only.
-
-    Raises:
-        InvalidArgumentError: It can run on several.
-    """
-    pools = list(profile.stages[stage].pools)
-    if len(pools) != 1:
-        raise InvalidArgumentError(
-            "--policy",
-            f"{stage} can run on {', '.join(pools)}",
-            expected="`initial` in the workload",
-        )
-    return Place(stage, pools[0])
