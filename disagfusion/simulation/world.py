@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from disagfusion.dispatch.actions import (
     Action,
@@ -158,6 +159,9 @@ class World:
     def tell(self, event: Event) -> None:
         """Give the dispatcher an event, and carry out what it wants."""
         self._events.append(event)
+        self._flush()
+
+    def _flush(self) -> None:
         if self._handling:
             return
         self._handling = True
@@ -166,13 +170,15 @@ class World:
                 self._carry_out(action)
         self._handling = False
         wakeup = self._dispatcher.next_wakeup()
-        if wakeup is not None and wakeup < self._wakeup:
+        if wakeup is not None and wakeup != self._wakeup:
             self._wakeup = wakeup
-            self.clock.at(wakeup, self._tick)
+            self.clock.at(wakeup, partial(self._tick, wakeup))
 
-    def _tick(self) -> None:
-        self._wakeup = float("inf")
-        self.tell(Tick())
+    def _tick(self, at: float) -> None:
+        # One that was set before the latest is of no use any more.
+        if at == self._wakeup:
+            self._wakeup = float("inf")
+            self.tell(Tick())
 
     def _expect(self) -> None:
         self._coming = next(self._arrivals, None)
@@ -245,8 +251,8 @@ class World:
         if action.source is not None:
             seconds = self._transfer_seconds(replica, action.source)
         if seconds > 0.0:
-            epoch = replica.epoch
-            self.clock.after(seconds, lambda: self._received(replica, task, epoch, seconds))
+            received = partial(self._received, replica, task, replica.epoch, seconds)
+            self.clock.after(seconds, received)
             return
         task.received = True
         if not self._begin(replica):
@@ -271,7 +277,7 @@ class World:
             InputReceived(replica.name, replica.incarnation, task.job_id, task.attempt, seconds)
         )
         self._begin(replica)
-        self.tell(Tick())
+        self._flush()
 
     def _begin(self, replica: Replica) -> bool:
         """Let a replica start the first task it has, if it has one and does nothing."""
@@ -283,8 +289,7 @@ class World:
         job.replica = replica.name
         stage = self.stages.index(replica.place.stage)
         end = self.services.end(replica.place, job.shape, job.deviations[stage], self.clock.now)
-        epoch = replica.epoch
-        self.clock.at(end, lambda: self._end(replica, task, epoch))
+        self.clock.at(end, partial(self._end, replica, task, replica.epoch))
         self._events.append(
             StageStarted(
                 replica.name, replica.incarnation, task.job_id, task.attempt, self._roles[stage]
@@ -310,7 +315,7 @@ class World:
         media = _MEDIA if key.stage is Stage.DECODER else ()
         self._events.append(StageDone(replica.name, replica.incarnation, HeldOutput(key, 1, media)))
         self._begin(replica)
-        self.tell(Tick())
+        self._flush()
         if not replica.tasks:
             self.on_idle(replica)
 
