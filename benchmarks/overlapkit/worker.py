@@ -41,7 +41,7 @@ class ShapedService(StageService):
 
 def main() -> None:
     """Serve until SIGTERM."""
-    settings = StageSettings()  # type: ignore[call-arg]  # from the environment
+    settings = StageSettings()
     logging.configure(settings.log_format, settings.log_level, component="dit")
     service = ShapedService(Stage.DIT, os.environ[ENGINE], settings)
     asyncio.run(serve(service, settings.ready_file))

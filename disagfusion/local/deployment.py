@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from disagfusion.local.plan import ProcessSpec
+from disagfusion.stage.devices import is_emulated
 
 DIGITS = Path(__file__).parent / "digits"
 """The model that is used when none is named."""
@@ -21,7 +22,7 @@ class Deployment:
     """What is served on this machine.
 
     Attributes:
-        model: A diffusers directory or a hub id.
+        model: A diffusers directory or a hub id; empty where the system is emulated.
         pipeline: The name under which it is served.
         replicas: How many services of each stage.
         threads: Threads of each engine by stage.
@@ -32,6 +33,7 @@ class Deployment:
         settings: Further settings for every process, by name without the prefix.
         environment: Further environment variables by process name.
         fork_server: Unix socket of a fork server that runs already; one of its own where empty.
+        devices: What workers compute on, by process name; the settings' for the others.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Deployment:
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     fork_server: str = ""
+    devices: Mapping[str, str] = field(default_factory=dict)
 
     def processes(self) -> tuple[ProcessSpec, ...]:
         """The processes; the one that takes longest to start comes first."""
@@ -80,6 +83,8 @@ class Deployment:
 
     def _fork_server(self) -> ProcessSpec:
         settings = {"listen": self._socket("forkserver"), "model": self.model}
+        if any(is_emulated(device) for device in self.devices.values()):
+            settings["preload"] = "emulated"
         return self._spec("forkserver", "forkserver", "disagfusion.local.forkserver", settings)
 
     def _gateway(self) -> ProcessSpec:
@@ -109,6 +114,8 @@ class Deployment:
             "threads": str(self.threads[stage]),
             "fork_server": self.fork_server or self._socket("forkserver"),
         }
+        if name in self.devices:
+            settings["device"] = self.devices[name]
         return self._spec(name, stage, f"disagfusion_{stage}", settings)
 
 

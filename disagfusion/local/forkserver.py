@@ -1,7 +1,8 @@
 """The parent of the engines: `python -m disagfusion.local.forkserver`.
 
 It imports torch and diffusers once and forks an engine per request, so that an engine starts in a
-fraction of a second instead of ten. Nothing here, nor in `engine.preload`, may run a torch
+fraction of a second instead of ten; with `DISAGFUSION_PRELOAD=emulated`, what emulated engines need
+and no torch. Nothing here, nor in `engine.preload`, may run a torch
 operation or touch UCX or CUDA: none of the three survives a fork.
 
 A front connects to the unix socket `DISAGFUSION_LISTEN` and sends one line of JSON, the engine's

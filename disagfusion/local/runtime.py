@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from disagfusion.errors import (
     DeadlineExceededError,
@@ -20,8 +20,12 @@ from disagfusion.errors import (
 )
 from disagfusion.local import directories, readiness
 from disagfusion.local.deployment import DIGITS, STAGES, Deployment, default_threads
+from disagfusion.local.devices import Emulation, resolve_devices, resolve_emulation
 from disagfusion.local.owner import SupervisorProcess
 from disagfusion.local.plan import Plan, ProcessState, ProcessStatus, RestartPolicy
+
+if TYPE_CHECKING:
+    from disagfusion.scheduling.profile import Profile
 
 __all__ = ["LocalRuntime", "ProcessStatus"]
 
@@ -52,6 +56,9 @@ class LocalRuntime:
     that listens on the unix socket `DISAGFUSION_FORK_SERVER` in the environment: that saves the
     seconds of importing, see `disagfusion.local.forkserver`.
 
+    With a `profile` and emulated devices there is no model: workers take the time that the profile
+    says, and neither torch nor diffusers is imported anywhere; see docs/emulation.md.
+
     Args:
         model: A diffusers directory or a hub id; the small digits model by default.
         encoders: How many encoder services.
@@ -62,7 +69,14 @@ class LocalRuntime:
         data_dir: Where jobs and results are kept; a temporary directory by default.
         threads: Threads of each engine, one number for all or one by stage ("encoder", "dit",
             "decoder"); see `deployment.default_threads`.
-        pipeline: The name under which the model is served; the directory's by default.
+        pipeline: The name under which the model is served; the directory's by default. That of an
+            emulated one begins with "emulated".
+        device: What the engines compute on, such as "cpu", "cuda:0" or "emulated:a10": one for
+            all, or by stage ("dit") or worker ("dit-3").
+        profile: What stages cost on emulated devices: a `disagfusion.scheduling.profile.Profile`
+            or its file.
+        time_scale: Seconds that emulated devices take for one second of the profile.
+        time_noise: A job's seconds on an emulated device vary by up to this share.
         settings: Further settings for every process, such as `{"slots": "3"}`.
         environment: Further environment variables by process name, such as
             `{"dit-0": {"CUDA_VISIBLE_DEVICES": "1"}}`.
@@ -87,23 +101,34 @@ class LocalRuntime:
         data_dir: str | os.PathLike[str] | None = None,
         threads: int | Mapping[str, int] | None = None,
         pipeline: str | None = None,
+        device: str | Mapping[str, str] | None = None,
+        profile: str | os.PathLike[str] | Profile | None = None,
+        time_scale: float = 1.0,
+        time_noise: float = 0.0,
         settings: Mapping[str, str] | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         echo: bool = False,
         stop_grace: float = 3.0,
         ready_timeout: float = 300.0,
     ) -> None:
-        self._model = _check_model(str(DIGITS if model is None else os.fspath(model)))
-        self._pipeline = pipeline or Path(self._model).name
         self._replicas = {"encoder": encoders, "dit": dits, "decoder": decoders}
         for stage, count in self._replicas.items():
             if count < 1:
                 raise InvalidArgumentError(f"{stage}s", str(count), expected="at least 1")
+        self._settings = dict(settings or {})
+        chosen = self._settings.pop("device", None) if device is None else device
+        self._devices = resolve_devices(chosen, self._replicas)
+        self._emulation = resolve_emulation(
+            profile, self._devices, self._replicas, time_scale=time_scale, time_noise=time_noise
+        )
+        self._model = _resolve_model(model, self._emulation)
+        self._pipeline = pipeline or (
+            self._emulation.name if self._emulation else Path(self._model).name
+        )
         self._threads = _resolve_threads(threads, dits)
         self._transport = transport
         self._listen = listen
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
-        self._settings = dict(settings or {})
         self._environment = dict(environment or {})
         self._echo = echo
         self._stop_grace = stop_grace
@@ -117,7 +142,7 @@ class LocalRuntime:
         if self._supervisor is not None:
             raise FailedPreconditionError("the runtime has been started already")
         _check_listen(self._listen)
-        _check_fork_server(_fork_server())
+        _check_fork_server(self._fork_server())
         directories.sweep()
         directory, lock = directories.create_private()
         locks = [lock]
@@ -152,6 +177,7 @@ class LocalRuntime:
         self._logs = data / "logs"
         for log in self._logs.glob("*.log"):
             log.replace(log.with_suffix(".log.1"))  # what is in it is about processes of the past
+        emulation = self._emulation.settings(directory) if self._emulation else {}
         deployment = Deployment(
             model=self._model,
             pipeline=self._pipeline,
@@ -161,9 +187,10 @@ class LocalRuntime:
             listen=self._listen,
             run_directory=directory,
             data_directory=data,
-            settings=self._settings,
+            settings={**emulation, **self._settings},
             environment=self._environment,
-            fork_server=_fork_server(),
+            fork_server=self._fork_server(),
+            devices=self._devices,
         )
         return Plan(
             parent=os.getpid(),
@@ -214,14 +241,21 @@ class LocalRuntime:
                 raise _failure(entry)
             problem = entry.role in STAGES and readiness.load_problem(self._log(entry.name))
             if problem:
-                raise InvalidArgumentError(
-                    "model", f"{entry.role} cannot load {self._model}: {problem}"
-                )
+                raise self._unusable(entry.role, problem)
         late = [entry.name for entry in processes if entry.state != ProcessState.READY]
         gateway = next(entry for entry in processes if entry.role == "gateway")
         if late or not gateway.metrics_address:
             return late
         return readiness.missing(self._replicas, readiness.ready_workers(gateway.metrics_address))
+
+    def _unusable(self, role: str, problem: str) -> InvalidArgumentError:
+        if self._emulation:
+            return InvalidArgumentError("profile", f"the {role} cannot be emulated: {problem}")
+        return InvalidArgumentError("model", f"{role} cannot load {self._model}: {problem}")
+
+    def _fork_server(self) -> str:
+        # One that runs already has imported torch, which emulated engines are to be without.
+        return "" if self._emulation else os.environ.get("DISAGFUSION_FORK_SERVER", "")
 
     def _log(self, name: str) -> Path:
         assert self._logs is not None
@@ -259,6 +293,14 @@ def _failure(entry: ProcessStatus) -> InternalError:
     )
 
 
+def _resolve_model(model: str | os.PathLike[str] | None, emulation: Emulation | None) -> str:
+    if emulation is None:
+        return _check_model(str(DIGITS if model is None else os.fspath(model)))
+    if model is not None:
+        raise InvalidArgumentError("model", "is given", expected="none beside a profile")
+    return ""
+
+
 def _check_model(model: str) -> str:
     path = Path(model)
     if not path.exists():
@@ -293,10 +335,6 @@ def _check_listen(listen: str) -> None:
         except OSError as error:
             reason = "in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
             raise FailedPreconditionError(f"{listen}: {reason}") from error
-
-
-def _fork_server() -> str:
-    return os.environ.get("DISAGFUSION_FORK_SERVER", "")
 
 
 def _check_fork_server(address: str) -> None:

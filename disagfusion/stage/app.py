@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -307,16 +307,24 @@ def _write_ready(path: Path, service: StageService) -> None:
     os.replace(temporary, path)
 
 
-def main(stage: Stage, engine: str) -> None:
+class MakeService(Protocol):
+    """Makes a stage service that has not been started."""
+
+    def __call__(self, stage: Stage, engine: str, settings: StageSettings) -> StageService:
+        """Return a service; see `StageService`."""
+
+
+def main(stage: Stage, engine: str, make: MakeService = StageService) -> None:
     """Run a stage service from the command line, with settings from the environment.
 
     Args:
         stage: Which stage.
         engine: The class that computes it, as "module:Class".
+        make: Makes the service.
     """
     program = f"disagfusion-{stage.value}"
     try:
-        settings = StageSettings()  # type: ignore[call-arg]  # from the environment
+        settings = StageSettings()
         logging.configure(
             settings.log_format,
             settings.log_level,
@@ -325,7 +333,7 @@ def main(stage: Stage, engine: str) -> None:
             pipeline=settings.pipeline,
         )
         tracing.configure(stage.value)
-        service = StageService(stage, engine, settings)
+        service = make(stage, engine, settings)
         asyncio.run(serve(service, settings.ready_file))
     except ValidationError as error:
         problems = "; ".join(

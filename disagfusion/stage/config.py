@@ -10,14 +10,33 @@ from disagfusion.pipeline.options import LoadOptions
 from disagfusion.pipeline.stages import Stage
 
 
+class EmulationConfig(BaseModel):
+    """What an emulated accelerator is told.
+
+    Attributes:
+        profile: A `disagfusion.scheduling.profile.Profile` as JSON.
+        pool: The one of its pools that the accelerator behaves like.
+        time_scale: Seconds that it takes for one second of the profile.
+        time_noise: Its seconds vary by up to this share, by job.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str
+    pool: str
+    time_scale: float = 1.0
+    time_noise: float = 0.0
+
+
 class EngineConfig(BaseModel):
     """What an engine's process is told when it starts; travels as JSON.
 
     Attributes:
         stage: Which stage it computes.
         engine: The class that does, a `StageEngine`, as "module:Class".
-        model: A local directory or a hub id.
+        model: A local directory or a hub id; empty for an emulated accelerator.
         options: How the model is loaded and run.
+        emulation: For an emulated accelerator.
         prompt_cache_bytes: For the encoder.
         name: Of the worker, for the log.
         pipeline: For the log.
@@ -33,6 +52,7 @@ class EngineConfig(BaseModel):
     engine: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     model: str
     options: LoadOptions
+    emulation: EmulationConfig | None = None
     prompt_cache_bytes: int = 0
     name: str = ""
     pipeline: str = ""

@@ -45,20 +45,32 @@ _MODULES = (
     "disagfusion_dit.engine",
     "disagfusion_decoder.engine",
 )
+# Of an engine that computes nothing: no torch.
+_EMULATED_MODULES = (
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "PIL.WebPImagePlugin",
+    "disagfusion.stage.runner",
+    "disagfusion.emulation.engine",
+)
 _INDEX_NAMES = ("modular_model_index.json", "model_index.json")
 
 
 def preload(model: str = "") -> None:
     """Import everything heavy, so that processes that are forked from here start fast.
 
-    No torch operation, UCX or CUDA: none of these survives a fork.
+    No torch operation, UCX or CUDA: none of these survives a fork. What emulated engines need, and
+    neither torch nor diffusers, where DISAGFUSION_PRELOAD is "emulated".
 
     Args:
         model: A local directory whose model's classes are imported, too. Taken from
             DISAGFUSION_MODEL when empty.
     """
-    for name in _MODULES:
+    emulated = os.environ.get("DISAGFUSION_PRELOAD") == "emulated"
+    for name in _EMULATED_MODULES if emulated else _MODULES:
         importlib.import_module(name)
+    if emulated:
+        return
     directory = Path(model or os.environ.get("DISAGFUSION_MODEL", ""))
     for name in _INDEX_NAMES:
         if (directory / name).is_file():

@@ -5,25 +5,20 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from typing import Any, NoReturn
-
-import torch
+from typing import NoReturn
 
 from disagfusion import failpoints
 from disagfusion.errors import (
-    DataLossError,
     DisagfusionError,
     FailedPreconditionError,
     InvalidArgumentError,
     JobCancelledError,
-    UnimplementedError,
 )
 from disagfusion.stage.channel import EngineChannel
 from disagfusion.stage.config import EngineConfig
+from disagfusion.stage.engine_port import Engine, Result, Task
 from disagfusion.stage.layouts import from_layouts, to_layouts
 from disagfusion.stage.memory import SharedMemory
-from disagfusion.stage.payload import read_tree
-from disagfusion.stage.stage_engine import NonFiniteError, Result, StageEngine, Task
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import engine_pb2, stage_pb2
 
@@ -38,7 +33,7 @@ class NoSpaceError(Exception):
     """The front gave no room for an output."""
 
 
-def load_engine(config: EngineConfig) -> StageEngine:
+def load_engine(config: EngineConfig) -> Engine:
     """Load the model and the service's part of the engine.
 
     Raises:
@@ -46,7 +41,7 @@ def load_engine(config: EngineConfig) -> StageEngine:
     """
     module, _, name = config.engine.partition(":")
     kind = getattr(importlib.import_module(module), name)
-    engine: StageEngine = kind.load(config)
+    engine: Engine = kind.load(config)
     return engine
 
 
@@ -64,7 +59,7 @@ class EngineRunner:
         self._memory = memory
         self._config = config
 
-    def load(self) -> StageEngine | None:
+    def load(self) -> Engine | None:
         """Load the model; None where that is impossible, which the front is told."""
         begin = time.perf_counter()
         try:
@@ -77,19 +72,19 @@ class EngineRunner:
             problem = f"{type(error).__name__}: {error}"
         else:
             seconds = time.perf_counter() - begin
-            page_lock(self._memory, self._config.options.device)
+            engine.prepare(self._memory)
             self._channel.send(loaded=self._describe(engine, seconds))
             return engine
         _log.error("model not loaded", problem=problem)
         self._channel.send(load_failed=engine_pb2.EngineLoadFailed(message=problem))
         return None
 
-    def serve(self, engine: StageEngine) -> NoReturn:
+    def serve(self, engine: Engine) -> NoReturn:
         """Compute until this process ends."""
         while True:
             self.run(engine, self._channel.next_run())
 
-    def run(self, engine: StageEngine, run: engine_pb2.RunStage) -> None:
+    def run(self, engine: Engine, run: engine_pb2.RunStage) -> None:
         """Compute one run and tell the front what became of it."""
         failpoints.reach("engine.run")
         task = Task(
@@ -97,6 +92,7 @@ class EngineRunner:
             inputs=None,
             on_step=lambda step, of: self._step(task, run.run_id, step, of),
             cancelled=self._channel.canceller(run.run_id),
+            job_id=run.job_id,
         )
         try:
             if task.cancelled():
@@ -104,12 +100,12 @@ class EngineRunner:
             if run.HasField("input"):
                 view = self._memory.view(run.input.offset, run.input.size_bytes)
                 tensors = from_layouts(run.input.tensors)
-                task.inputs = read_tree(view, tensors, run.input.structure)
+                task.inputs = engine.read(view, tensors, run.input.structure)
             result = engine.run(task)
             self._write(run.run_id, result)
         # The boundary: whatever happens to one run, the front is told, and the next may run.
         except Exception as error:  # noqa: BLE001
-            self._fail(run, task, error)
+            self._fail(run, task, error, *engine.classify(error))
             return
         failpoints.reach("engine.finish")
         self._channel.send(
@@ -140,8 +136,14 @@ class EngineRunner:
             raise NoSpaceError(space.reason)
         result.payload.write(self._memory.view(space.offset, result.payload.nbytes))
 
-    def _fail(self, run: engine_pb2.RunStage, task: Task, error: Exception) -> None:
-        kind, ends = classify(error)
+    def _fail(
+        self,
+        run: engine_pb2.RunStage,
+        task: Task,
+        error: Exception,
+        kind: stage_pb2.FailureKind.ValueType,
+        ends: bool,
+    ) -> None:
         context = {"job_id": run.job_id, "attempt": run.attempt}
         if kind == stage_pb2.FAILURE_KIND_INTERNAL or ends:
             _log.error("run failed", exc_info=error, **context)
@@ -159,64 +161,12 @@ class EngineRunner:
         if ends:
             os._exit(EXIT_DEVICE)
 
-    def _describe(self, engine: StageEngine, seconds: float) -> engine_pb2.EngineLoaded:
+    def _describe(self, engine: Engine, seconds: float) -> engine_pb2.EngineLoaded:
+        device = engine.device
         return engine_pb2.EngineLoaded(
             spec_json=engine.spec.to_json(),
-            device=_device_name(self._config.options.device),
-            accelerators=1,
-            threads=torch.get_num_threads(),
+            device=device.name,
+            accelerators=device.accelerators,
+            threads=device.threads,
             load_seconds=seconds,
         )
-
-
-def classify(error: Exception) -> tuple[stage_pb2.FailureKind.ValueType, bool]:
-    """Return what a failure means to the gateway, and whether the engine must end.
-
-    After an error of the device nothing that it computes can be trusted; after it ran out of
-    memory, a new process is what surely has the memory back.
-    """
-    match error:
-        case JobCancelledError():
-            return stage_pb2.FAILURE_KIND_CANCELLED, False
-        case NonFiniteError():
-            return stage_pb2.FAILURE_KIND_NON_FINITE, False
-        case DataLossError():
-            return stage_pb2.FAILURE_KIND_INPUT_LOST, False
-        case InvalidArgumentError() | UnimplementedError():
-            return stage_pb2.FAILURE_KIND_INVALID_ARGUMENT, False
-        case torch.OutOfMemoryError() | MemoryError():
-            return stage_pb2.FAILURE_KIND_OUT_OF_MEMORY, True
-        # torch has no class of its own for memory of the CPU.
-        case RuntimeError() if "DefaultCPUAllocator" in str(error):
-            return stage_pb2.FAILURE_KIND_OUT_OF_MEMORY, True
-        case torch.AcceleratorError():
-            return stage_pb2.FAILURE_KIND_DEVICE_ERROR, True
-        # This is how diffusers' blocks refuse an input.
-        case ValueError():
-            return stage_pb2.FAILURE_KIND_INVALID_ARGUMENT, False
-        case _:
-            return stage_pb2.FAILURE_KIND_INTERNAL, False
-
-
-def page_lock(memory: SharedMemory, device: str) -> bool:
-    """Lock the memory's pages for CUDA, which then copies to and from them by itself.
-
-    Where that is impossible they are copied once more, which is slower and as right.
-
-    Returns:
-        Whether they are locked.
-    """
-    if not device.startswith("cuda"):
-        return False
-    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    address = torch.frombuffer(memory.view(0, memory.nbytes), dtype=torch.uint8).data_ptr()
-    status = int(runtime.cudaHostRegister(address, memory.nbytes, 0))
-    if status:
-        _log.warning("memory not page-locked", status=status, size_bytes=memory.nbytes)
-    return not status
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device

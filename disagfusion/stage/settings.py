@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from disagfusion.errors import InvalidArgumentError
@@ -17,6 +18,7 @@ from disagfusion.pipeline.options import (
     QuantizationOptions,
 )
 from disagfusion.rpc.tls import TlsSettings
+from disagfusion.stage.devices import is_emulated
 
 PAGE = 4096
 
@@ -27,16 +29,21 @@ class StageSettings(BaseSettings):
     Attributes:
         listen: `host:port` or `unix:/path` for gRPC.
         name: The worker's name; unique among the workers of a gateway.
-        model: A local directory in diffusers' layout, or a hub id.
-        pipeline: The name under which the model is served.
-        pool: What kind of accelerator this is, for scheduling.
+        device: torch's name, such as "cpu" or "cuda:0"; or "emulated:POOL" for one that behaves
+            like an accelerator of that pool of `profile`.
+        model: A local directory in diffusers' layout, or a hub id; none for an emulated device.
+        profile: YAML or JSON file that says how fast an emulated device is.
+        time_scale: Seconds that an emulated device takes for one second of the profile.
+        time_noise: An emulated device's seconds vary by up to this share, by job.
+        pipeline: The name under which the model is served; of an emulated one it begins with
+            "emulated".
+        pool: What kind of accelerator this is, for scheduling; an emulated device's own by default.
         transport: What carries tensors.
         transport_host: Address on which the data plane listens.
         transport_port: Its port; 0 takes a free one.
         ucx_ports: UCX's own TCP ports, as "first-last"; any where empty. A connection takes one at
             each end for each network interface.
         transport_advertise: Under which other stages reach it; `transport_host` where empty.
-        device: torch's name, such as "cpu" or "cuda:0".
         dtype: Of weights and computation.
         threads: Threads of the engine's CPU operations.
         attention_backend: See `LoadOptions`.
@@ -74,7 +81,12 @@ class StageSettings(BaseSettings):
 
     listen: str = "127.0.0.1:0"
     name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=128)
-    model: str
+    device: str = "cpu"
+    # Judged after the device, and also where it is not given.
+    model: str = Field(default="", validate_default=True)
+    profile: Path | None = None
+    time_scale: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    time_noise: float = Field(default=0.0, ge=0, lt=1)
     pipeline: str = "default"
     pool: str = "default"
     transport: Literal["ucx", "tcp"] = "ucx"
@@ -82,7 +94,6 @@ class StageSettings(BaseSettings):
     transport_port: int = Field(default=0, ge=0, le=65535)
     ucx_ports: str = Field(default="", pattern=r"^(\d{1,5}-\d{1,5})?$")
     transport_advertise: str = ""
-    device: str = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: int = Field(default=1, ge=1, le=1024)
     attention_backend: str | None = None
@@ -116,12 +127,20 @@ class StageSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator(
-        "tls_cert", "tls_key", "tls_ca", "ready_file", "attention_backend", "variant", "revision",
+        *("tls_cert", "tls_key", "tls_ca", "ready_file", "profile"),
+        *("attention_backend", "variant", "revision"),
         mode="before",
-    )  # fmt: skip
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("model")
+    @classmethod
+    def _needed(cls, value: str, info: ValidationInfo) -> str:
+        if not value and not is_emulated(info.data.get("device", "")):
+            raise PydanticCustomError("missing", "Field required")
+        return value
 
     @property
     def tls(self) -> TlsSettings | None:
@@ -159,4 +178,7 @@ class StageSettings(BaseSettings):
         Raises:
             InvalidArgumentError: Naming the option that is wrong.
         """
-        return LoadOptions.parse({name: getattr(self, name) for name in LoadOptions.model_fields})
+        given = {name: getattr(self, name) for name in LoadOptions.model_fields}
+        if is_emulated(self.device):
+            del given["device"]
+        return LoadOptions.parse(given)

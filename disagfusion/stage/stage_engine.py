@@ -1,66 +1,31 @@
-"""What an engine computes: one stage of a model. Services derive what is special about theirs."""
+"""What an engine computes with torch: one stage of a model. Services derive what is special."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from disagfusion.errors import InternalError
+import torch
+
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.pipeline.stage_model import StageModel, non_finite
+from disagfusion.stage import engine_port
 from disagfusion.stage.config import EngineConfig
-from disagfusion.stage.payload import Payload
+from disagfusion.stage.engine_port import Device, Engine, NonFiniteError, Result, Task
+from disagfusion.stage.memory import SharedMemory
+from disagfusion.stage.payload import Payload, read_tree
 from disagfusion.stage.request import decode_images, request_values
-from disagfusion.v1 import engine_pb2, generation_pb2
+from disagfusion.telemetry.logging import get_logger
+from disagfusion.transport.api import TensorInfo
+from disagfusion.v1 import stage_pb2
+
+__all__ = ["NonFiniteError", "Result", "StageEngine", "Task", "classify", "page_lock"]
+
+_log = get_logger(__name__)
 
 
-class NonFiniteError(InternalError):
-    """An output has NaN or infinite values."""
-
-    default_reason = "NON_FINITE"
-
-
-@dataclass(slots=True)
-class Task:
-    """One run.
-
-    Attributes:
-        generation: What is asked of the model.
-        inputs: What the stage before handed over; None for the first.
-        on_step: To be called after each denoising step.
-        cancelled: Tells whether to stop.
-        compute_seconds: Adds up the time in the model.
-        steps: Denoising steps done.
-    """
-
-    generation: generation_pb2.Generation
-    inputs: Mapping[str, Any] | None
-    on_step: Callable[[int, int], None]
-    cancelled: Callable[[], bool]
-    compute_seconds: float = 0.0
-    steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run made.
-
-    Attributes:
-        payload: To be written to the memory that the front gives.
-        media: What the files in the payload are, for a decoder.
-        prompt_cache: For an encoder.
-    """
-
-    payload: Payload
-    media: tuple[generation_pb2.Output, ...] = ()
-    prompt_cache: engine_pb2.PromptCacheResult.ValueType = (
-        engine_pb2.PROMPT_CACHE_RESULT_UNSPECIFIED
-    )
-
-
-class StageEngine:
+class StageEngine(Engine):
     """Computes one stage.
 
     Args:
@@ -86,13 +51,30 @@ class StageEngine:
         """What the whole pipeline accepts."""
         return self.model.spec
 
-    def run(self, task: Task) -> Result:
-        """Compute one run.
+    @property
+    def device(self) -> Device:
+        """What it computes on."""
+        name = self.config.options.device
+        if name.startswith("cuda"):
+            name = f"{name} ({torch.cuda.get_device_name(name)})"
+        return Device(name, threads=torch.get_num_threads())
 
-        Raises:
-            DisagfusionError: It cannot be done; InvalidArgumentError where that is the request's
-                own fault, NonFiniteError where the result is useless.
-        """
+    def prepare(self, memory: SharedMemory) -> None:
+        """Lock the memory's pages where there is CUDA."""
+        page_lock(memory, self.config.options.device)
+
+    def read(
+        self, memory: memoryview, tensors: Sequence[TensorInfo], structure: bytes
+    ) -> Mapping[str, Any]:
+        """Return what another engine left in memory; tensors are views of it."""
+        return read_tree(memory, tensors, structure)
+
+    def classify(self, error: Exception) -> tuple[stage_pb2.FailureKind.ValueType, bool]:
+        """See `classify`."""
+        return classify(error)
+
+    def run(self, task: Task) -> Result:
+        """Compute one run."""
         outputs = self.compute(task, request_values(task.generation))
         return Result(Payload.of_tree(outputs))
 
@@ -116,3 +98,38 @@ class StageEngine:
         if broken:
             raise NonFiniteError(f"not finite: {', '.join(broken[:8])}")
         return outputs
+
+
+def classify(error: Exception) -> tuple[stage_pb2.FailureKind.ValueType, bool]:
+    """Return what a failure means to the gateway, and whether the engine must end.
+
+    Torch's own failures; for all others see `engine_port.classify`.
+    """
+    match error:
+        case torch.OutOfMemoryError():
+            return stage_pb2.FAILURE_KIND_OUT_OF_MEMORY, True
+        # torch has no class of its own for memory of the CPU.
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):
+            return stage_pb2.FAILURE_KIND_OUT_OF_MEMORY, True
+        case torch.AcceleratorError():
+            return stage_pb2.FAILURE_KIND_DEVICE_ERROR, True
+        case _:
+            return engine_port.classify(error)
+
+
+def page_lock(memory: SharedMemory, device: str) -> bool:
+    """Lock the memory's pages for CUDA, which then copies to and from them by itself.
+
+    Where that is impossible they are copied once more, which is slower and as right.
+
+    Returns:
+        Whether they are locked.
+    """
+    if not device.startswith("cuda"):
+        return False
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    address = torch.frombuffer(memory.view(0, memory.nbytes), dtype=torch.uint8).data_ptr()
+    status = int(runtime.cudaHostRegister(address, memory.nbytes, 0))
+    if status:
+        _log.warning("memory not page-locked", status=status, size_bytes=memory.nbytes)
+    return not status

@@ -22,8 +22,14 @@ from disagfusion.v1 import engine_pb2, stage_pb2
 with warnings.catch_warnings():
     # What diffusers imports deprecates what it imports itself.
     warnings.simplefilter("ignore")
-    from disagfusion.stage.runner import NoSpaceError, classify, load_engine
-    from disagfusion.stage.stage_engine import NonFiniteError, Result, StageEngine, Task
+    from disagfusion.stage.runner import NoSpaceError, load_engine
+    from disagfusion.stage.stage_engine import (
+        NonFiniteError,
+        Result,
+        StageEngine,
+        Task,
+        classify,
+    )
 
 CLASSES = {
     Stage.ENCODER: "disagfusion_encoder.engine:EncoderEngine",

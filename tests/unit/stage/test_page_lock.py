@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from disagfusion.stage.memory import SharedMemory
-from disagfusion.stage.runner import page_lock
+from disagfusion.stage.stage_engine import page_lock
 
 
 class Runtime:
