@@ -29,6 +29,7 @@ class Operations:
         self.broken = dict.fromkeys(profile.pools, 0)
         self.waiting_starts: deque[Place] = deque()
         self.moves = 0
+        self.repairs = 0
         world.on_idle = self._drained
         for failure in workload.failures:
             world.clock.at(failure.at, partial(self._fail, failure))
@@ -127,10 +128,12 @@ class Operations:
             if failure.repair_seconds is not None:
                 # As a Deployment does: asked for again at once, started when there is room.
                 self.waiting_starts.append(replica.place)
+                self.repairs += 1
                 at = self._world.clock.now + failure.repair_seconds
                 self._world.clock.at(at, partial(self._repair, failure.pool, need))
         self._start_waiting()
 
     def _repair(self, pool: str, accelerators: int) -> None:
+        self.repairs -= 1
         self.broken[pool] -= accelerators
         self._start_waiting()

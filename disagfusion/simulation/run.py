@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
-_STANDSTILL_SECONDS = 1e7
+_STANDSTILL_DECISIONS = 100
 
 
 class Simulation(Generic[S]):
@@ -61,6 +61,7 @@ class Simulation(Generic[S]):
         self._observer = Observer(self._world, self._operations, dict(workload.shapes))
         self._operations.place(initial)
         self._exceeded = 0
+        self._idle_decisions = 0
 
     def run(self) -> Result:
         """Let time pass until every job has ended.
@@ -73,7 +74,7 @@ class Simulation(Generic[S]):
         while not world.done:
             world.clock.step()
             self._exceeded += world.fleet.used > budget
-            if world.clock.now > _STANDSTILL_SECONDS:
+            if self._idle_decisions > _STANDSTILL_DECISIONS:
                 raise FailedPreconditionError(
                     f"{len(world.jobs)} jobs never end: a stage is left without replicas",
                     reason="STANDSTILL",
@@ -99,6 +100,8 @@ class Simulation(Generic[S]):
             self._recording.decisions.append(decision)
         for move in decision.moves:
             self._operations.begin(move)
+        still = world.still and not self._operations.repairs
+        self._idle_decisions = self._idle_decisions + 1 if still else 0
         world.clock.after(self._balancer.period, self._decide)
 
     def _result(self) -> Result:

@@ -118,6 +118,15 @@ class World:
         """Whether every job has come and has ended."""
         return self._coming is None and not self.jobs
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing happens any more of itself."""
+        return (
+            self._coming is None
+            and not any(meter.running for meter in self.meters.values())
+            and not any(replica.phase is Phase.STARTING for replica in self.fleet)
+        )
+
     def connect(self, replica: Replica) -> None:
         """Let a replica take work."""
         replica.phase, replica.since = Phase.READY, self.clock.now
