@@ -1,0 +1,426 @@
+"""The fit: what it finds, what it refuses, and why.
+
+scikit-learn takes seconds to import; no module of tests does, so that a run that deselects these
+tests does not pay for it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from performancekit import (
+    MEDIUM,
+    SETTINGS,
+    SIZES,
+    TRUE,
+    VIDEO,
+    error,
+    fitted,
+    off,
+    off_by,
+    profile,
+    samples,
+    shapes,
+    times,
+)
+
+from disagfusion.scheduling.performance import (
+    FitResult,
+    PerformanceModel,
+    PerformanceSettings,
+    Provenance,
+    Reason,
+    Sample,
+)
+from disagfusion.scheduling.performance.fitting import split
+from disagfusion.scheduling.shapes import FEATURES, CostModel, Shape
+
+PAIR = ("dit", "a10")
+FLAT = profile(a10={"seconds": 5.0})
+
+
+def reason(result: FitResult) -> Reason:
+    (only,) = result.results
+    return only.reason
+
+
+# What it finds
+
+
+@pytest.mark.parametrize("prior", [off_by(1.0), off_by(0.5), off_by(2.0), FLAT])
+@pytest.mark.parametrize("seed", range(3))
+def test_known_coefficients_come_out_of_noisy_samples(prior: object, seed: int) -> None:
+    given_ = samples(shapes(400, seed), noise=0.05, seed=seed)
+    # The profile may be right already, and then nothing beats it.
+    allowed = PerformanceSettings(tolerance=0.5)
+    result = fitted(given_, prior, settings=allowed)  # type: ignore[arg-type]
+    assert reason(result) is Reason.ADOPTED
+    pair = result.model.pairs[PAIR]
+    found = pair.seconds
+    assert found.constant == pytest.approx(TRUE.constant, rel=0.06)
+    assert found.per_step_megapixel == pytest.approx(TRUE.per_step_megapixel, rel=0.03)
+    assert found.per_step_megapixel_squared == pytest.approx(
+        TRUE.per_step_megapixel_squared, rel=0.06
+    )
+    assert error(result.model, set(shapes(400, seed))) < 0.04
+    assert pair.error == pytest.approx(0.035, abs=0.015)
+    assert pair.spread == pytest.approx(0.05, abs=0.01)
+    assert pair.p95_ratio == pytest.approx(math.exp(1.645 * 0.05), abs=0.02)
+    assert pair.median_ratio == pytest.approx(1.0, abs=0.01)
+    assert pair.samples == 400
+
+
+def test_seconds_and_hours_count_alike() -> None:
+    """Seconds span a thousandfold; the short jobs are not lost in the noise of the long ones."""
+    of = [Shape(height=256, width=256), VIDEO] * 100
+    assert TRUE.evaluate(VIDEO) / TRUE.evaluate(of[0]) > 10_000
+    result = fitted(samples(of, noise=0.1), off_by(0.7))
+    assert error(result.model, set(of)) < 0.03
+
+
+def test_exact_samples_give_exact_coefficients() -> None:
+    every = CostModel(**dict(zip(FEATURES, (0.3, 0.2, 0.02, 0.001, 0.05, 0.8, 0.05), strict=True)))
+    random = Random(0)
+    of = [
+        shape.model_copy(
+            update={
+                "batch_size": random.choice((1, 2, 4)),
+                "sequence_length": random.choice((16, 77, 512)),
+            }
+        )
+        for shape in shapes(200)
+    ]
+    result = fitted(samples(of, model=every, noise=0.0), FLAT)
+    assert result.model.pairs[PAIR].seconds.coefficients == pytest.approx(
+        every.coefficients, rel=1e-3
+    )
+    assert result.model.pairs[PAIR].dropped == ()
+
+
+def test_features_that_samples_cannot_tell_apart_are_dropped() -> None:
+    """With one number of steps, a cost per step looks like a constant."""
+    of = shapes(200, steps=(4,))
+    result = fitted(samples(of, noise=0.02), FLAT)
+    pair = result.model.pairs[PAIR]
+    assert set(pair.dropped) >= {"per_step", "per_megapixel", "per_token"}
+    for name in pair.dropped:
+        assert getattr(pair.seconds, name) == 0.0
+    assert error(result.model, set(of)) < 0.02
+    # One shape only: a constant is all there is to say.
+    result = fitted(samples([MEDIUM] * 100), FLAT)
+    pair = result.model.pairs[PAIR]
+    assert set(pair.dropped) == set(FEATURES) - {"constant"}
+    assert pair.seconds.constant == pytest.approx(TRUE.evaluate(MEDIUM), rel=0.02)
+
+
+def test_columns_that_are_sums_of_others_are_not_independent() -> None:
+    from disagfusion.scheduling.performance.regression import feature_matrix, independent
+
+    rows = feature_matrix(shapes(50, steps=(4,)))
+    assert independent(rows, range(7), (), 1e-6) == [0, 1, 2]
+    assert independent(rows, (6, 5, 4, 3, 2, 1, 0), (), 1e-6) == [6, 5, 4]
+    assert independent(rows, (0, 1, 2), (4,), 1e-6) == [1, 2]
+    assert independent(rows, (1,), (), 0.99) == [1]
+
+
+def test_stragglers_do_not_bend_the_fit() -> None:
+    from disagfusion.scheduling.performance.regression import regress
+
+    random = Random(1)
+    given_ = [
+        replace(sample, seconds=sample.seconds * (20.0 if random.random() < 0.1 else 1.0))
+        for sample in samples(shapes(300))
+    ]
+    plain = regress(
+        [s.shape for s in given_], [s.seconds for s in given_], prior=None, settings=SETTINGS
+    )
+    assert plain is not None
+    model = PerformanceModel(profile(a10={"model": times(plain.model, 1.0)}))
+    assert error(model, set(shapes(300))) < 0.05
+    # One in ten is more than one in twenty: the 95th percentile knows of them.
+    assert plain.p95 > 10
+
+
+@pytest.mark.parametrize("ratio", [0.001, 1000.0])
+def test_single_absurd_samples_do_not_bend_the_fit(ratio: float) -> None:
+    given_ = samples(shapes(200))
+    for at in (3, 77, 150):
+        given_[at] = replace(given_[at], seconds=given_[at].seconds * ratio)
+    result = fitted(given_, off_by(0.5))
+    assert reason(result) is Reason.ADOPTED
+    assert error(result.model, set(shapes(200))) < 0.05
+
+
+def test_beyond_what_was_sampled_it_follows_the_profile() -> None:
+    of = shapes(200, sizes=(480, 512, 544), steps=(4,))
+    for seed in range(5):
+        given_ = samples(of, seed=seed)
+        for factor in (0.5, 1.0, 2.0):
+            # Proportions are the profile's, the level is that of the samples.
+            allowed = PerformanceSettings(tolerance=0.5)
+            result = fitted(given_, off_by(factor), settings=allowed)
+            assert reason(result) is Reason.ADOPTED
+            assert result.model.predict(*PAIR, VIDEO).extrapolated
+            assert not result.model.predict(*PAIR, of[0]).extrapolated
+            assert off(result.model, VIDEO, TRUE.evaluate(VIDEO)) < 0.05
+    alone = fitted(given_, off_by(0.5), settings=PerformanceSettings(prior_weight=0.0))
+    assert off(alone.model, VIDEO, TRUE.evaluate(VIDEO)) > 0.3
+
+
+def test_much_noise_does_not_outweigh_the_profile_far_away() -> None:
+    for seed in range(5):
+        given_ = samples(shapes(200, seed), noise=0.3, seed=seed)
+        result = fitted(given_, off_by(0.5), settings=PerformanceSettings(maximum_error=1.0))
+        assert reason(result) is Reason.ADOPTED
+        assert off(result.model, VIDEO, TRUE.evaluate(VIDEO)) < 0.15
+
+
+def test_samples_outweigh_a_profile_of_wrong_proportions() -> None:
+    wrong = profile(a10={"model": {"constant": 0.3, "per_step": 2.0, "per_step_megapixel": 0.1}})
+    before = fitted(samples(shapes(25)), wrong)
+    after = fitted(samples(shapes(500)), wrong)
+    assert error(after.model, set(shapes(500))) < 0.1
+    assert error(after.model, set(shapes(500))) < error(before.model, set(shapes(500)))
+
+
+def test_peak_memory_is_a_bound_and_knows_no_steps() -> None:
+    peak = CostModel(constant=10.0, per_megapixel=2.0)
+    of = shapes(200)
+    random = Random(0)
+    given_ = [
+        replace(sample, peak_bytes=round(sample.peak_bytes * random.uniform(0.9, 1.0)))
+        for sample in samples(of, peak=peak)
+        if sample.peak_bytes is not None
+    ]
+    result = fitted(given_, off_by(0.5))
+    found = result.model.pairs[PAIR].peak_gib
+    assert found is not None
+    assert found.per_step == found.per_step_megapixel == found.per_step_megapixel_squared == 0.0
+    for shape in of:
+        predicted = result.model.predict(*PAIR, shape).peak_gib
+        assert predicted is not None
+        assert 0.98 * peak.evaluate(shape) < predicted < 1.15 * peak.evaluate(shape)
+    above = sum(
+        sample.peak_bytes > (result.model.predict(*PAIR, sample.shape).peak_gib or 0.0) * 2**30
+        for sample in given_
+        if sample.peak_bytes is not None
+    )
+    assert above <= 2
+
+
+def test_without_peaks_the_profile_says_what_memory_a_job_takes() -> None:
+    prior = profile(a10={"model": times(TRUE, 0.5), "memory_gib": 14.0})
+    few = samples(shapes(10), peak=CostModel(constant=3.0))
+    result = fitted(few + samples(shapes(50)), prior)
+    assert result.model.pairs[PAIR].peak_gib is None
+    assert result.model.predict(*PAIR, MEDIUM).peak_gib == 14.0
+    assert fitted(samples(shapes(50)), off_by(0.5)).model.predict(*PAIR, MEDIUM).peak_gib is None
+
+
+def test_peaks_that_no_model_fits_are_not_believed() -> None:
+    random = Random(0)
+    given_ = [
+        replace(sample, peak_bytes=round(2 ** random.uniform(20, 36)))
+        for sample in samples(shapes(100))
+    ]
+    prior = profile(a10={"model": times(TRUE, 0.5), "memory_gib": 14.0})
+    result = fitted(given_, prior)
+    assert reason(result) is Reason.ADOPTED
+    assert result.model.predict(*PAIR, MEDIUM).peak_gib == 14.0
+
+
+shape_strategy = st.builds(
+    Shape,
+    height=st.sampled_from(SIZES),
+    width=st.sampled_from(SIZES),
+    num_frames=st.integers(1, 129),
+    num_inference_steps=st.integers(1, 50),
+    batch_size=st.integers(1, 8),
+    sequence_length=st.integers(1, 512),
+)
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(st.tuples(shape_strategy, st.floats(1e-6, 1e7)), min_size=20, max_size=40),
+    st.sampled_from([FLAT, off_by(1.0), profile(l4={"seconds": 1.0})]),
+    shape_strategy,
+    st.sampled_from(sorted(Shape.model_fields)),
+    st.integers(1, 4),
+)
+def test_whatever_was_sampled_nothing_is_negative_and_more_work_costs_no_less(
+    given_: list[tuple[Shape, float]],
+    prior: object,
+    shape: Shape,
+    field: str,
+    times_as_much: int,
+) -> None:
+    sampled = [
+        Sample("dit", "a10", of, seconds, round(seconds * 2**30), float(at))
+        for at, (of, seconds) in enumerate(given_)
+    ]
+    open_gate = PerformanceSettings(maximum_error=1e12, tolerance=1e12)
+    result = fitted(sampled, prior, settings=open_gate)  # type: ignore[arg-type]
+    (of_pair,) = [row for row in result.results if row.pool == "a10"]
+    assert of_pair.reason in (Reason.ADOPTED, Reason.NOTHING_FITTED)
+    pair = result.model.pairs.get(PAIR)
+    if pair is not None:
+        assert min(pair.seconds.coefficients) >= 0.0
+        assert pair.p95_ratio >= 1.0
+    larger = shape.model_copy(update={field: getattr(shape, field) * times_as_much})
+    less, more = result.model.predict(*PAIR, shape), result.model.predict(*PAIR, larger)
+    assert 0.0 < less.seconds <= more.seconds * (1 + 1e-12)
+    assert less.seconds <= less.p95_seconds <= more.p95_seconds * (1 + 1e-12)
+    if less.peak_gib is not None and more.peak_gib is not None:
+        assert 0.0 < less.peak_gib <= more.peak_gib * (1 + 1e-12)
+
+
+# What it refuses
+
+
+def test_too_few_samples_leave_what_is_there() -> None:
+    result = fitted(samples(shapes(19)), off_by(0.5))
+    assert reason(result) is Reason.TOO_FEW_SAMPLES
+    assert result.model.version == 0
+    assert result.model.predict(*PAIR, MEDIUM).provenance is Provenance.PROFILE
+    assert reason(fitted(samples(shapes(20)), off_by(0.5))) is Reason.ADOPTED
+    assert reason(fitted([], off_by(0.5))) is Reason.TOO_FEW_SAMPLES
+
+
+def test_a_fit_far_from_what_it_has_not_seen_is_refused() -> None:
+    random = Random(0)
+    chaos = [
+        replace(sample, seconds=10 ** random.uniform(-3, 3)) for sample in samples(shapes(100))
+    ]
+    result = fitted(chaos, off_by(0.5))
+    assert reason(result) is Reason.HOLD_OUT_ERROR
+    assert result.results[0].error is not None
+    assert result.results[0].error > SETTINGS.maximum_error
+    assert result.model.predict(*PAIR, MEDIUM).provenance is Provenance.PROFILE
+
+
+def test_a_fit_that_is_worse_than_the_profile_is_refused() -> None:
+    strict = PerformanceSettings(tolerance=0.0)
+    reasons = set()
+    for seed in range(8):
+        # The profile is exact, so chance decides which of the two is nearer.
+        given_ = samples(shapes(40, seed), seed=seed)
+        (row,) = fitted(given_, off_by(1.0), settings=strict).results
+        assert row.error is not None
+        assert row.prior_error is not None
+        refused = row.error > row.prior_error
+        assert row.reason is (Reason.NO_BETTER if refused else Reason.ADOPTED)
+        reasons.add(row.reason)
+    assert reasons == {Reason.NO_BETTER, Reason.ADOPTED}
+
+
+def test_a_fit_that_is_worse_than_the_current_one_is_refused_and_confirms_it() -> None:
+    good = fitted(samples(shapes(400), noise=0.0), off_by(0.5), now=10_000.0).model
+    assert good.version == 1
+    strict = PerformanceSettings(tolerance=0.0)
+    reasons = set()
+    for seed in range(8):
+        later = samples(shapes(20, seed), seed=seed)
+        result = fitted(later, off_by(0.5), current=good, settings=strict, now=20_000.0)
+        (row,) = result.results
+        reasons.add(row.reason)
+        assert row.error is not None
+        assert row.current_error is not None
+        refused = row.error > row.current_error
+        assert row.reason is (Reason.NO_BETTER if refused else Reason.ADOPTED)
+        kept = result.model.pairs[PAIR]
+        assert (kept.seconds == good.pairs[PAIR].seconds) is refused
+        assert (kept.version, kept.fitted_at) == ((1, 10_000.0) if refused else (2, 20_000.0))
+        # A confirmation is news for whoever judges by age.
+        assert (result.model.version, kept.confirmed_at) == (2, 20_000.0)
+    assert reasons == {Reason.NO_BETTER, Reason.ADOPTED}
+
+
+def test_the_same_samples_give_the_same_model() -> None:
+    given_ = samples(shapes(100))
+    first = fitted(given_, off_by(0.5))
+    again = fitted(given_, off_by(0.5), current=first.model, now=11_000.0)
+    assert reason(again) is Reason.UNCHANGED
+    assert again.model.pairs[PAIR].version == 1
+    assert again.model.pairs[PAIR].confirmed_at == 11_000.0
+    shuffled = list(given_)
+    Random(3).shuffle(shuffled)
+    assert fitted(shuffled, off_by(0.5)).model.pairs[PAIR].seconds.coefficients == pytest.approx(
+        first.model.pairs[PAIR].seconds.coefficients, rel=1e-6
+    )
+
+
+def test_a_fit_that_the_profile_beats_is_given_up() -> None:
+    wrong = fitted(samples(shapes(100), factor=3.0), off_by(1.0))
+    assert reason(wrong) is Reason.ADOPTED
+    right = samples(shapes(100), noise=0.02)
+    # Half of the jobs say nothing that a model could hold; so there is no new fit.
+    random = Random(0)
+    noisy = [
+        replace(sample, seconds=sample.seconds * (10 ** random.uniform(-3, 3) if at % 2 else 1.0))
+        for at, sample in enumerate(right)
+    ]
+    result = fitted(
+        noisy, off_by(1.0), current=wrong.model, settings=PerformanceSettings(maximum_error=0.02)
+    )
+    assert reason(result) is Reason.REVERTED
+    assert result.model.predict(*PAIR, MEDIUM).provenance is Provenance.PROFILE
+    assert result.model.version == 2
+
+
+def test_a_fit_that_nothing_confirms_is_given_up_in_the_end() -> None:
+    model = fitted(samples(shapes(100)), off_by(0.5), now=0.0).model
+    within = fitted([], off_by(0.5), current=model, now=SETTINGS.model_age)
+    assert reason(within) is Reason.TOO_FEW_SAMPLES
+    assert within.model.predict(*PAIR, MEDIUM).provenance is Provenance.FITTED
+    after = fitted([], off_by(0.5), current=model, now=SETTINGS.model_age + 1.0)
+    assert reason(after) is Reason.STALE
+    assert after.model.predict(*PAIR, MEDIUM).provenance is Provenance.PROFILE
+    assert after.model.version == model.version + 1
+
+
+def test_another_profile_takes_the_place_of_the_one_before() -> None:
+    model = fitted(samples(shapes(100)), off_by(0.5)).model
+    result = fitted([], off_by(3.0), current=model)
+    assert result.model.profile == off_by(3.0)
+    assert result.model.pairs == model.pairs
+
+
+def test_what_the_profile_does_not_know_is_fitted_without_it() -> None:
+    unknown = samples(shapes(200), stage="upscaler", pool="h100")
+    result = fitted(unknown, off_by(0.5))
+    assert {(row.stage, row.reason) for row in result.results} == {
+        ("dit", Reason.TOO_FEW_SAMPLES),
+        ("upscaler", Reason.ADOPTED),
+    }
+    predicted = result.model.predict("upscaler", "h100", MEDIUM)
+    assert predicted.seconds == pytest.approx(TRUE.evaluate(MEDIUM), rel=0.03)
+
+
+def test_the_samples_held_out_are_the_same_each_time() -> None:
+    given_ = samples(shapes(100))
+    train, held_out = split(given_, 0.2)
+    assert len(held_out) == 20
+    assert sorted([*train, *held_out], key=lambda s: s.at) == given_
+    shuffled = list(given_)
+    Random(1).shuffle(shuffled)
+    assert split(shuffled, 0.2) == (train, held_out)
+    # Samples that come later hardly change the choice.
+    more = split(samples(shapes(110)), 0.2)[1]
+    assert len(set(map(id, more))) == 22
+    assert sum(sample in more for sample in held_out) >= 16
+    assert len(split(given_[:2], 0.2)[1]) == 1
+
+
+def test_the_samples_of_one_stage_and_pool_say_nothing_of_another() -> None:
+    prior = profile(a10={"model": times(TRUE, 1.0)}, l4={"model": times(TRUE, 2.0)})
+    both = samples(shapes(100), factor=0.5) + samples(shapes(100), pool="l4", factor=4.0)
+    model = fitted(both, prior).model
+    truth = TRUE.evaluate(MEDIUM)
+    assert off(model, MEDIUM, 0.5 * truth) < 0.05
+    assert off(model, MEDIUM, 4.0 * truth, pool="l4") < 0.05
