@@ -181,7 +181,8 @@ class _Builder:
         for spot, times in self.free.items():
             exact = len(times)
             if self._unit > 1 and exact:
-                units = max(1, round(exact / self._unit))
+                # Rounded up: a unit is never less than what it is made of can do.
+                units = math.ceil(exact / self._unit)
                 ordered = sorted(times)
                 times[:] = [ordered[(2 * i + 1) * exact // (2 * units)] for i in range(units)]
                 self.stretch[spot] = units / exact
