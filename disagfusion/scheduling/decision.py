@@ -52,11 +52,13 @@ class Move:
         source: Where they drain; None: they are new.
         target: Where they go; None: they end.
         count: How many.
+        cancel: Whether it takes back replicas that start and have not become ready.
     """
 
     source: Place | None
     target: Place | None
     count: int = 1
+    cancel: bool = False
 
 
 @dataclass(frozen=True, slots=True)

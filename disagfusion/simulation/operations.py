@@ -48,6 +48,10 @@ class Operations:
     def begin(self, move: Move) -> None:
         """Begin a move of as many replicas as there are."""
         for _ in range(move.count):
+            if move.cancel:
+                assert move.source is not None, "what starts, starts somewhere"
+                self._cancel(move.source)
+                continue
             if move.source is None:
                 assert move.target is not None, "a move has an end at least"
                 self.waiting_starts.append(move.target)
@@ -55,6 +59,17 @@ class Operations:
                 break
             self.moves += 1
         self._start_waiting()
+
+    def _cancel(self, place: Place) -> None:
+        """Take back a start: one that waits for room, or the youngest that loads."""
+        if place in self.waiting_starts:
+            self.waiting_starts.remove(place)
+            return
+        fleet = self._world.fleet
+        starting = [r for r in fleet.at(place) if r.phase is Phase.STARTING]
+        if starting:
+            starting[-1].epoch += 1
+            fleet.remove(starting[-1])
 
     def _send_away(self, source: Place, target: Place | None) -> bool:
         """Drain the replica that is free first, the youngest where several are."""

@@ -8,58 +8,30 @@ replica of the bottleneck that drains early is lost for nothing while others sti
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from disagfusion.scheduling.balancer.forecast import History
-from disagfusion.scheduling.balancer.outlook import Change, Outlook, Prospect, Spot
+from disagfusion.scheduling.balancer.fleet import Room, places, toward
+from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
+from disagfusion.scheduling.balancer.state import Pending, State
 from disagfusion.scheduling.balancer.view import Predictor, View
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
-from disagfusion.scheduling.observation import Fresh, Invalid, Missing, Observation, Signal, Stale
+from disagfusion.scheduling.observation import (
+    Fresh,
+    Invalid,
+    JobGroup,
+    Missing,
+    Observation,
+    Signal,
+    Stale,
+)
 from disagfusion.scheduling.profile import Profile
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A change that has begun.
-
-    Attributes:
-        move: Which one.
-        begun: When.
-        expires: When it counts as failed.
-    """
-
-    move: Move
-    begun: float
-    expires: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What the balancer remembers.
-
-    Attributes:
-        history: Arrivals of late.
-        pending: Changes that are not finished.
-    """
-
-    history: History = field(default_factory=History)
-    pending: tuple[Pending, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    source: Spot
-    target: Spot
-    count: int
-    score: float = math.inf
-
-
 class Hybrid:
-    """Balances a fleet of a given size.
+    """Balances a fleet within a budget.
 
     Args:
         profile: Stages, pools, minima and maxima.
@@ -67,6 +39,8 @@ class Hybrid:
         load_seconds: How long a replica takes from the end of its last job until it works
             somewhere.
         settings: How it behaves.
+        budget: Accelerators in all; by default all that the pools have.
+        fallback: Replicas to go to when signals have been missing for long.
     """
 
     name = "hybrid"
@@ -77,13 +51,24 @@ class Hybrid:
         predictor: Predictor,
         load_seconds: Callable[[Place], float],
         settings: BalancerSettings | None = None,
+        *,
+        budget: int | None = None,
+        fallback: Mapping[Place, int] | None = None,
     ) -> None:
         self._profile = profile
         self._predictor = predictor
         self._load_seconds = load_seconds
         self._settings = settings or BalancerSettings()
+        total = sum(pool.accelerators for pool in profile.pools.values())
+        self._budget = total if budget is None else budget
+        self._fallback = dict(fallback or {})
         self._view = View.of(profile)
-        self.period = self._settings.period
+        self._look_ahead = LookAhead(self._view, load_seconds, self._settings)
+
+    @property
+    def period(self) -> float:
+        """Seconds between two decisions."""
+        return self._settings.period
 
     def initial(self) -> State:
         """Return the state to begin with."""
@@ -91,128 +76,163 @@ class Hybrid:
 
     def decide(self, state: State, observation: Observation, now: float) -> tuple[State, Decision]:
         """Decide what should be done; see `Balancer`."""
-        settings = self._settings
-        arrived = observation.arrived
+        state, expired = self._remember(state, observation, now)
+        decision = self._decide(state, observation, expired, now)
+        if decision.reason is Reason.SCALE_DOWN and not state.asleep and self._sleeps(decision):
+            kept = tuple((place, self._committed(observation, place)) for place in self._places())
+            state = replace(state, asleep=kept)
+        elif state.asleep and decision.reason is Reason.SCALE_UP:
+            state = replace(state, asleep=())
+        begun = tuple(
+            Pending(move, now, now + self._expected_seconds(move) + self._settings.change_timeout)
+            for move in decision.moves
+            if not move.cancel
+        )
+        return replace(state, pending=(*state.pending, *begun)), decision
+
+    def _remember(
+        self, state: State, observation: Observation, now: float
+    ) -> tuple[State, list[Pending]]:
+        """Return the state with what is new, and the changes that did not come to an end."""
         history = state.history
-        if isinstance(arrived, Fresh):
-            history = history.add(arrived.value, now, settings.forecast_window)
-        pending = tuple(one for one in state.pending if not _finished(one, observation, now))
-        expired = [one for one in pending if now >= one.expires]
-        pending = tuple(one for one in pending if now < one.expires)
-        state = replace(state, history=history, pending=pending)
-        if pending:
-            return state, _hold(now, Reason.CHANGE_UNDER_WAY, _describe(pending[0].move))
+        if isinstance(observation.arrived, Fresh):
+            window = self._settings.forecast_window
+            history = history.add(observation.arrived.value, now, window)
+        unfinished = [one for one in state.pending if not one.finished(observation, now)]
+        expired = [one for one in unfinished if now >= one.expires]
+        full = dict((pool, until) for pool, until in state.full if until > now)
+        for one in expired:
+            if one.move.target is not None:
+                full[one.move.target.pool] = now + self._settings.full_seconds
+        blind = not isinstance(observation.jobs, Fresh)
+        idle = isinstance(observation.jobs, Fresh) and not observation.jobs.value
+        state = replace(
+            state,
+            history=history,
+            pending=tuple(one for one in unfinished if now < one.expires),
+            full=tuple(full.items()),
+            blind_since=(state.blind_since if state.blind_since is not None else now)
+            if blind
+            else None,
+            idle_since=(state.idle_since if state.idle_since is not None else now)
+            if idle
+            else None,
+        )
+        return state, expired
+
+    def _decide(
+        self, state: State, observation: Observation, expired: list[Pending], now: float
+    ) -> Decision:
+        settings = self._settings
+        room = Room(
+            self._profile, self._budget, observation, frozenset(pool for pool, _ in state.full)
+        )
+        if settings.paused:
+            return Decision(now, (), Reason.PAUSED)
+        if expired:
+            return self._give_up(expired, observation, now)
+        if state.pending:
+            message = _describe(state.pending[0].move)
+            return Decision(now, (), Reason.CHANGE_UNDER_WAY, message)
+        if state.asleep:
+            return self._wake(state, observation, room, now)
+        moves = self._restore_minimum(observation, room)
+        if moves:
+            return Decision(now, moves, Reason.SCALE_UP, "a stage is below its minimum")
         if not isinstance(observation.jobs, Fresh):
-            return state, _hold(now, *_absent(observation.jobs, "unfinished jobs"))
+            return self._blind(state, observation, room, now)
         if not observation.jobs.value:
-            return state, _hold(now, Reason.NO_DEMAND)
+            return self._idle(state, observation, now)
+        return self._balance(state, observation, observation.jobs.value, room, now)
+
+    def _balance(
+        self,
+        state: State,
+        observation: Observation,
+        jobs: tuple[JobGroup, ...],
+        room: Room,
+        now: float,
+    ) -> Decision:
         outlook = self._view.outlook(
             observation,
-            observation.jobs.value,
-            history.rates(now),
-            settings.forecast_horizon,
+            jobs,
+            state.history.rates(now),
+            self._settings.forecast_horizon,
             self._predictor,
             (),
             now,
         )
-        decision = self._choose(outlook, observation, now)
-        if expired and not decision.moves:
-            decision = _hold(now, Reason.PENDING_EXPIRED, _describe(expired[0].move))
-        begun = tuple(
-            Pending(move, now, now + self._expected_seconds(move) + settings.change_timeout)
-            for move in decision.moves
+        return self._look_ahead.choose(outlook, room, now)
+
+    def _give_up(self, expired: list[Pending], observation: Observation, now: float) -> Decision:
+        """Take back what has not started in time."""
+        moves = []
+        for place in dict.fromkeys(one.move.target for one in expired):
+            if place is not None:
+                starting = observation.replicas[place.stage][place.pool].starting
+                if starting:
+                    moves.append(Move(place, None, starting, cancel=True))
+        return Decision(now, tuple(moves), Reason.PENDING_EXPIRED, _describe(expired[0].move))
+
+    def _restore_minimum(self, observation: Observation, room: Room) -> tuple[Move, ...]:
+        """Return starts for stages that have fewer replicas than they must; needs no signals."""
+        moves = []
+        for stage, profile in self._profile.stages.items():
+            missing = profile.min - room.committed(stage)
+            for place in self._places():
+                if place.stage == stage and missing > 0 and (count := room.starts(place)):
+                    count = min(count, missing)
+                    room.take(place, count)
+                    missing -= count
+                    moves.append(Move(None, place, count))
+        return tuple(moves)
+
+    def _blind(self, state: State, observation: Observation, room: Room, now: float) -> Decision:
+        reason, message = _absent(observation.jobs, "unfinished jobs")
+        since = now if state.blind_since is None else state.blind_since
+        if self._settings.fallback == "keep" or now - since < self._settings.fallback_after:
+            return Decision(now, (), reason, message)
+        moves = toward(room, self._profile, self._fallback, observation)
+        return Decision(now, moves, Reason.FALLBACK, message)
+
+    def _idle(self, state: State, observation: Observation, now: float) -> Decision:
+        after = self._settings.zero_after
+        since = now if state.idle_since is None else state.idle_since
+        if after is None or now - since < after:
+            return Decision(now, (), Reason.NO_DEMAND)
+        moves = tuple(
+            Move(place, None, ready)
+            for place in self._places()
+            if (ready := observation.replicas[place.stage][place.pool].ready)
         )
-        return replace(state, pending=begun), decision
+        return Decision(now, moves, Reason.SCALE_DOWN, f"no work for {now - since:.0f} s")
+
+    def _wake(self, state: State, observation: Observation, room: Room, now: float) -> Decision:
+        """Bring all stages back at once when there is work, as they were."""
+        if not isinstance(observation.jobs, Fresh):
+            return Decision(now, (), *_absent(observation.jobs, "unfinished jobs"))
+        if not observation.jobs.value:
+            return Decision(now, (), Reason.NO_DEMAND, "all stages are at zero")
+        moves = toward(room, self._profile, dict(state.asleep), observation)
+        return Decision(now, moves, Reason.SCALE_UP, "there is work again")
+
+    def _sleeps(self, decision: Decision) -> bool:
+        return all(move.target is None for move in decision.moves)
+
+    def _places(self) -> list[Place]:
+        return list(places(self._profile))
+
+    def _committed(self, observation: Observation, place: Place) -> int:
+        return observation.replicas[place.stage][place.pool].committed
 
     def _expected_seconds(self, move: Move) -> float:
         return 0.0 if move.target is None else self._load_seconds(move.target)
 
-    def _choose(self, outlook: Outlook, observation: Observation, now: float) -> Decision:
-        base = self._score(outlook.prospect())
-        candidates = [
-            replace(one, score=self._score(outlook.prospect([self._change(one, 0.0)])))
-            for one in self._candidates(observation, outlook.unit)
-        ]
-        best = min(candidates, key=lambda one: one.score, default=None)
-        if best is None:
-            return _hold(now, Reason.AT_LIMIT, "no stage has a replica to spare")
-        details = {"score": base, "best": best.score}
-        if best.score >= base:
-            return Decision(now, (), Reason.BALANCED, details=details)
-        if best.score > base * (1.0 - self._settings.tolerance):
-            return Decision(now, (), Reason.WITHIN_TOLERANCE, self._say(best, base), details)
-        for delay in self._settings.delays:
-            for one in candidates:
-                if one.count == outlook.unit or one is best:
-                    later = self._score(outlook.prospect([self._change(one, delay)]))
-                    if later < best.score:
-                        message = f"{self._say(one, base)}, in {delay:g} s rather than now"
-                        return Decision(now, (), Reason.WAIT, message, details)
-        move = Move(self._view.spots[best.source], self._view.spots[best.target], best.count)
-        return Decision(now, (move,), Reason.REBALANCE, self._say(best, base), details)
-
-    def _score(self, prospect: Prospect) -> float:
-        settings = self._settings
-        return (
-            settings.weight_last * prospect.last
-            + settings.weight_mean * prospect.mean
-            + settings.weight_p95 * prospect.p95
-        )
-
-    def _change(self, one: _Candidate, delay: float) -> Change:
-        seconds = self._load_seconds(self._view.spots[one.target])
-        return Change(delay, one.source, one.target, one.count, seconds)
-
-    def _candidates(self, observation: Observation, unit: int) -> Iterator[_Candidate]:
-        """Yield changes of stage within a pool, in steps that double."""
-        for source, place in self._view.spots.items():
-            counts = observation.replicas[place.stage][place.pool]
-            of_stage = _committed(observation, place.stage)
-            spare = min(counts.ready, of_stage - max(1, self._profile.stages[place.stage].min))
-            for target, other in self._view.spots.items():
-                if target[1] != source[1] or target[0] == source[0]:
-                    continue
-                most = self._profile.stages[other.stage].max
-                room = spare
-                if most is not None:
-                    room = min(room, most - _committed(observation, other.stage))
-                count = unit
-                while count <= room:
-                    yield _Candidate(source, target, count)
-                    count *= 2
-
-    def _say(self, one: _Candidate, base: float) -> str:
-        source, target = self._view.spots[one.source], self._view.spots[one.target]
-        gain = 100.0 * (1.0 - one.score / base) if math.isfinite(base) else 100.0
-        return (
-            f"{one.count} from {source.stage} to {target.stage} on {source.pool}:"
-            f" outlook {gain:.1f} % better"
-        )
-
-
-def _committed(observation: Observation, stage: str) -> int:
-    return sum(replicas.committed for replicas in observation.replicas[stage].values())
-
-
-def _finished(pending: Pending, observation: Observation, now: float) -> bool:
-    if now <= pending.begun:
-        return False
-    ends = [place for place in (pending.move.source, pending.move.target) if place is not None]
-    return all(
-        not observation.replicas[place.stage][place.pool].draining
-        and not observation.replicas[place.stage][place.pool].starting
-        for place in ends
-    )
-
 
 def _describe(move: Move) -> str:
-    source = "new" if move.source is None else move.source.stage
-    target = "none" if move.target is None else move.target.stage
-    return f"{move.count} from {source} to {target}"
-
-
-def _hold(now: float, reason: Reason, message: str = "") -> Decision:
-    return Decision(now, (), reason, message)
+    source = "new" if move.source is None else f"from {move.source.stage}"
+    target = "away" if move.target is None else f"to {move.target.stage}"
+    return f"{move.count} {source} {target}"
 
 
 def _absent(signal: Signal[Any], name: str) -> tuple[Reason, str]:

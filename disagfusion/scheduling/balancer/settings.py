@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,7 @@ class BalancerSettings:
 
     Attributes:
         period: Between two decisions.
+        paused: Whether nothing changes.
         tolerance: Share by which the outlook must improve before anything changes.
         forecast_window: Arrivals of so long count for the forecast.
         forecast_horizon: They are expected to go on for so long; 0 looks at what is there only.
@@ -21,9 +23,15 @@ class BalancerSettings:
         weight_p95: Of the 95th percentile of latency.
         change_timeout: After which a change that is not finished counts as failed, beyond the
             time that it was predicted to take.
+        full_seconds: For so long a pool counts as full in which replicas did not start.
+        fallback: What happens when signals have been missing for `fallback_after`: nothing, or the
+            ratio that the balancer was given as a fallback.
+        fallback_after: See there.
+        zero_after: Without work for so long, all stages leave together; None: never.
     """
 
     period: float = 10.0
+    paused: bool = False
     tolerance: float = 0.01
     forecast_window: float = 60.0
     forecast_horizon: float = 60.0
@@ -32,3 +40,7 @@ class BalancerSettings:
     weight_mean: float = 1.0
     weight_p95: float = 1.0
     change_timeout: float = 120.0
+    full_seconds: float = 600.0
+    fallback: Literal["keep", "ratio"] = "keep"
+    fallback_after: float = 300.0
+    zero_after: float | None = None

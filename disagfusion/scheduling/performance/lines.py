@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from operator import attrgetter
+from operator import attrgetter, mul
 
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.scheduling.performance.borrow import Loan
@@ -108,13 +108,15 @@ class Basis:
         """Return the median seconds of a job."""
         return self.seconds.evaluate(shape) * self.median_ratio
 
-    def extrapolates(self, shape: Shape) -> bool:
-        """Whether a shape lies outside of what was sampled for the fit; False without a fit."""
+    def extrapolates(self, row: tuple[float, ...]) -> bool:
+        """Whether features lie outside of what was sampled for the fit; False without a fit."""
         pair = self.fitted
-        return pair is not None and any(
-            not low <= value * _SLACK or not value <= high * _SLACK
-            for value, low, high in zip(shape.features, pair.lowest, pair.highest, strict=True)
-        )
+        if pair is None:
+            return False
+        for value, low, high in zip(row, pair.lowest, pair.highest, strict=True):
+            if value * _SLACK < low or value > high * _SLACK:
+                return True
+        return False
 
     def lent(self, loan: Loan) -> Basis:
         """Rest on this one at another speed; memory has no speed."""
@@ -163,18 +165,9 @@ class Line:
             row = shape.features
         except OverflowError as error:
             raise InvalidArgumentError("shape", "too large to predict") from error
-        seconds = sum(map(_product, self._seconds, row))
-        peak = None if self._peak is None else sum(map(_product, self._peak, row))
-        if not math.isfinite(seconds) or (peak is not None and not math.isfinite(peak)):
+        seconds = sum(map(mul, self._seconds, row))
+        late = seconds * self.basis.p95_ratio
+        peak = None if self._peak is None else sum(map(mul, self._peak, row))
+        if not math.isfinite(late) or (peak is not None and not math.isfinite(peak)):
             raise InvalidArgumentError("shape", "too large to predict")
-        return Prediction(
-            seconds,
-            seconds * self.basis.p95_ratio,
-            peak,
-            self.basis.provenance,
-            self.basis.extrapolates(shape),
-        )
-
-
-def _product(a: float, b: float) -> float:
-    return a * b
+        return Prediction(seconds, late, peak, self.basis.provenance, self.basis.extrapolates(row))

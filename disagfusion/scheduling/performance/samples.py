@@ -133,8 +133,10 @@ class _Buckets:
 
     def evict(self) -> None:
         """Drop the oldest sample of the fullest bucket."""
-        key = max(self._buckets, key=lambda k: (len(self._buckets[k]), -self._buckets[k][0].at))
-        self._drop(key, 1)
+        most = max(map(len, self._buckets.values()))
+        fullest = [bucket for bucket in self._buckets.values() if len(bucket) == most]
+        oldest = min((bucket[0] for bucket in fullest), key=_at)
+        self._drop(bucket_of(oldest.shape), 1)
 
     def expire(self, before: float) -> None:
         for key, samples in list(self._buckets.items()):
@@ -187,7 +189,7 @@ class SampleStore:
             verdict = Verdict.WARM_UP
         self.counts[verdict] += 1
         if verdict is Verdict.KEPT:
-            self._keep(sample, now)
+            self._keep(sample)
         return verdict
 
     def begin_regime(self, stage: str, pool: str, at: float) -> None:
@@ -242,14 +244,12 @@ class SampleStore:
             self._lives.popitem(last=False)
         return seen <= self._settings.warm_up_samples
 
-    def _keep(self, sample: Sample, now: float) -> None:
+    def _keep(self, sample: Sample) -> None:
         if sample.peak_bytes is not None and not 0 < sample.peak_bytes <= _MAX_PEAK_BYTES:
             self.counts[Verdict.BAD_PEAK] += 1
             sample = replace(sample, peak_bytes=None)
         buckets = self._pairs.setdefault(sample.pair, _Buckets())
         buckets.add(sample)
-        if buckets.size > self._settings.capacity:
-            self._expire(sample.pair, now)
         if buckets.size > self._settings.capacity:
             buckets.evict()
 

@@ -110,7 +110,7 @@ class PerformanceTracker:
             sample.at,
             predicted=basis.typical(sample.shape),
             spread=basis.spread,
-            steady=not (fitted and basis.extrapolates(sample.shape)),
+            steady=not (fitted and basis.extrapolates(sample.shape.features)),
         )
         # Where nothing was fitted, what differs may be the profile and not the pool.
         if since is not None and fitted:

@@ -1,0 +1,113 @@
+"""How many replicas there are, and whether there is room for more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from disagfusion.scheduling.decision import Move, Place
+from disagfusion.scheduling.observation import Observation
+from disagfusion.scheduling.profile import Profile
+
+
+class Room:
+    """Accelerators that are free, and the bounds of stages.
+
+    What terminates still takes its accelerators.
+
+    Args:
+        profile: Accelerators of each replica; minima and maxima.
+        budget: Accelerators in all.
+        observation: The replicas there are.
+        full: Pools that nothing can start in.
+    """
+
+    def __init__(
+        self, profile: Profile, budget: int, observation: Observation, full: frozenset[str]
+    ) -> None:
+        self._profile = profile
+        self._observation = observation
+        self._full = full
+        held = {
+            place: observation.replicas[place.stage][place.pool].held for place in places(profile)
+        }
+        used = {pool: 0 for pool in profile.pools}
+        for place, count in held.items():
+            used[place.pool] += count * self.accelerators(place)
+        self._free = {
+            pool: min(observation.accelerators.get(pool, 0), profile.pools[pool].accelerators)
+            - count
+            for pool, count in used.items()
+        }
+        self._budget = budget - sum(used.values())
+
+    def accelerators(self, place: Place) -> int:
+        """Return what one replica takes."""
+        return self._profile.stages[place.stage].pools[place.pool].accelerators
+
+    def starts(self, place: Place) -> int:
+        """Return how many replicas can start at a place now."""
+        if place.pool in self._full:
+            return 0
+        free = max(0, min(self._budget, self._free[place.pool]))
+        return min(free // self.accelerators(place), self.below_maximum(place.stage))
+
+    def take(self, place: Place, count: int) -> None:
+        """Take note that so many will start."""
+        self._budget -= count * self.accelerators(place)
+        self._free[place.pool] -= count * self.accelerators(place)
+
+    def below_maximum(self, stage: str) -> int:
+        """Return how many replicas a stage may get."""
+        most = self._profile.stages[stage].max
+        committed = self.committed(stage)
+        return 10**9 if most is None else max(0, most - committed)
+
+    def above_minimum(self, stage: str) -> int:
+        """Return how many replicas a stage may lose; the last one stays in any case."""
+        return max(0, self.committed(stage) - max(1, self._profile.stages[stage].min))
+
+    def committed(self, stage: str) -> int:
+        """Return the replicas of a stage that take work or will."""
+        return sum(one.committed for one in self._observation.replicas[stage].values())
+
+    def ready(self, place: Place) -> int:
+        """Return the replicas of a place that take work."""
+        return self._observation.replicas[place.stage][place.pool].ready
+
+
+def places(profile: Profile) -> Iterator[Place]:
+    """Yield every place where a stage can run."""
+    for stage, stage_profile in profile.stages.items():
+        for pool in stage_profile.pools:
+            yield Place(stage, pool)
+
+
+def toward(
+    room: Room, profile: Profile, wanted: Mapping[Place, int], observation: Observation
+) -> tuple[Move, ...]:
+    """Return the moves from the replicas there are to those wanted, as far as there is room.
+
+    Replicas that are too many at one place change to another in the same pool; what is left over
+    starts, or stops.
+    """
+    gaps = {
+        place: wanted.get(place, 0) - observation.replicas[place.stage][place.pool].committed
+        for place in places(profile)
+    }
+    moves = []
+    for source, spare in gaps.items():
+        for target, missing in gaps.items():
+            same = source.pool == target.pool
+            same = same and room.accelerators(source) == room.accelerators(target)
+            count = min(-spare, missing, room.ready(source))
+            if same and count > 0:
+                moves.append(Move(source, target, count))
+                gaps[source] = spare = spare + count
+                gaps[target] -= count
+    for place, gap in gaps.items():
+        if gap > 0 and (count := min(gap, room.starts(place))):
+            room.take(place, count)
+            moves.append(Move(None, place, count))
+        elif gap < 0 and (count := min(-gap, room.ready(place))):
+            moves.append(Move(place, None, count))
+    return tuple(moves)

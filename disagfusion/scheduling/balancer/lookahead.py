@@ -1,0 +1,130 @@
+"""The choice among changes: the one with the best outlook, unless it would be better later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from disagfusion.scheduling.balancer.fleet import Room
+from disagfusion.scheduling.balancer.outlook import Change, Outlook, Prospect, Spot
+from disagfusion.scheduling.balancer.settings import BalancerSettings
+from disagfusion.scheduling.balancer.view import View
+from disagfusion.scheduling.decision import Decision, Move, Place, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A change that could be made.
+
+    Attributes:
+        source: Where replicas drain; None: they are new.
+        target: Where they go.
+        count: How many.
+        score: What is minimized, if it were made now.
+    """
+
+    source: Spot | None
+    target: Spot
+    count: int
+    score: float = math.inf
+
+
+class LookAhead:
+    """Chooses by looking at what would become of the unfinished jobs.
+
+    Args:
+        view: Names and indices.
+        load_seconds: How long a replica takes from the end of its last job until it works
+            somewhere.
+        settings: How it behaves.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        load_seconds: Callable[[Place], float],
+        settings: BalancerSettings,
+    ) -> None:
+        self._view = view
+        self._load_seconds = load_seconds
+        self._settings = settings
+
+    def choose(self, outlook: Outlook, room: Room, now: float) -> Decision:
+        """Return the change to be made now, or why there is none."""
+        base = self._score(outlook.prospect())
+        candidates = [
+            replace(one, score=self._score(outlook.prospect([self._change(one, 0.0)])))
+            for one in self._candidates(room, outlook.unit)
+        ]
+        best = min(candidates, key=lambda one: one.score, default=None)
+        if best is None:
+            message = "no stage has a replica to spare, and there is no room for another"
+            return Decision(now, (), Reason.AT_LIMIT, message)
+        details = {"score": base, "best": best.score}
+        if not best.score < base:
+            return Decision(now, (), Reason.BALANCED, details=details)
+        message = self._say(best, base)
+        if best.score > base * (1.0 - self._settings.tolerance):
+            return Decision(now, (), Reason.WITHIN_TOLERANCE, message, details)
+        if best.source is not None:
+            delay = self._better_later(outlook, candidates, best)
+            if delay is not None:
+                message = f"{message}, and better still in {delay:g} s"
+                return Decision(now, (), Reason.WAIT, message, details)
+        source = None if best.source is None else self._view.spots[best.source]
+        move = Move(source, self._view.spots[best.target], best.count)
+        reason = Reason.SCALE_UP if source is None else Reason.REBALANCE
+        return Decision(now, (move,), reason, message, details)
+
+    def _better_later(
+        self, outlook: Outlook, candidates: Sequence[Candidate], best: Candidate
+    ) -> float | None:
+        """Return after how many seconds a change is better than the best one now."""
+        for delay in self._settings.delays:
+            for one in candidates:
+                if one.source is None or (one.count > outlook.unit and one is not best):
+                    continue
+                if self._score(outlook.prospect([self._change(one, delay)])) < best.score:
+                    return delay
+        return None
+
+    def _score(self, prospect: Prospect) -> float:
+        settings = self._settings
+        return (
+            settings.weight_last * prospect.last
+            + settings.weight_mean * prospect.mean
+            + settings.weight_p95 * prospect.p95
+        )
+
+    def _change(self, one: Candidate, delay: float) -> Change:
+        seconds = self._load_seconds(self._view.spots[one.target])
+        return Change(delay, one.source, one.target, one.count, seconds)
+
+    def _candidates(self, room: Room, unit: int) -> Iterator[Candidate]:
+        """Yield starts, and changes of stage within a pool, in steps that double."""
+        for target, place in self._view.spots.items():
+            yield from _steps(None, target, unit, room.starts(place))
+            for source, other in self._view.spots.items():
+                if source[1] != target[1] or source[0] == target[0]:
+                    continue
+                if room.accelerators(other) != room.accelerators(place):
+                    continue
+                spare = min(room.ready(other), room.above_minimum(other.stage))
+                count = min(spare, room.below_maximum(place.stage))
+                yield from _steps(source, target, unit, count)
+
+    def _say(self, one: Candidate, base: float) -> str:
+        target = self._view.spots[one.target]
+        source = "new" if one.source is None else f"from {self._view.spots[one.source].stage}"
+        gain = 100.0 * (1.0 - one.score / base) if math.isfinite(base) else 100.0
+        return (
+            f"{one.count} {source} to {target.stage} on {target.pool}: outlook {gain:.1f} % better"
+        )
+
+
+def _steps(source: Spot | None, target: Spot, unit: int, most: int) -> Iterator[Candidate]:
+    count = unit
+    while count <= most:
+        yield Candidate(source, target, count)
+        count *= 2

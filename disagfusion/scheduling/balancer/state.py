@@ -1,0 +1,53 @@
+"""What the balancer remembers from one decision to the next; never changed, only replaced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from disagfusion.scheduling.balancer.forecast import History
+from disagfusion.scheduling.decision import Move, Place
+from disagfusion.scheduling.observation import Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A change that has begun.
+
+    Attributes:
+        move: Which one.
+        begun: When.
+        expires: When it counts as failed.
+    """
+
+    move: Move
+    begun: float
+    expires: float
+
+    def finished(self, observation: Observation, now: float) -> bool:
+        """Whether nothing drains or starts any more at either end."""
+        if now <= self.begun:
+            return False
+        ends = [place for place in (self.move.source, self.move.target) if place is not None]
+        counts = [observation.replicas[place.stage][place.pool] for place in ends]
+        return not any(one.draining or one.starting for one in counts)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the balancer remembers.
+
+    Attributes:
+        history: Arrivals of late.
+        pending: Changes that are not finished.
+        full: Pool → until when it counts as full, since replicas did not start there.
+        blind_since: Since when signals have been missing; None: they are there.
+        idle_since: Since when there has been no work; None: there is some.
+        asleep: The replicas there were before all stages went to zero; empty: they have not.
+    """
+
+    history: History = field(default_factory=History)
+    pending: tuple[Pending, ...] = ()
+    full: tuple[tuple[str, float], ...] = ()
+    blind_since: float | None = None
+    idle_since: float | None = None
+    asleep: tuple[tuple[Place, int], ...] = ()
