@@ -3,7 +3,9 @@
 A prediction (profile or fitted model, and a forecast of arrivals) says what the unfinished work
 would come to; the feedback is that work itself, observed anew each time. A change is made when it
 improves the outlook by more than the tolerance *and* no later time for it would be better: a
-replica of the bottleneck that drains early is lost for nothing while others still have work.
+replica of the bottleneck that drains early is lost for nothing while others still have work. The
+outlook is looked at twice, once with the arrivals of late going on and once with none: what helps
+against a forecast alone has to help much.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 from disagfusion.scheduling.balancer.fleet import Room, places, toward
 from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
-from disagfusion.scheduling.balancer.state import Pending, State
+from disagfusion.scheduling.balancer.state import Pending, State, restless
 from disagfusion.scheduling.balancer.view import Predictor, View
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
 from disagfusion.scheduling.observation import (
@@ -84,7 +86,12 @@ class Hybrid:
         elif state.asleep and decision.reason is Reason.SCALE_UP:
             state = replace(state, asleep=())
         begun = tuple(
-            Pending(move, now, now + self._expected_seconds(move) + self._settings.change_timeout)
+            Pending(
+                move,
+                now,
+                now + self._expected_seconds(move) + self._settings.change_timeout,
+                restless(move, observation),
+            )
             for move in decision.moves
             if not move.cancel
         )
@@ -153,23 +160,21 @@ class Hybrid:
         room: Room,
         now: float,
     ) -> Decision:
-        outlook = self._view.outlook(
-            observation,
-            jobs,
-            state.history.rates(now),
-            self._settings.forecast_horizon,
-            self._predictor,
-            (),
-            now,
-        )
-        return self._look_ahead.choose(outlook, room, now)
+        rates = state.history.rates(now)
+        horizon = self._settings.forecast_horizon
+        scenarios = [
+            self._view.outlook(observation, jobs, expected, horizon, self._predictor, (), now)
+            for expected in ((rates, {}) if rates and horizon else ({},))
+        ]
+        return self._look_ahead.choose(scenarios, room, now)
 
     def _give_up(self, expired: list[Pending], observation: Observation, now: float) -> Decision:
         """Take back what has not started in time."""
         moves = []
         for place in dict.fromkeys(one.move.target for one in expired):
             if place is not None:
-                starting = observation.replicas[place.stage][place.pool].starting
+                counts = observation.replicas[place.stage][place.pool]
+                starting = min(counts.starting, sum(one.move.count for one in expired))
                 if starting:
                     moves.append(Move(place, None, starting, cancel=True))
         return Decision(now, tuple(moves), Reason.PENDING_EXPIRED, _describe(expired[0].move))

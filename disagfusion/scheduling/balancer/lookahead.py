@@ -21,7 +21,8 @@ class Candidate:
         source: Where replicas drain; None: they are new.
         target: Where they go.
         count: How many.
-        score: What is minimized, if it were made now.
+        score: What is minimized if it were made now, over what it is without any change; the
+            mean over the scenarios.
     """
 
     source: Spot | None
@@ -50,25 +51,31 @@ class LookAhead:
         self._load_seconds = load_seconds
         self._settings = settings
 
-    def choose(self, outlook: Outlook, room: Room, now: float) -> Decision:
-        """Return the change to be made now, or why there is none."""
-        base = self._score(outlook.prospect())
+    def choose(self, scenarios: Sequence[Outlook], room: Room, now: float) -> Decision:
+        """Return the change to be made now, or why there is none.
+
+        Args:
+            scenarios: What may come; each counts the same.
+            room: For more replicas.
+            now: Seconds.
+        """
+        bases = [(outlook, self._cost(outlook.prospect())) for outlook in scenarios]
+        unit = scenarios[0].unit
         candidates = [
-            replace(one, score=self._score(outlook.prospect([self._change(one, 0.0)])))
-            for one in self._candidates(room, outlook.unit)
+            replace(one, score=self._score(bases, one, 0.0)) for one in self._candidates(room, unit)
         ]
         best = min(candidates, key=lambda one: one.score, default=None)
         if best is None:
             message = "no stage has a replica to spare, and there is no room for another"
             return Decision(now, (), Reason.AT_LIMIT, message)
-        details = {"score": base, "best": best.score}
-        if not best.score < base:
+        details = {"seconds": bases[0][1], "best": best.score}
+        if not best.score < 1.0:
             return Decision(now, (), Reason.BALANCED, details=details)
-        message = self._say(best, base)
-        if best.score > base * (1.0 - self._settings.tolerance):
+        message = self._say(best)
+        if best.score > 1.0 - self._settings.tolerance:
             return Decision(now, (), Reason.WITHIN_TOLERANCE, message, details)
         if best.source is not None:
-            delay = self._better_later(outlook, candidates, best)
+            delay = self._better_later(bases, candidates, best, unit)
             if delay is not None:
                 message = f"{message}, and better still in {delay:g} s"
                 return Decision(now, (), Reason.WAIT, message, details)
@@ -78,18 +85,34 @@ class LookAhead:
         return Decision(now, (move,), reason, message, details)
 
     def _better_later(
-        self, outlook: Outlook, candidates: Sequence[Candidate], best: Candidate
+        self,
+        bases: Sequence[tuple[Outlook, float]],
+        candidates: Sequence[Candidate],
+        best: Candidate,
+        unit: int,
     ) -> float | None:
         """Return after how many seconds a change is better than the best one now."""
         for delay in self._settings.delays:
             for one in candidates:
-                if one.source is None or (one.count > outlook.unit and one is not best):
+                if one.source is None or (one.count > unit and one is not best):
                     continue
-                if self._score(outlook.prospect([self._change(one, delay)])) < best.score:
+                if self._score(bases, one, delay) < best.score:
                     return delay
         return None
 
-    def _score(self, prospect: Prospect) -> float:
+    def _score(self, bases: Sequence[tuple[Outlook, float]], one: Candidate, delay: float) -> float:
+        """Return what a change makes of the costs, as their mean share."""
+        change = self._change(one, delay)
+        total = 0.0
+        for outlook, base in bases:
+            cost = self._cost(outlook.prospect([change]))
+            if math.isinf(base):
+                total += 1.0 if math.isinf(cost) else 0.0
+            else:
+                total += cost / base if base > 0.0 else 1.0
+        return total / len(bases)
+
+    def _cost(self, prospect: Prospect) -> float:
         settings = self._settings
         return (
             settings.weight_last * prospect.last
@@ -114,10 +137,10 @@ class LookAhead:
                 count = min(spare, room.below_maximum(place.stage))
                 yield from _steps(source, target, unit, count)
 
-    def _say(self, one: Candidate, base: float) -> str:
+    def _say(self, one: Candidate) -> str:
         target = self._view.spots[one.target]
         source = "new" if one.source is None else f"from {self._view.spots[one.source].stage}"
-        gain = 100.0 * (1.0 - one.score / base) if math.isfinite(base) else 100.0
+        gain = 100.0 * (1.0 - one.score)
         return (
             f"{one.count} {source} to {target.stage} on {target.pool}: outlook {gain:.1f} % better"
         )

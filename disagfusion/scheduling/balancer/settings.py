@@ -32,9 +32,9 @@ class BalancerSettings:
 
     period: float = 10.0
     paused: bool = False
-    tolerance: float = 0.01
-    forecast_window: float = 60.0
-    forecast_horizon: float = 60.0
+    tolerance: float = 0.03
+    forecast_window: float = 180.0
+    forecast_horizon: float = 180.0
     delays: tuple[float, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     weight_last: float = 1.0
     weight_mean: float = 1.0

@@ -17,19 +17,25 @@ class Pending:
         move: Which one.
         begun: When.
         expires: When it counts as failed.
+        restless: Replicas that drained or started at its ends before it began: failed ones that
+            wait for their repair, for instance, are not its own.
     """
 
     move: Move
     begun: float
     expires: float
+    restless: int = 0
 
     def finished(self, observation: Observation, now: float) -> bool:
-        """Whether nothing drains or starts any more at either end."""
-        if now <= self.begun:
-            return False
-        ends = [place for place in (self.move.source, self.move.target) if place is not None]
-        counts = [observation.replicas[place.stage][place.pool] for place in ends]
-        return not any(one.draining or one.starting for one in counts)
+        """Whether none that it moves drains or starts any more."""
+        return now > self.begun and restless(self.move, observation) <= self.restless
+
+
+def restless(move: Move, observation: Observation) -> int:
+    """Return how many replicas drain or start at a move's ends."""
+    ends = [place for place in (move.source, move.target) if place is not None]
+    counts = [observation.replicas[place.stage][place.pool] for place in ends]
+    return sum(one.draining + one.starting for one in counts)
 
 
 @dataclass(frozen=True, slots=True)
