@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from disagfusion.cli import options
+from disagfusion.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from disagfusion.local import LocalRuntime, ProcessStatus
 
+EMULATION = "Emulation"
 _REFRESH_SECONDS = 0.5
 
 
@@ -33,8 +35,49 @@ def serve(
     transport: options.Transport = "ucx",
     handover: options.Handover = "async",
     threads: options.Threads = None,
-    device: options.Device = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[WORKERS=]DEVICE",
+            rich_help_panel=options.EMBEDDED,
+            show_default=False,
+            help="torch's name, such as cpu or cuda:0, or emulated:POOL; for all workers, or those"
+            " of a stage (dit=…), or one (dit-3=…). May be given several times. [default: cpu]",
+        ),
+    ] = None,
     dtype: options.DType = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=EMULATION,
+            help="What stages cost on emulated devices; YAML or JSON.",
+        ),
+    ] = None,
+    time_scale: Annotated[
+        float,
+        typer.Option(
+            envvar="DISAGFUSION_TIME_SCALE",
+            rich_help_panel=EMULATION,
+            help="Seconds for one second of the profile.",
+        ),
+    ] = 1.0,
+    time_noise: Annotated[
+        float,
+        typer.Option(
+            envvar="DISAGFUSION_TIME_NOISE",
+            rich_help_panel=EMULATION,
+            help="A job's seconds vary by up to this share.",
+        ),
+    ] = 0.0,
+    monolith: Annotated[
+        str | None,
+        typer.Option(
+            metavar="resident|offloading",
+            rich_help_panel=EMULATION,
+            help="DiTs take the whole pipeline's time; for comparison.",
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     logs: options.Logs = False,
     api_keys: Annotated[
@@ -51,7 +94,7 @@ def serve(
 
     from disagfusion.local import LocalRuntime
 
-    settings = {**options.engine_settings(device, dtype), "handover": options.handover(handover)}
+    settings = {**options.engine_settings(None, dtype), "handover": options.handover(handover)}
     if api_keys is not None:
         settings["api_keys"] = str(api_keys.absolute())
     if options.tls_settings(tls_cert, tls_key, tls_ca, tls_server_name):
@@ -68,6 +111,11 @@ def serve(
         data_dir=data_dir,
         threads=threads,
         pipeline=pipeline,
+        device=parse_devices(device or []),
+        profile=profile,
+        time_scale=time_scale,
+        time_noise=time_noise,
+        monolith=monolith,
         settings=settings,
         echo=logs,
     )
@@ -78,6 +126,26 @@ def serve(
         typer.echo("ending …", err=True)
     finally:
         runtime.stop()
+
+
+def parse_devices(given: list[str]) -> dict[str, str] | None:
+    """Read `[WORKERS=]DEVICE`; what stands without workers is for the stages that are not named.
+
+    Raises:
+        InvalidArgumentError: Something is given twice, or empty.
+    """
+    devices: dict[str, str] = {}
+    for text in given:
+        workers, _, device = text.rpartition("=")
+        if not device or text.startswith("="):
+            raise InvalidArgumentError("--device", repr(text), expected="[WORKERS=]DEVICE")
+        if workers in devices:
+            raise InvalidArgumentError("--device", f"{workers or 'one for all'} is given twice")
+        devices[workers] = device
+    for_all = devices.pop("", None)
+    if for_all is not None:
+        devices = {**dict.fromkeys(("encoder", "dit", "decoder"), for_all), **devices}
+    return devices or None
 
 
 def _watch(runtime: LocalRuntime, console: Console) -> None:

@@ -1,6 +1,6 @@
 """The bytes that emulated stages hand over: cheap to make, and known to whoever receives them.
 
-Blocks of 64 KiB, each with its number and then what a hash makes of job and stage. So bytes of
+Blocks of 64 KiB, each with its place and then what a hash makes of job and stage. So bytes of
 another job, another stage or another place within the output are found.
 """
 
@@ -17,7 +17,7 @@ from disagfusion.pipeline.stages import Stage
 from disagfusion.transport.api import TensorInfo
 
 _BLOCK = 1 << 16
-_NUMBER = 8
+_PLACE = 8
 _NAMES = {Stage.ENCODER: "prompt_embeds", Stage.DIT: "latents"}
 
 
@@ -83,10 +83,10 @@ class Content:
 
     def _blocks(self) -> Iterator[tuple[int, memoryview]]:
         key = f"{self.stage}/{self.job_id}".encode()
-        block = bytearray(_NUMBER) + hashlib.shake_128(key).digest(_BLOCK - _NUMBER)
+        block = bytearray(_PLACE) + hashlib.shake_128(key).digest(_BLOCK - _PLACE)
         view = memoryview(block)
         for begin in range(0, self.nbytes, _BLOCK):
-            block[:_NUMBER] = begin.to_bytes(_NUMBER, "big")
+            block[:_PLACE] = begin.to_bytes(_PLACE, "big")
             yield begin, view[: min(_BLOCK, self.nbytes - begin)]
 
 

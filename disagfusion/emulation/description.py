@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from disagfusion.emulation.accelerator import Accelerator
+from disagfusion.emulation.roles import MonolithKind
 from disagfusion.pipeline.spec import PipelineSpec, Workflow
 from disagfusion.scheduling.shapes import Shape
 
@@ -21,14 +22,14 @@ _FIELDS = {
 _WORKFLOW = "text2image"
 
 
-def spec_of(accelerator: Accelerator) -> PipelineSpec:
+def spec_of(accelerator: Accelerator, monolith: MonolithKind | None = None) -> PipelineSpec:
     """Return what an emulated pipeline accepts: what decides a job's shape, prompt and seed."""
     default = Shape()
     defaults = {name: getattr(default, field) for name, field in _FIELDS.items()}
     return PipelineSpec(
         family="emulated",
         class_name="EmulatedPipeline",
-        version=f"emulated-{_digest(accelerator)}",
+        version=f"emulated-{_digest(accelerator, monolith)}",
         output="image",
         workflows=(
             Workflow(name=_WORKFLOW, requires={"prompt": True}, inputs=("prompt", *_FIELDS)),
@@ -44,7 +45,7 @@ def shape_of(request: Mapping[str, Any]) -> Shape:
     return Shape(**{field: request[name] for name, field in _FIELDS.items() if name in request})
 
 
-def _digest(accelerator: Accelerator) -> str:
+def _digest(accelerator: Accelerator, monolith: MonolithKind | None) -> str:
     """Of what two stages must agree on: one counts the bytes that the other has made."""
-    text = f"{accelerator.time_scale!r} {accelerator.profile.model_dump_json()}"
+    text = f"{monolith} {accelerator.time_scale!r} {accelerator.profile.model_dump_json()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

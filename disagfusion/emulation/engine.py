@@ -11,6 +11,7 @@ from disagfusion.emulation.clock import Clock, MonotonicClock
 from disagfusion.emulation.content import Content, facts_of
 from disagfusion.emulation.description import shape_of, spec_of
 from disagfusion.emulation.picture import draw, output_of
+from disagfusion.emulation.roles import MonolithKind, role_of
 from disagfusion.errors import DataLossError, JobCancelledError
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.pipeline.stages import Stage
@@ -48,20 +49,27 @@ class _Files:
 
 
 class EmulatedEngine(Engine):
-    """Behaves like one stage on an accelerator of a profile.
+    """Behaves like a worker of one stage on an accelerator of a profile.
 
     Args:
         accelerator: Says what takes how long.
+        monolith: Which kind of unsplit pipeline the worker is part of; None for a split one.
         clock: Passes the time.
 
     Attributes:
-        stage: What it holds the weights of; None before `load_stage`.
+        stage: Whose worker it is; None before `load_stage`.
     """
 
-    def __init__(self, accelerator: Accelerator, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        monolith: MonolithKind | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._accelerator = accelerator
+        self._monolith = monolith
         self._clock = clock or MonotonicClock()
-        self._spec = spec_of(accelerator)
+        self._spec = spec_of(accelerator, monolith)
         self.stage: Stage | None = None
 
     @classmethod
@@ -76,7 +84,7 @@ class EmulatedEngine(Engine):
             time_scale=emulation.time_scale,
             time_noise=emulation.time_noise,
         )
-        engine = cls(accelerator)
+        engine = cls(accelerator, emulation.monolith)
         engine.load_stage(config.stage)
         return engine
 
@@ -88,10 +96,11 @@ class EmulatedEngine(Engine):
             FailedPreconditionError: Its weights do not fit.
         """
         self.stage = None
-        self._accelerator.check_names((stage,))
-        self._accelerator.check_weights((stage,))
+        role = role_of(stage, self._monolith)
+        self._accelerator.check_names(role.stages)
+        self._accelerator.check_weights(role)
         clock = self._clock
-        clock.sleep_until(clock.now() + self._accelerator.load_seconds(stage))
+        clock.sleep_until(clock.now() + self._accelerator.load_seconds(role))
         self.stage = stage
 
     @property
@@ -102,8 +111,11 @@ class EmulatedEngine(Engine):
     @property
     def device(self) -> Device:
         """What is emulated."""
-        accelerators = self._accelerator.accelerators(self._loaded())
-        return Device(emulated_device(self._accelerator.pool), accelerators)
+        role = role_of(self._loaded(), self._monolith)
+        name = emulated_device(self._accelerator.pool)
+        if self._monolith:
+            name += f" ({role})"
+        return Device(name, self._accelerator.accelerators(role))
 
     def read(
         self, memory: memoryview, tensors: Sequence[TensorInfo], structure: bytes
@@ -123,7 +135,7 @@ class EmulatedEngine(Engine):
         stage = self._loaded()
         request = self._spec.complete(request_values(task.generation))
         shape = shape_of(request)
-        self._accelerator.check_memory(stage, shape)
+        self._accelerator.check_memory(role_of(stage, self._monolith), shape)
         try:
             self._verify(stage, task, shape)
             result = self._output(stage, task, shape, request)
@@ -144,7 +156,8 @@ class EmulatedEngine(Engine):
         self._content(stage.previous, task, shape).verify(task.inputs[_CONTENT])
 
     def _pass_time(self, stage: Stage, task: Task, shape: Shape, begin: float) -> None:
-        seconds = self._accelerator.service_seconds(stage, shape, task.job_id)
+        role = role_of(stage, self._monolith)
+        seconds = self._accelerator.service_seconds(role, shape, task.job_id)
         steps = shape.num_inference_steps if stage is Stage.DIT else 0
         for step in range(1, steps + 1):
             if task.cancelled():
@@ -178,5 +191,5 @@ class EmulatedEngine(Engine):
             "pool": self._accelerator.pool,
             "link_bytes_per_second": self._accelerator.link_bytes_per_second,
         }
-        nbytes = self._accelerator.output_bytes(stage, shape)
+        nbytes = self._accelerator.output_bytes(role_of(stage, self._monolith), shape)
         return Content(task.job_id, stage, nbytes, facts)

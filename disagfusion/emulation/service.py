@@ -7,6 +7,7 @@ import asyncio
 from disagfusion.emulation.accelerator import Accelerator
 from disagfusion.emulation.pacing import PacedInbox
 from disagfusion.emulation.profiles import check_pipeline, read_profile
+from disagfusion.emulation.roles import role_of
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.pipeline.stages import Stage
 from disagfusion.stage.app import StageService
@@ -45,7 +46,7 @@ class EmulatedService(StageService):
         self._accelerator = Accelerator(
             profile, pool, time_scale=settings.time_scale, time_noise=settings.time_noise
         )
-        self._accelerator.check_names((stage,))
+        self._accelerator.check_names(role_of(stage, settings.monolith).stages)
         if "pool" not in settings.model_fields_set:
             settings = settings.model_copy(update={"pool": pool})
         super().__init__(stage, ENGINE, settings)
@@ -57,6 +58,7 @@ class EmulatedService(StageService):
             pool=self._accelerator.pool,
             time_scale=self._accelerator.time_scale,
             time_noise=self._accelerator.time_noise,
+            monolith=self._settings.monolith,
         )
         return super()._engine_config().model_copy(update={"emulation": emulation})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,12 +56,14 @@ class Emulation:
         name: Of its pipeline, where no other is given.
         time_scale: Seconds for one second of the profile.
         time_noise: A job's seconds vary by up to this share.
+        monolith: "resident" or "offloading" where DiT workers take the whole pipeline's time.
     """
 
     profile: Profile
     name: str
     time_scale: float
     time_noise: float
+    monolith: str | None
 
     def settings(self, directory: Path) -> dict[str, str]:
         """Write the profile to a directory; return the settings of its workers."""
@@ -73,6 +74,7 @@ class Emulation:
             "profile": str(file),
             "time_scale": repr(self.time_scale),
             "time_noise": repr(self.time_noise),
+            "monolith": self.monolith or "",
         }
 
 
@@ -83,6 +85,7 @@ def resolve_emulation(
     *,
     time_scale: float,
     time_noise: float,
+    monolith: str | None,
 ) -> Emulation | None:
     """Return how a system is emulated; None for a real one.
 
@@ -92,6 +95,7 @@ def resolve_emulation(
         replicas: How many workers of each stage.
         time_scale: See `Emulation`.
         time_noise: See `Emulation`.
+        monolith: See `Emulation`.
 
     Raises:
         InvalidArgumentError: Only some workers are emulated, profile and devices do not fit each
@@ -99,7 +103,7 @@ def resolve_emulation(
     """
     emulated = {worker for worker, device in devices.items() if is_emulated(device)}
     if profile is None:
-        if emulated:
+        if emulated or monolith:
             raise InvalidArgumentError(
                 "profile", "is missing", expected="a profile's file, for emulated devices"
             )
@@ -108,29 +112,28 @@ def resolve_emulation(
         raise InvalidArgumentError(
             "device", "not every worker's is emulated", expected="emulated:POOL, with a profile"
         )
-    if not (0 < time_scale <= 1000):
+    if not 0 < time_scale <= 1000:
         raise InvalidArgumentError("time_scale", str(time_scale), expected="above 0, at most 1000")
-    if not (0 <= time_noise < 1) or math.isnan(time_noise):
+    if not 0 <= time_noise < 1:
         raise InvalidArgumentError("time_noise", str(time_noise), expected="0 to below 1")
-    return _checked(profile, devices, time_scale, time_noise)
-
-
-def _checked(
-    profile: str | os.PathLike[str] | Profile,
-    devices: Mapping[str, str],
-    time_scale: float,
-    time_noise: float,
-) -> Emulation:
     # Only an emulated system needs what reads profiles.
-    from disagfusion.emulation.accelerator import Accelerator
     from disagfusion.emulation.profiles import PREFIX, read_profile
-    from disagfusion.pipeline.stages import Stage
 
     name = PREFIX
     if isinstance(profile, str | os.PathLike):
         path = Path(profile)
         name, profile = f"{PREFIX}-{path.stem}", read_profile(path)
+    _check_pools(profile, devices, monolith)
+    return Emulation(profile, name, time_scale, time_noise, monolith)
+
+
+def _check_pools(profile: Profile, devices: Mapping[str, str], monolith: str | None) -> None:
+    from disagfusion.emulation.accelerator import Accelerator
+    from disagfusion.emulation.roles import role_of
+    from disagfusion.pipeline.stages import Stage
+
+    if monolith not in (None, "resident", "offloading"):
+        raise InvalidArgumentError("monolith", repr(monolith), expected="resident or offloading")
     for worker, device in devices.items():
-        stage = Stage(worker.rpartition("-")[0])
-        Accelerator(profile, emulated_pool(device)).check_names((stage,))
-    return Emulation(profile, name, time_scale, time_noise)
+        role = role_of(Stage(worker.rpartition("-")[0]), monolith)
+        Accelerator(profile, emulated_pool(device)).check_names(role.stages)

@@ -77,6 +77,8 @@ class LocalRuntime:
             or its file.
         time_scale: Seconds that emulated devices take for one second of the profile.
         time_noise: A job's seconds on an emulated device vary by up to this share.
+        monolith: "resident" or "offloading": the emulated DiTs take the whole pipeline's time, for
+            comparison.
         settings: Further settings for every process, such as `{"slots": "3"}`.
         environment: Further environment variables by process name, such as
             `{"dit-0": {"CUDA_VISIBLE_DEVICES": "1"}}`.
@@ -105,6 +107,7 @@ class LocalRuntime:
         profile: str | os.PathLike[str] | Profile | None = None,
         time_scale: float = 1.0,
         time_noise: float = 0.0,
+        monolith: str | None = None,
         settings: Mapping[str, str] | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         echo: bool = False,
@@ -119,7 +122,12 @@ class LocalRuntime:
         chosen = self._settings.pop("device", None) if device is None else device
         self._devices = resolve_devices(chosen, self._replicas)
         self._emulation = resolve_emulation(
-            profile, self._devices, self._replicas, time_scale=time_scale, time_noise=time_noise
+            profile,
+            self._devices,
+            self._replicas,
+            time_scale=time_scale,
+            time_noise=time_noise,
+            monolith=monolith,
         )
         self._model = _resolve_model(model, self._emulation)
         self._pipeline = pipeline or (

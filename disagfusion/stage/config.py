@@ -18,6 +18,7 @@ class EmulationConfig(BaseModel):
         pool: The one of its pools that the accelerator behaves like.
         time_scale: Seconds that it takes for one second of the profile.
         time_noise: Its seconds vary by up to this share, by job.
+        monolith: Which kind of unsplit pipeline the worker is part of; None for a split one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,7 @@ class EmulationConfig(BaseModel):
     pool: str
     time_scale: float = 1.0
     time_noise: float = 0.0
+    monolith: Literal["resident", "offloading"] | None = None
 
 
 class EngineConfig(BaseModel):

@@ -35,6 +35,8 @@ class StageSettings(BaseSettings):
         profile: YAML or JSON file that says how fast an emulated device is.
         time_scale: Seconds that an emulated device takes for one second of the profile.
         time_noise: An emulated device's seconds vary by up to this share, by job.
+        monolith: An emulated DiT takes the whole pipeline's time, an emulated encoder or decoder
+            none: with all weights "resident", or "offloading" them; to compare with.
         pipeline: The name under which the model is served; of an emulated one it begins with
             "emulated".
         pool: What kind of accelerator this is, for scheduling; an emulated device's own by default.
@@ -87,6 +89,7 @@ class StageSettings(BaseSettings):
     profile: Path | None = None
     time_scale: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
     time_noise: float = Field(default=0.0, ge=0, lt=1)
+    monolith: Literal["resident", "offloading"] | None = None
     pipeline: str = "default"
     pool: str = "default"
     transport: Literal["ucx", "tcp"] = "ucx"
@@ -127,7 +130,7 @@ class StageSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator(
-        *("tls_cert", "tls_key", "tls_ca", "ready_file", "profile"),
+        *("tls_cert", "tls_key", "tls_ca", "ready_file", "profile", "monolith"),
         *("attention_backend", "variant", "revision"),
         mode="before",
     )
