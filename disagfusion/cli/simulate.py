@@ -99,6 +99,7 @@ def _run(policy: str, workload: Workload, profile: Profile, seed: int) -> Result
         setup.profile,
         setup.balancer,
         initial=setup.initial,
+        learn=setup.learn,
         generator=lambda stream: random.Random(f"{seed}/{stream}"),  # noqa: S311 -- not a secret
     ).run()
 

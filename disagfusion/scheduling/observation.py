@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from disagfusion.scheduling.shapes import Shape
 
 T = TypeVar("T")
+
+
+class Predictor(Protocol):
+    """Knows how long a stage takes on a pool; nothing in it changes."""
+
+    def seconds(self, stage: str, pool: str, shape: Shape) -> float:
+        """Return the mean seconds of a job; infinite where it does not fit."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,7 @@ class Observation:
         arrived: Jobs submitted since the last observation, by shape.
         loads: By stage.
         accelerators: Pool → accelerators that can be used now; those in use included.
+        predictor: What is known by now of how long stages take; None: nothing beside the profile.
     """
 
     replicas: Mapping[str, Mapping[str, Replicas]]
@@ -136,3 +145,4 @@ class Observation:
     arrived: Signal[Mapping[Shape, int]]
     loads: Mapping[str, StageLoad]
     accelerators: Mapping[str, int]
+    predictor: Predictor | None = None

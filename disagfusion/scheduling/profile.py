@@ -136,7 +136,7 @@ class Profile(Document):
     source: str = ""
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     stages: Annotated[dict[Name, StageProfile], Field(min_length=1)]
-    monoliths: dict[Name, Monolith] = {}
+    monoliths: dict[Name, Monolith] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known_pools(self) -> Self:

@@ -15,8 +15,9 @@ from disagfusion.scheduling.observation import (
     Signal,
     StageLoad,
 )
-from disagfusion.scheduling.shapes import Shape
+from disagfusion.scheduling.predictors import ModelPredictor
 from disagfusion.simulation.fleet import Fleet, Phase
+from disagfusion.simulation.learner import Learner
 from disagfusion.simulation.meters import JobRecord, StageMeter
 from disagfusion.simulation.operations import Operations
 from disagfusion.simulation.world import World
@@ -37,10 +38,11 @@ class _Snapshot:
 class Observer:
     """Observes a world; remembers what it has seen before, as rates are differences."""
 
-    def __init__(self, world: World, operations: Operations, shapes: dict[str, Shape]) -> None:
+    def __init__(self, world: World, operations: Operations, learner: Learner | None) -> None:
         self._world = world
         self._operations = operations
-        self._shapes = shapes
+        self._learner = learner
+        self._shapes = world.shapes
         self._seen = {stage: _Snapshot() for stage in world.stages}
         self._arrived: Counter[str] = Counter()
 
@@ -66,6 +68,7 @@ class Observer:
             arrived=Fresh(arrived, now),
             loads={stage: self._load(stage, meter) for stage, meter in world.meters.items()},
             accelerators={pool: self._operations.usable(pool) for pool in self._operations.broken},
+            predictor=ModelPredictor(self._learner.model(now)) if self._learner else None,
         )
 
     def _load(self, stage: str, meter: StageMeter) -> StageLoad:

@@ -9,6 +9,7 @@ from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
 from disagfusion.scheduling.decision import Balancer
 from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.arrivals import Arrival, draw_arrivals
+from disagfusion.simulation.learner import Learner
 from disagfusion.simulation.observe import Observer
 from disagfusion.simulation.operations import Operations
 from disagfusion.simulation.result import Recording, Result, Sample, summarize_latencies
@@ -32,6 +33,7 @@ class Simulation(Generic[S]):
         balancer: The rule.
         initial: Stage → pool → replicas at the start.
         generator: Gives the random numbers of each stream of jobs, by index.
+        learn: Whether the balancer is given what was learned from jobs that ended.
         until: Jobs that come later than this are left out.
 
     Raises:
@@ -46,6 +48,7 @@ class Simulation(Generic[S]):
         *,
         initial: dict[str, dict[str, int]],
         generator: Callable[[int], Random],
+        learn: bool = False,
         until: float | None = None,
     ) -> None:
         check(workload, profile, initial)
@@ -58,7 +61,10 @@ class Simulation(Generic[S]):
         self._recording = Recording(workload.measure)
         self._world = World(profile, workload, arrivals, self._recording.finish)
         self._operations = Operations(self._world, profile, workload)
-        self._observer = Observer(self._world, self._operations, dict(workload.shapes))
+        learner = Learner(profile) if learn else None
+        if learner is not None:
+            self._world.on_served = learner.observe
+        self._observer = Observer(self._world, self._operations, learner)
         self._operations.place(initial)
         self._exceeded = 0
         self._idle_decisions = 0

@@ -37,6 +37,7 @@ from disagfusion.dispatch.settings import DispatchSettings
 from disagfusion.jobs.model import STAGE_STATES, JobState, Output, Stage, StageStatus, Transition
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.profile import Profile
+from disagfusion.scheduling.shapes import Shape
 from disagfusion.simulation.arrivals import Arrival
 from disagfusion.simulation.clock import Clock
 from disagfusion.simulation.fleet import Fleet, Phase, Replica, Task
@@ -76,6 +77,7 @@ class World:
     ) -> None:
         self.clock = Clock()
         self.services = Services(profile, workload)
+        self.shapes = dict(workload.shapes)
         self.stages = tuple(profile.stages)
         self.fleet = Fleet(
             {
@@ -90,6 +92,7 @@ class World:
         self.arrived: dict[str, int] = dict.fromkeys(workload.shapes, 0)
         self.lost = 0
         self.on_idle: Callable[[Replica], None] = lambda replica: None
+        self.on_served: Callable[[Replica, Shape, float, float], None] | None = None
         self._roles = ROLES[len(self.stages)]
         self._stage_of = {STAGE_STATES[role]: index for index, role in enumerate(self._roles)}
         if Stage.ENCODER in self._roles:
@@ -314,7 +317,11 @@ class World:
         meter = self.meters[replica.place.stage]
         assert task.started is not None, "it ends because it has begun"
         meter.completed += 1
-        meter.service_seconds += self.clock.now - task.started
+        seconds = self.clock.now - task.started
+        meter.service_seconds += seconds
+        if self.on_served is not None:
+            shape = self.shapes[self.jobs[task.job_id].shape]
+            self.on_served(replica, shape, seconds, self.clock.now)
         key = OutputKey(task.job_id, self._roles[stage], task.attempt)
         replica.held[key] = None
         if replica.phase is Phase.READY:

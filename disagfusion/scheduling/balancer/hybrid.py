@@ -18,7 +18,7 @@ from disagfusion.scheduling.balancer.fleet import Room, places, toward
 from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.balancer.state import Pending, State, restless
-from disagfusion.scheduling.balancer.view import Predictor, View
+from disagfusion.scheduling.balancer.view import View
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
 from disagfusion.scheduling.observation import (
     Fresh,
@@ -26,6 +26,7 @@ from disagfusion.scheduling.observation import (
     JobGroup,
     Missing,
     Observation,
+    Predictor,
     Signal,
     Stale,
 )
@@ -37,7 +38,7 @@ class Hybrid:
 
     Args:
         profile: Stages, pools, minima and maxima.
-        predictor: How long stages take.
+        predictor: How long stages take, as long as observations do not say.
         load_seconds: How long a replica takes from the end of its last job until it works
             somewhere.
         settings: How it behaves.
@@ -162,8 +163,9 @@ class Hybrid:
     ) -> Decision:
         rates = state.history.rates(now)
         horizon = self._settings.forecast_horizon
+        predictor = observation.predictor or self._predictor
         scenarios = [
-            self._view.outlook(observation, jobs, expected, horizon, self._predictor, (), now)
+            self._view.outlook(observation, jobs, expected, horizon, predictor, (), now)
             for expected in ((rates, {}) if rates and horizon else ({},))
         ]
         return self._look_ahead.choose(scenarios, room, now)

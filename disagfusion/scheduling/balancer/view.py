@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from disagfusion.scheduling.balancer.outlook import Item, Outlook, Spot
 from disagfusion.scheduling.decision import Move, Place
-from disagfusion.scheduling.observation import JobGroup, Observation
+from disagfusion.scheduling.observation import JobGroup, Observation, Predictor
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import Shape
 
@@ -17,27 +16,6 @@ _MAX_ITEMS = 300
 _MAX_UNITS = 200
 # Of a job that has run for longer than predicted: it may end at any time.
 _OVERDUE_SHARE = 0.05
-
-
-class Predictor(Protocol):
-    """Knows how long a stage takes on a pool."""
-
-    def seconds(self, stage: str, pool: str, shape: Shape) -> float:
-        """Return the mean seconds of a job; infinite where it does not fit."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ProfilePredictor:
-    """Predicts what the profile says."""
-
-    profile: Profile
-
-    def seconds(self, stage: str, pool: str, shape: Shape) -> float:
-        """Return the mean seconds of a job; infinite where it does not fit."""
-        if not self.profile.fits(stage, pool, shape):
-            return math.inf
-        return self.profile.stages[stage].pools[pool].seconds_of(shape)
 
 
 @dataclass(frozen=True, slots=True)

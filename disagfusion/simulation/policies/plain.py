@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from disagfusion.scheduling.balancer.view import Predictor
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
-from disagfusion.scheduling.observation import Fresh, Observation
+from disagfusion.scheduling.observation import Fresh, Observation, Predictor
 
 _MIN_GAIN = 0.1
 

@@ -17,9 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from disagfusion.scheduling.balancer.view import Predictor
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
-from disagfusion.scheduling.observation import Fresh, JobGroup, Observation
+from disagfusion.scheduling.observation import Fresh, JobGroup, Observation, Predictor
 
 Mode = Literal["predict", "feedback", "both"]
 _AVERAGE_WEIGHT = 0.2

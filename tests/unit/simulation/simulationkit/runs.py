@@ -56,5 +56,6 @@ def simulate(
         setup.balancer,
         initial=setup.initial,
         generator=lambda stream: random.Random(f"{seed}/{stream}"),
+        learn=setup.learn,
         until=until,
     ).run()

@@ -1,0 +1,141 @@
+"""Rules by the names that people give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from disagfusion.errors import InvalidArgumentError
+from disagfusion.scheduling.balancer.hybrid import Hybrid
+from disagfusion.scheduling.balancer.settings import BalancerSettings
+from disagfusion.scheduling.decision import Balancer
+from disagfusion.scheduling.predictors import ProfilePredictor
+from disagfusion.scheduling.profile import Profile
+from disagfusion.simulation.monolith import monolith_profile
+from disagfusion.simulation.policies.hpa import Hpa
+from disagfusion.simulation.policies.plain import Plain
+from disagfusion.simulation.policies.reference import Reference
+from disagfusion.simulation.policies.static import Static
+from disagfusion.simulation.services import Services
+from disagfusion.simulation.workload import Workload
+
+NAMES = ("hybrid", "predict", "feedback", "reference", "hpa", "plain", "static", "monolith")
+
+Ratio = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a simulation is made of.
+
+    Attributes:
+        balancer: The rule.
+        profile: What stages cost: the given one, or the unsplit pipeline's.
+        initial: The replicas at the start.
+        learn: Whether the rule makes use of what was learned from jobs that ended.
+    """
+
+    balancer: Balancer[Any]
+    profile: Profile
+    initial: Ratio
+    learn: bool = False
+
+
+def set_up(
+    policy: str,
+    profile: Profile,
+    workload: Workload,
+    plan: Callable[[], Ratio],
+    settings: BalancerSettings | None = None,
+) -> Setup:
+    """Return what a policy's name stands for.
+
+    Args:
+        policy: `hybrid`, `predict`, `feedback`, `reference`, `hpa`, `plain`, `static` (the
+            workload's initial ratio), `static:1:6:1` (replicas in the order of the stages),
+            `monolith:NAME` or `monolith:NAME:REPLICAS`.
+        profile: What stages cost.
+        workload: Its `initial` is where every rule begins but `static:…`.
+        plan: Gives the initial ratio where the workload has none.
+        settings: Of `hybrid`.
+
+    Raises:
+        InvalidArgumentError: There is no such policy, or it does not fit the profile.
+    """
+    kind, *rest = policy.split(":")
+    if kind == "monolith":
+        return _monolith(policy, rest, profile, workload)
+    if kind == "static" and rest:
+        return Setup(Static(policy), profile, _ratio(policy, rest, profile))
+    initial: Ratio = plan() if workload.initial is None else dict(workload.initial)
+    if rest or kind not in NAMES:
+        raise InvalidArgumentError("--policy", repr(policy), expected=", ".join(NAMES))
+    rule = _rule(kind, profile, workload, settings)
+    return Setup(rule, profile, initial, learn=kind == "hybrid")
+
+
+def _rule(
+    kind: str, profile: Profile, workload: Workload, settings: BalancerSettings | None
+) -> Balancer[Any]:
+    predictor = ProfilePredictor(profile)
+    stages = tuple(profile.stages)
+    match kind:
+        case "static":
+            return Static()
+        case "hybrid":
+            services = Services(profile, workload)
+            return Hybrid(
+                profile, predictor, services.rebind_seconds, settings, budget=workload.budget
+            )
+        case "hpa":
+            return Hpa(profile, _only_pool(kind, profile))
+        case "plain":
+            return Plain(stages, _only_pool(kind, profile), predictor)
+        case "predict":
+            return Reference(stages, _only_pool(kind, profile), predictor, "predict")
+        case "feedback":
+            return Reference(stages, _only_pool(kind, profile), predictor, "feedback")
+        case _:
+            return Reference(stages, _only_pool(kind, profile), predictor)
+
+
+def _monolith(policy: str, rest: list[str], profile: Profile, workload: Workload) -> Setup:
+    name, *count = rest or [""]
+    whole = monolith_profile(profile, name)
+    pool, accelerators = next(iter(whole.pools.items()))
+    budget = accelerators.accelerators if workload.budget is None else workload.budget
+    each = whole.stages["pipeline"].pools[pool].accelerators
+    replicas = _counts(policy, count)[0] if count else budget // each
+    return Setup(Static(policy), whole, {"pipeline": {pool: replicas}})
+
+
+def _ratio(policy: str, rest: list[str], profile: Profile) -> Ratio:
+    counts = _counts(policy, rest)
+    if len(counts) != len(profile.stages):
+        expected = "one number for each of " + ", ".join(profile.stages)
+        raise InvalidArgumentError("--policy", repr(policy), expected=expected)
+    pool = _only_pool(policy, profile)
+    return {stage: {pool: n} for stage, n in zip(profile.stages, counts, strict=True)}
+
+
+def _counts(policy: str, given: list[str]) -> list[int]:
+    if not all(one.isascii() and one.isdigit() and int(one) for one in given):
+        raise InvalidArgumentError(
+            "--policy", repr(policy), expected="numbers of replicas, above 0"
+        )
+    return [int(one) for one in given]
+
+
+def _only_pool(policy: str, profile: Profile) -> str:
+    """Return the pool that all stages run on: these rules know one kind of accelerator."""
+    shared = [
+        pool
+        for pool in profile.pools
+        if all(pool in stage.pools for stage in profile.stages.values())
+    ]
+    if len(profile.pools) != 1 or len(shared) != 1:
+        raise InvalidArgumentError(
+            "--policy", f"{policy} knows one pool", expected="a profile with a single pool"
+        )
+    return shared[0]
