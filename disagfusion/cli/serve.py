@@ -121,7 +121,10 @@ def serve(
     )
     try:
         runtime.start()
-        _watch(runtime, Console(stderr=True))
+        console = Console(stderr=True)
+        if profile is not None:
+            console.print("emulated accelerators: nothing is computed, and no figure was measured")
+        _watch(runtime, console)
     except KeyboardInterrupt:
         typer.echo("ending …", err=True)
     finally:

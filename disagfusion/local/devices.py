@@ -13,6 +13,7 @@ from disagfusion.errors import InvalidArgumentError
 from disagfusion.stage.devices import emulated_pool, is_emulated
 
 if TYPE_CHECKING:
+    from disagfusion.emulation.roles import MonolithKind
     from disagfusion.scheduling.profile import Profile
 
 
@@ -63,7 +64,7 @@ class Emulation:
     name: str
     time_scale: float
     time_noise: float
-    monolith: str | None
+    monolith: MonolithKind | None
 
     def settings(self, directory: Path) -> dict[str, str]:
         """Write the profile to a directory; return the settings of its workers."""
@@ -123,17 +124,29 @@ def resolve_emulation(
     if isinstance(profile, str | os.PathLike):
         path = Path(profile)
         name, profile = f"{PREFIX}-{path.stem}", read_profile(path)
-    _check_pools(profile, devices, monolith)
-    return Emulation(profile, name, time_scale, time_noise, monolith)
+    kind = _kind(monolith)
+    _check_pools(profile, devices, kind)
+    return Emulation(profile, name, time_scale, time_noise, kind)
 
 
-def _check_pools(profile: Profile, devices: Mapping[str, str], monolith: str | None) -> None:
+def _kind(monolith: str | None) -> MonolithKind | None:
+    match monolith:
+        case None:
+            return None
+        case "resident":
+            return "resident"
+        case "offloading":
+            return "offloading"
+    raise InvalidArgumentError("monolith", repr(monolith), expected="resident or offloading")
+
+
+def _check_pools(
+    profile: Profile, devices: Mapping[str, str], monolith: MonolithKind | None
+) -> None:
     from disagfusion.emulation.accelerator import Accelerator
     from disagfusion.emulation.roles import role_of
     from disagfusion.pipeline.stages import Stage
 
-    if monolith not in (None, "resident", "offloading"):
-        raise InvalidArgumentError("monolith", repr(monolith), expected="resident or offloading")
     for worker, device in devices.items():
         role = role_of(Stage(worker.rpartition("-")[0]), monolith)
         Accelerator(profile, emulated_pool(device)).check_names(role.stages)

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -246,16 +245,15 @@ class Supervisor:
     def start(self) -> None:
         """Start every process, in the plan's order.
 
-        The first takes longest and is left a core of its own; the others start on the rest, each
-        when there is one.
+        The first takes longest and has a core of its own until it is ready; the others start on
+        the rest, each when there is one.
         """
-        turns = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0)) - 1))
-        for index, child in enumerate(self._children):
-            turn = turns if index else contextlib.nullcontext()
-            self._tasks.append(asyncio.create_task(self._keep(child, turn)))
+        turns = asyncio.Semaphore(max(2, len(os.sched_getaffinity(0))))
+        for child in self._children:
+            self._tasks.append(asyncio.create_task(self._keep(child, turns)))
 
-    async def _keep(self, child: Child, turn: AbstractAsyncContextManager[None]) -> None:
-        async with turn:
+    async def _keep(self, child: Child, turns: asyncio.Semaphore) -> None:
+        async with turns:
             task = asyncio.create_task(child.keep())
             settled = asyncio.create_task(child.settled.wait())
             await asyncio.wait({task, settled}, return_when=asyncio.FIRST_COMPLETED)
