@@ -16,7 +16,7 @@ _NEW_SHARE = 0.5
 
 
 class Learner:
-    """Collects samples, corrects the profile by them, and fits it when there are half as many again.
+    """Collects samples, corrects the profile by them, and fits it from time to time.
 
     Args:
         profile: What is believed at first.
