@@ -29,13 +29,17 @@ class History:
             counts = counts[1:]
         return History(now if since is None else since, counts)
 
-    def rates(self, now: float) -> dict[Shape, float]:
-        """Return jobs per second by shape; empty before anything was counted."""
-        elapsed = 0.0 if self.since is None else now - self.since
-        if elapsed <= 0.0:
-            return {}
+    def rates(self, now: float, window: float) -> dict[Shape, float]:
+        """Return jobs per second by shape within a window; empty before anything was counted."""
+        begin = now if self.since is None else self.since
         totals: dict[Shape, int] = {}
-        for _, arrived in self.counts:
+        for at, arrived in self.counts:
+            if at <= now - window:
+                begin = at
+                continue
             for shape, count in arrived.items():
                 totals[shape] = totals.get(shape, 0) + count
+        elapsed = now - begin
+        if elapsed <= 0.0:
+            return {}
         return {shape: count / elapsed for shape, count in totals.items() if count}

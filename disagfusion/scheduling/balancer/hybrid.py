@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from disagfusion.scheduling.balancer.capacity import Capacity
 from disagfusion.scheduling.balancer.fleet import Room, places, toward
 from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
@@ -104,7 +105,7 @@ class Hybrid:
         """Return the state with what is new, and the changes that did not come to an end."""
         history = state.history
         if isinstance(observation.arrived, Fresh):
-            window = self._settings.forecast_window
+            window = max(self._settings.forecast_window, self._settings.mix_window)
             history = history.add(observation.arrived.value, now, window)
         unfinished = [one for one in state.pending if not one.finished(observation, now)]
         expired = [one for one in unfinished if now >= one.expires]
@@ -161,14 +162,16 @@ class Hybrid:
         room: Room,
         now: float,
     ) -> Decision:
-        rates = state.history.rates(now)
+        rates = state.history.rates(now, self._settings.forecast_window)
+        mix = state.history.rates(now, self._settings.mix_window) if rates else {}
         horizon = self._settings.forecast_horizon
         predictor = observation.predictor or self._predictor
         scenarios = [
             self._view.outlook(observation, jobs, expected, horizon, predictor, (), now)
             for expected in ((rates, {}) if rates and horizon else ({},))
         ]
-        return self._look_ahead.choose(scenarios, room, now)
+        capacity = Capacity(self._view, observation, mix, predictor)
+        return self._look_ahead.choose(scenarios, room, capacity, now)
 
     def _give_up(self, expired: list[Pending], observation: Observation, now: float) -> Decision:
         """Take back what has not started in time."""

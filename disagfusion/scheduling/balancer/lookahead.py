@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from disagfusion.scheduling.balancer.capacity import Capacity
 from disagfusion.scheduling.balancer.fleet import Room
 from disagfusion.scheduling.balancer.outlook import Change, Outlook, Prospect, Spot
 from disagfusion.scheduling.balancer.settings import BalancerSettings
@@ -51,12 +52,15 @@ class LookAhead:
         self._load_seconds = load_seconds
         self._settings = settings
 
-    def choose(self, scenarios: Sequence[Outlook], room: Room, now: float) -> Decision:
+    def choose(
+        self, scenarios: Sequence[Outlook], room: Room, capacity: Capacity, now: float
+    ) -> Decision:
         """Return the change to be made now, or why there is none.
 
         Args:
             scenarios: What may come; each counts the same.
             room: For more replicas.
+            capacity: In the long run.
             now: Seconds.
         """
         bases = [(outlook, self._cost(outlook.prospect())) for outlook in scenarios]
@@ -64,7 +68,9 @@ class LookAhead:
         candidates = [
             replace(one, score=self._score(bases, one, 0.0)) for one in self._candidates(room, unit)
         ]
-        best = min(candidates, key=lambda one: one.score, default=None)
+        best = min(
+            candidates, key=lambda one: one.score + self._tolerance(one, capacity), default=None
+        )
         if best is None:
             message = "no stage has a replica to spare, and there is no room for another"
             return Decision(now, (), Reason.AT_LIMIT, message)
@@ -72,15 +78,15 @@ class LookAhead:
         if not best.score < 1.0:
             return Decision(now, (), Reason.BALANCED, details=details)
         message = self._say(best)
-        if best.score > 1.0 - self._settings.tolerance:
+        if best.score > 1.0 - self._tolerance(best, capacity):
             return Decision(now, (), Reason.WITHIN_TOLERANCE, message, details)
         if best.source is not None:
             delay = self._better_later(bases, candidates, best, unit)
             if delay is not None:
                 message = f"{message}, and better still in {delay:g} s"
                 return Decision(now, (), Reason.WAIT, message, details)
-        source = None if best.source is None else self._view.spots[best.source]
-        move = Move(source, self._view.spots[best.target], best.count)
+        source, target = self._ends(best)
+        move = Move(source, target, best.count)
         reason = Reason.SCALE_UP if source is None else Reason.REBALANCE
         return Decision(now, (move,), reason, message, details)
 
@@ -111,6 +117,17 @@ class LookAhead:
             else:
                 total += cost / base if base > 0.0 else 1.0
         return total / len(bases)
+
+    def _tolerance(self, one: Candidate, capacity: Capacity) -> float:
+        source, target = self._ends(one)
+        lasting = capacity.after(source, target, one.count)
+        if lasting is None or lasting > 1.0 + self._settings.lasting_gain:
+            return self._settings.tolerance
+        return self._settings.passing_tolerance
+
+    def _ends(self, one: Candidate) -> tuple[Place | None, Place]:
+        source = None if one.source is None else self._view.spots[one.source]
+        return source, self._view.spots[one.target]
 
     def _cost(self, prospect: Prospect) -> float:
         settings = self._settings

@@ -14,6 +14,10 @@ class BalancerSettings:
         period: Between two decisions.
         paused: Whether nothing changes.
         tolerance: Share by which the outlook must improve before anything changes.
+        passing_tolerance: The same for a change that does not raise the fleet's throughput for the
+            jobs that come: it will have to be taken back.
+        lasting_gain: Share by which it must raise that to count as lasting.
+        mix_window: Arrivals of so long decide which change is lasting.
         forecast_window: Arrivals of so long count for the forecast.
         forecast_horizon: They are expected to go on for so long; 0 looks at what is there only.
         delays: Later times at which the same change is tried in thought: where one of them is
@@ -33,6 +37,9 @@ class BalancerSettings:
     period: float = 10.0
     paused: bool = False
     tolerance: float = 0.03
+    passing_tolerance: float = 0.15
+    lasting_gain: float = 0.05
+    mix_window: float = 900.0
     forecast_window: float = 180.0
     forecast_horizon: float = 180.0
     delays: tuple[float, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
