@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression
 
 from disagfusion.scheduling.performance.features import REFERENCE_SHAPES
-from disagfusion.scheduling.performance.samples import bucket_of
 from disagfusion.scheduling.performance.settings import PerformanceSettings
 from disagfusion.scheduling.shapes import FEATURES, CostModel, Shape
 
@@ -41,7 +40,7 @@ _LEAST_SPREAD = 0.01
 # At which the prior weighs what the settings say.
 _USUAL_NOISE = 0.05
 # Keep weights finite: where a prediction tends to zero, where one is exact.
-_FLOOR = 0.02
+_FLOOR = 0.001
 _TINY = 1e-12
 
 
@@ -116,8 +115,7 @@ def regress(
     """
     y = np.asarray(values, dtype=np.float64)
     x = feature_matrix(shapes)
-    start = _bucket_medians(shapes, y)
-    rows = _Rows(x, y, start, np.ones(len(y)), np.full(len(y), fill_value=True))
+    rows = _Rows(x, y, np.ones(len(y)), np.full(len(y), fill_value=True))
     allowed = [FEATURES.index(name) for name in _DISPENSABLE if name in features]
     base = [j for j in allowed if prior is not None and prior.coefficients[j] > 0.0]
     found = _solve(rows, allowed)
@@ -130,7 +128,7 @@ def regress(
     if not (np.isfinite(predicted).all() and (predicted > 0.0).all()):
         return None
     model = CostModel(**dict(zip(FEATURES, found.tolist(), strict=True)))
-    return Regression(model, y / predicted, _untold(x / start[:, None], columns, allowed))
+    return Regression(model, y / predicted, _untold(x / y[:, None], columns, allowed))
 
 
 def feature_matrix(shapes: Sequence[Shape]) -> Matrix:
@@ -179,14 +177,12 @@ class _Rows:
     Attributes:
         x: Features.
         y: Values.
-        start: First guess at the predictions.
         weights: Of each row.
         sampled: Whether a row is a sample.
     """
 
     x: Matrix
     y: Matrix
-    start: Matrix
     weights: Matrix
     sampled: NDArray[np.bool_]
 
@@ -199,7 +195,7 @@ def _needed(
     A feature is worth it if it explains ln(n) times the noise's square (Schwarz's criterion). What
     the prior has stays.
     """
-    predicted = np.maximum(rows.x @ found, _FLOOR * rows.start)
+    predicted = np.maximum(rows.x @ found, _FLOOR * rows.y)
     deviation = np.abs(rows.y / predicted - 1.0)
     robust = np.minimum(1.0, _HUBER * noise / np.maximum(deviation, _TINY))
     x, y = rows.x / predicted[:, None], rows.y / predicted
@@ -243,7 +239,6 @@ def _with_prior(
     return _Rows(
         np.vstack((rows.x, reference)),
         np.concatenate((rows.y, pseudo)),
-        np.concatenate((rows.start, pseudo)),
         np.concatenate((rows.weights, np.full(len(reference), weight))),
         np.concatenate((rows.sampled, np.full(len(reference), fill_value=False))),
     )
@@ -251,7 +246,7 @@ def _with_prior(
 
 def _noise(rows: _Rows, found: Matrix) -> float:
     """Return the samples' robust relative deviation from a fit without a prior."""
-    deviation = np.abs(rows.y / np.maximum(rows.x @ found, _FLOOR * rows.start) - 1.0)
+    deviation = np.abs(rows.y / np.maximum(rows.x @ found, _FLOOR * rows.y) - 1.0)
     count = len(rows.y)
     freedom = count / max(1, count - int(np.count_nonzero(found)))
     return max(_LEAST_SPREAD, 1.4826 * float(np.median(deviation)) * float(np.sqrt(freedom)))
@@ -260,7 +255,7 @@ def _noise(rows: _Rows, found: Matrix) -> float:
 def _solve(rows: _Rows, columns: Sequence[int]) -> Matrix:
     """Iterate weighted least squares over some columns; the others' coefficients are 0."""
     x, y = rows.x[:, columns], rows.y
-    predicted = rows.start
+    predicted = y
     found = np.zeros(len(columns))
     for _ in range(_ROUNDS):
         deviation = np.abs(y - predicted) / predicted
@@ -269,7 +264,7 @@ def _solve(rows: _Rows, columns: Sequence[int]) -> Matrix:
         robust = np.minimum(1.0, limit / np.maximum(deviation, _TINY))
         before = found
         found = _non_negative(x / predicted[:, None], y / predicted, rows.weights * robust)
-        predicted = np.maximum(x @ found, _FLOOR * rows.start)
+        predicted = np.maximum(x @ found, _FLOOR * rows.y)
         if np.all(np.abs(found - before) <= _CONVERGED * np.abs(found)):
             break
     every = np.zeros(len(FEATURES))
@@ -282,14 +277,3 @@ def _non_negative(x: Matrix, y: Matrix, weights: Matrix) -> Matrix:
     scale = np.sqrt(np.mean(x**2, axis=0))
     model = LinearRegression(positive=True, fit_intercept=False)
     return np.asarray(model.fit(x / scale, y, sample_weight=weights).coef_ / scale)
-
-
-def _bucket_medians(shapes: Sequence[Shape], values: Matrix) -> Matrix:
-    """Return the median of each sample's bucket: a start that no single sample can spoil."""
-    buckets: dict[tuple[int, ...], list[int]] = {}
-    for row, shape in enumerate(shapes):
-        buckets.setdefault(bucket_of(shape), []).append(row)
-    medians = np.empty_like(values)
-    for members in buckets.values():
-        medians[members] = np.median(values[members])
-    return medians

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from performancekit import MEDIUM, SETTINGS
 
-from disagfusion.scheduling.performance import Drift
+from disagfusion.scheduling.performance import Drift, PerformanceSettings
 
 
 def observe(drift: Drift, ratios: list[float], *, start: int = 0) -> list[float]:
@@ -71,6 +71,14 @@ def test_one_straggler_in_ten_confirms_no_drift() -> None:
 
 def test_steady_jobs_confirm_no_drift() -> None:
     assert sum(len(observe(Drift(SETTINGS), noisy(2_000, seed=seed))) for seed in range(10)) == 0
+
+
+def test_a_change_that_does_not_matter_is_no_drift() -> None:
+    # So low a threshold is passed by chance all the time.
+    drift = Drift(PerformanceSettings(drift_threshold=3.0, dead_band=0.2))
+    assert observe(drift, noisy(2_000)) == []
+    assert observe(drift, noisy(30, 1.1), start=2_000) == []
+    assert len(observe(drift, noisy(30, 1.5), start=2_030)) == 1
 
 
 def test_a_creeping_change_is_confirmed() -> None:

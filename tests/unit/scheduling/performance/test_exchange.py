@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -17,18 +18,8 @@ from disagfusion.scheduling.performance import (
     Reason,
     SampleSnapshot,
 )
+from disagfusion.scheduling.performance.__main__ import main
 from disagfusion.scheduling.performance.documents import from_json, to_json
-
-
-def run(text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "disagfusion.scheduling.performance"],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
 
 
 def test_a_process_fits_as_the_function_does() -> None:
@@ -38,7 +29,14 @@ def test_a_process_fits_as_the_function_does() -> None:
         tuple(samples(shapes(100, 1), start=1_000.0, factor=1.5)), {("dit", "a10"): 500.0}
     )
     request = FitRequest.of(snapshot, current, prior, SETTINGS, 20_000.0)
-    process = run(to_json(request))
+    process = subprocess.run(
+        [sys.executable, "-m", "disagfusion.scheduling.performance"],
+        input=to_json(request),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
     assert (process.returncode, process.stderr) == (0, "")
     result = from_json(FitAnswer, process.stdout, name="answer").result()
     assert [row.reason for row in result.results] == [Reason.ADOPTED]
@@ -57,11 +55,15 @@ def test_a_process_fits_as_the_function_does() -> None:
         ('{"kind": "disagfusion.dev/performance-model"}', "request: kind: "),
     ],
 )
-def test_a_process_says_what_is_wrong_with_a_request(text: str, message: str) -> None:
-    process = run(text)
-    assert (process.returncode, process.stdout) == (2, "")
-    assert process.stderr.startswith(message)
-    assert len(process.stderr.splitlines()) == 1
+def test_it_says_what_is_wrong_with_a_request(
+    text: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert main() == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith(message)
+    assert len(output.err.splitlines()) == 1
 
 
 def test_a_damaged_model_in_a_request_is_refused() -> None:

@@ -25,9 +25,11 @@ from performancekit import (
 from disagfusion.errors import DataLossError, InvalidArgumentError, NotFoundError
 from disagfusion.scheduling.performance import (
     FactorSource,
+    Loan,
     PerformanceModel,
     Provenance,
 )
+from disagfusion.scheduling.performance.borrow import borrow
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import CostModel, Shape, WeightedShape
 
@@ -193,6 +195,12 @@ def test_it_borrows_from_where_the_ratio_is_known_best() -> None:
     # Without that: by name, whatever the order.
     plain = PerformanceModel(of_two_stages(l4={"dit": 9.0}, a10={"dit": 7.0}))
     assert plain.predict("dit", "h100", MEDIUM).seconds == 7.0
+
+
+def test_a_pool_does_not_borrow_from_itself() -> None:
+    assert borrow("dit", "a10", off_by(1.0), {}) is None
+    assert borrow("dit", "spare", off_by(1.0), {}) == Loan("a10", 1.0, FactorSource.NONE)
+    assert borrow("upscaler", "spare", off_by(1.0), {}) is None
 
 
 def test_neither_throttling_nor_its_correction_is_lent() -> None:
