@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+from balancerkit.desk import ONE, D, Desk, E, T, make_profile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disagfusion.scheduling.decision import Move, Place, Reason
+from disagfusion.scheduling.document import validate
+from disagfusion.scheduling.observation import Fresh, Invalid, Replicas, Stale
+from disagfusion.scheduling.profile import Profile
+
+
+def test_work_that_waits_for_one_stage_draws_replicas_there() -> None:
+    desk = Desk()
+    desk.wait_for(2, 40)
+    decision = desk.decide()
+    assert decision.reason is Reason.REBALANCE
+    assert [(move.source, move.target) for move in decision.moves] == [(T, D)]
+    assert "% better" in decision.message
+
+
+def test_nothing_to_do() -> None:
+    decision = Desk().decide()
+    assert (decision.reason, decision.moves) == (Reason.NO_DEMAND, ())
+
+
+def test_a_good_ratio_stays() -> None:
+    desk = Desk()
+    desk.wait_for(1, 30)
+    desk.set(D, ready=1)
+    desk.set(T, ready=6)
+    decision = desk.decide()
+    assert decision.moves == ()
+    assert decision.reason in (Reason.BALANCED, Reason.WITHIN_TOLERANCE, Reason.WAIT)
+
+
+def test_a_change_that_pays_later_waits() -> None:
+    desk = Desk()
+    desk.set(T, ready=6)
+    desk.set(D, ready=1)
+    # The decoder will be the bottleneck in the end, but the DiTs have work for long.
+    desk.jobs = Fresh(
+        (
+            *desk_jobs(1, 30),
+            *desk_jobs(2, 25),
+        ),
+        0.0,
+    )
+    decision = desk.decide()
+    assert (decision.reason, decision.moves) == (Reason.WAIT, ())
+    assert "better still in" in decision.message
+
+
+def desk_jobs(stage: int, count: int) -> tuple:  # type: ignore[type-arg]
+    desk = Desk()
+    desk.wait_for(stage, count)
+    assert isinstance(desk.jobs, Fresh)
+    return desk.jobs.value
+
+
+def test_one_change_at_a_time() -> None:
+    desk = Desk()
+    desk.wait_for(2, 40)
+    assert desk.decide().moves
+    desk.set(T, ready=4, draining=1)
+    desk.wait_for(2, 80)
+    decision = desk.decide()
+    assert (decision.reason, decision.moves) == (Reason.CHANGE_UNDER_WAY, ())
+    desk.set(T, draining=0)
+    desk.set(D, ready=3)
+    assert desk.decide().reason is not Reason.CHANGE_UNDER_WAY
+
+
+def test_free_accelerators_are_used_where_they_help() -> None:
+    desk = Desk()
+    desk.set(T, ready=3)
+    desk.wait_for(1, 30)
+    decision = desk.decide()
+    assert decision.reason is Reason.SCALE_UP
+    assert all((move.source, move.target) == (None, T) for move in decision.moves)
+
+
+def test_minima_and_maxima_hold() -> None:
+    profile = make_profile(dit={"min": 5}, decoder={"max": 2})
+    desk = Desk(profile)
+    desk.wait_for(2, 100)
+    assert desk.decide().moves == ()
+
+
+def test_replicas_change_only_where_they_need_as_many_accelerators() -> None:
+    fields = {
+        "pools": {"a": {"accelerators": 8}},
+        "stages": {
+            "encoder": {"pools": {"a": {"seconds": 1}}},
+            "dit": {"pools": {"a": {"seconds": 10, "accelerators": 2}}},
+            "decoder": {"pools": {"a": {"seconds": 2}}},
+        },
+    }
+    desk = Desk(validate(Profile, fields, name="p"))
+    desk.replicas = {E: Replicas(1), T: Replicas(3), D: Replicas(1)}
+    desk.wait_for(2, 100)
+    assert desk.decide().reason is Reason.AT_LIMIT
+
+
+def test_paused() -> None:
+    desk = Desk(paused=True)
+    desk.wait_for(2, 40)
+    decision = desk.decide()
+    assert (decision.reason, decision.moves) == (Reason.PAUSED, ())
+
+
+@pytest.mark.parametrize(
+    ("signal", "reason"),
+    [
+        (Stale((), 3.0), Reason.METRICS_STALE),
+        (Invalid("NaN"), Reason.METRICS_INVALID),
+    ],
+)
+def test_what_is_no_measurement_is_not_acted_on(signal: object, reason: Reason) -> None:
+    desk = Desk()
+    desk.jobs = signal  # type: ignore[assignment]
+    decision = desk.decide()
+    assert (decision.reason, decision.moves) == (reason, ())
+    assert "unfinished jobs" in decision.message
+
+
+def test_the_fallback_comes_after_long_blindness() -> None:
+    desk = Desk(fallback_ratio={E: 2, T: 4, D: 2}, fallback="ratio", fallback_after=60.0)
+    desk.lose_signals()
+    reasons = [desk.decide().reason for _ in range(6)]
+    assert set(reasons) == {Reason.METRICS_MISSING}
+    decision = desk.decide()
+    assert decision.reason is Reason.FALLBACK
+    assert decision.moves == (Move(T, E),)
+    desk.carry_out(decision)
+    assert desk.decide(200.0).moves == ()
+
+
+def test_all_stages_go_to_zero_and_come_back_together() -> None:
+    desk = Desk(zero_after=30.0)
+    for _ in range(3):
+        assert desk.decide().moves == ()
+    decision = desk.decide()
+    assert decision.reason is Reason.SCALE_DOWN
+    assert {move.source for move in decision.moves} == {E, T, D}
+    desk.carry_out(decision)
+    assert desk.decide().moves == ()
+    desk.wait_for(0, 1)
+    decision = desk.decide()
+    assert decision.reason is Reason.SCALE_UP
+    assert {move.target: move.count for move in decision.moves} == {E: 1, T: 5, D: 2}
+
+
+places = st.sampled_from([E, T, D])
+counts = st.builds(
+    Replicas,
+    ready=st.integers(0, 4),
+    starting=st.integers(0, 2),
+    draining=st.integers(0, 2),
+)
+
+
+@given(
+    replicas=st.fixed_dictionaries({E: counts, T: counts, D: counts}),
+    jobs=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), max_size=4),
+    budget=st.integers(3, 12),
+    accelerators=st.integers(0, 12),
+    arrivals=st.integers(0, 30),
+)
+def test_no_decision_takes_more_than_there_is(
+    replicas: dict[Place, Replicas],
+    jobs: list[tuple[int, int]],
+    budget: int,
+    accelerators: int,
+    arrivals: int,
+) -> None:
+    desk = Desk(budget=budget)
+    desk.replicas, desk.accelerators = replicas, accelerators
+    desk.decide()
+    groups = [group for stage, count in jobs for group in desk_jobs(stage, count)]
+    desk.jobs, desk.arrived = Fresh(tuple(groups), 10.0), Fresh({ONE: arrivals}, 10.0)
+    decision = desk.decide()
+    held = sum(count.held for count in replicas.values())
+    started = sum(move.count for move in decision.moves if move.source is None)
+    assert started <= max(0, min(budget, accelerators, 8) - held)
+    for place, count in replicas.items():
+        leaving = sum(move.count for move in decision.moves if move.source == place)
+        assert leaving <= count.ready
+        assert leaving == 0 or count.committed - leaving >= 1
