@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from disagfusion.simulation.result import Result
     from disagfusion.simulation.workload import Workload
 
+_FILE_WIDTH = 160
+
 
 def simulate(
     workload: Annotated[
@@ -38,6 +40,9 @@ def simulate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
+    load: Annotated[
+        float, typer.Option(help="Jobs come so many times as fast, as many as before.")
+    ] = 1.0,
     log: Annotated[
         Path | None,
         typer.Option(
@@ -66,6 +71,9 @@ def simulate(
     costs = read(Profile, profile)
     if budget is not None:
         what = what.model_copy(update={"budget": budget})
+    if not load > 0:
+        raise InvalidArgumentError("--load", f"{load:g}", expected="a number above 0")
+    what = what.at_load(load)
     names = policy or ["hybrid"]
     if plot is not None and len(names) > 1:
         raise InvalidArgumentError("--plot", "several policies", expected="one --policy")
@@ -139,16 +147,18 @@ def _print(workload: Workload, profile: Profile, results: list[Result]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     console.print(f"[bold]{workload.name or 'workload'}[/] · {profile.name or 'profile'}")
     table = Table(box=None, pad_edge=False)
-    table.add_column("policy")
+    table.add_column("policy", no_wrap=True)
     columns = ["jobs", "lost", "last s", "P50 s", "P95 s", "P99 s", "moves", "acc·h", "cost"]
     attained = any(result.attainment is not None for result in results)
     windows = list(workload.measure.windows)
     columns += ["attained"] if attained else []
     columns += [f"{start:g}–{end:g} s" for start, end in windows]
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for one in results:
         latency = one.latency_seconds
         cells = [f"{one.completed}", f"{one.lost}", f"{one.last_finish_seconds:.0f}"]

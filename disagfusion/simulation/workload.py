@@ -58,6 +58,20 @@ class Stream(Document):
             raise ValueError("expected `end` where the rate changes or is zero")
         return self
 
+    def at_load(self, factor: float) -> Stream:
+        """Return the stream with its jobs so many times as fast, and with as many of them."""
+        changed = {
+            name: factor * value
+            for name in ("rate", "final_rate")
+            if (value := getattr(self, name)) is not None
+        }
+        changed |= {
+            name: value / factor
+            for name in ("every", "start", "end", "period")
+            if (value := getattr(self, name)) is not None
+        }
+        return self.model_copy(update=changed)
+
     @property
     def peak(self) -> float:
         """Greatest rate, jobs per second."""
@@ -182,6 +196,13 @@ class Workload(Document):
         if isinstance(self.measure.objective_seconds, dict):
             _known(self, "measure.objective_seconds", *self.measure.objective_seconds)
         return self
+
+    def at_load(self, factor: float) -> Workload:
+        """Return the workload with the same jobs so many times as fast; traces keep their times."""
+        if factor == 1.0:
+            return self
+        streams = tuple(stream.at_load(factor) for stream in self.arrivals)
+        return self.model_copy(update={"arrivals": streams})
 
 
 def _known(workload: Workload, field: str, *names: str) -> None:

@@ -37,7 +37,7 @@ class BalancerSettings:
     period: float = 10.0
     paused: bool = False
     tolerance: float = 0.03
-    passing_tolerance: float = 0.15
+    passing_tolerance: float = 0.05
     lasting_gain: float = 0.05
     mix_window: float = 900.0
     forecast_window: float = 180.0
