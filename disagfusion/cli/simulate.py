@@ -28,8 +28,8 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="hybrid, predict, feedback, reference, hpa, plain, static, static:1:6:1,"
-            " monolith:NAME; several give a table. [default: hybrid]",
+            help="hybrid, calibrating, predict, feedback, reference, hpa, plain, static,"
+            " static:1:6:1, monolith:NAME; several give a table. [default: hybrid]",
             show_default=False,
         ),
     ] = None,
@@ -137,6 +137,7 @@ def _decisions(result: Result) -> list[dict[str, Any]]:
                 for move in decision.moves
             ],
             **({"details": dict(decision.details)} if decision.details else {}),
+            **({"notes": list(decision.notes)} if decision.notes else {}),
         }
         for decision in result.decisions
     ]

@@ -71,6 +71,7 @@ class Decision:
         reason: Why.
         message: The same for people, with figures.
         details: Figures that it rests on.
+        notes: What else was found out on the way.
     """
 
     at: float
@@ -78,6 +79,7 @@ class Decision:
     reason: Reason
     message: str = ""
     details: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Balancer(Protocol[S]):

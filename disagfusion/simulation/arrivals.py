@@ -48,6 +48,9 @@ def draw_arrivals(
     streams.append(iter(sorted(workload.trace, key=lambda one: one[0])))
     # Regular streams meet at the same instant: the order in the file decides, on every machine.
     planned = heapq.merge(*streams, key=lambda one: one[0])
+    if not workload.noise.arrival_seconds and not workload.noise.service_ratio:
+        exact = (1.0,) * stages
+        return (Arrival(at, shape, exact) for at, shape in planned)
     return _blur(workload, stages, planned, generator(0))
 
 

@@ -102,7 +102,8 @@ class Simulation(Generic[S]):
             )
         )
         last = self._recording.decisions[-1] if self._recording.decisions else None
-        if decision.moves or last is None or last.reason is not decision.reason:
+        news = decision.moves or decision.notes
+        if news or last is None or last.reason is not decision.reason:
             self._recording.decisions.append(decision)
         for move in decision.moves:
             self._operations.begin(move)

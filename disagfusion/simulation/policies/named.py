@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from disagfusion.errors import InvalidArgumentError
@@ -12,6 +13,7 @@ from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.decision import Balancer
 from disagfusion.scheduling.predictors import ProfilePredictor
 from disagfusion.scheduling.profile import Profile
+from disagfusion.simulation.calibration import Calibrating
 from disagfusion.simulation.monolith import monolith_profile
 from disagfusion.simulation.policies.hpa import Hpa
 from disagfusion.simulation.policies.plain import Plain
@@ -20,7 +22,19 @@ from disagfusion.simulation.policies.static import Static
 from disagfusion.simulation.services import Services
 from disagfusion.simulation.workload import Workload
 
-NAMES = ("hybrid", "predict", "feedback", "reference", "hpa", "plain", "static", "monolith")
+NAMES = (
+    "hybrid",
+    "calibrating",
+    "predict",
+    "feedback",
+    "reference",
+    "hpa",
+    "plain",
+    "static",
+    "monolith",
+)
+
+_LEARNING = ("hybrid", "calibrating")
 
 Ratio = dict[str, dict[str, int]]
 
@@ -52,9 +66,10 @@ def set_up(
     """Return what a policy's name stands for.
 
     Args:
-        policy: `hybrid`, `predict`, `feedback`, `reference`, `hpa`, `plain`, `static` (the
-            workload's initial ratio), `static:1:6:1` (replicas in the order of the stages),
-            `monolith:NAME` or `monolith:NAME:REPLICAS`.
+        policy: `hybrid`, `calibrating` (the same with parameters that it tries again), `predict`,
+            `feedback`, `reference`, `hpa`, `plain`, `static` (the workload's initial ratio),
+            `static:1:6:1` (replicas in the order of the stages), `monolith:NAME` or
+            `monolith:NAME:REPLICAS`.
         profile: What stages cost.
         workload: Its `initial` is where every rule begins but `static:…`.
         plan: Gives the initial ratio where the workload has none.
@@ -72,7 +87,7 @@ def set_up(
     if rest or kind not in NAMES:
         raise InvalidArgumentError("--policy", repr(policy), expected=", ".join(NAMES))
     rule = _rule(kind, profile, workload, settings)
-    return Setup(rule, profile, initial, learn=kind == "hybrid")
+    return Setup(rule, profile, initial, learn=kind in _LEARNING)
 
 
 def _rule(
@@ -84,9 +99,14 @@ def _rule(
         case "static":
             return Static()
         case "hybrid":
-            services = Services(profile, workload)
-            return Hybrid(
-                profile, predictor, services.rebind_seconds, settings, budget=workload.budget
+            return _hybrid(profile, workload, settings)
+        case "calibrating":
+            return Calibrating(
+                partial(_hybrid, profile, workload),
+                profile,
+                Services(profile, workload).rebind_seconds,
+                workload.budget,
+                settings or BalancerSettings(),
             )
         case "hpa":
             return Hpa(profile, _only_pool(kind, profile))
@@ -98,6 +118,16 @@ def _rule(
             return Reference(stages, _only_pool(kind, profile), predictor, "feedback")
         case _:
             return Reference(stages, _only_pool(kind, profile), predictor)
+
+
+def _hybrid(profile: Profile, workload: Workload, settings: BalancerSettings | None) -> Hybrid:
+    return Hybrid(
+        profile,
+        ProfilePredictor(profile),
+        Services(profile, workload).rebind_seconds,
+        settings,
+        budget=workload.budget,
+    )
 
 
 def _monolith(policy: str, rest: list[str], profile: Profile, workload: Workload) -> Setup:
