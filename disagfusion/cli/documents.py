@@ -42,7 +42,7 @@ def require_planner() -> None:
     """
     from importlib.util import find_spec
 
-    missing = [name for name in ("highspy", "numpy", "sklearn", "yaml") if find_spec(name) is None]
+    missing = [name for name in ("highspy", "numpy", "scipy", "sklearn") if find_spec(name) is None]
     if missing:
         raise FailedPreconditionError(
             f"{', '.join(missing)} not installed: pip install 'disagfusion[planner]'",
