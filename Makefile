@@ -56,6 +56,7 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 	$(BUF) format --diff --exit-code protos
 	$(BIN)/python tools/generate_protos.py --check
 	$(BIN)/python tools/generate_docs.py --check
+	$(BIN)/python tools/generate_schemas.py --check
 	$(BIN)/python tools/check_requirements.py
 
 .PHONY: test
@@ -79,8 +80,9 @@ proto: setup ## Generate disagfusion/v1 from protos/
 	$(BIN)/python tools/generate_protos.py
 
 .PHONY: docs
-docs: setup ## Generate the reference pages in docs/
+docs: setup ## Generate the reference pages in docs/ and the JSON Schemas in schemas/
 	$(BIN)/python tools/generate_docs.py
+	$(BIN)/python tools/generate_schemas.py
 
 # Keeps the pins there are; `make lock UPGRADE=1` takes the newest of everything.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

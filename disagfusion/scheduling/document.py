@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Hashable
 from typing import Annotated, Any, TypeVar
 
@@ -21,10 +23,29 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveCount = Annotated[int, Field(ge=1, strict=True)]
 
 
+def _describe(schema: dict[str, Any], kind: type[Any]) -> None:
+    """Move what a docstring says of its attributes to the fields of a JSON Schema."""
+    properties = schema.get("properties", {})
+    for one in reversed(kind.__mro__):
+        if not issubclass(one, BaseModel):
+            continue
+        summary, _, attributes = inspect.cleandoc(one.__doc__ or "").partition("Attributes:\n")
+        schema["description"] = " ".join(summary.split())
+        for text in re.split(r"\n(?=\w)", inspect.cleandoc(f"\n{attributes}")):
+            name, _, description = text.partition(": ")
+            if name in properties:
+                properties[name]["description"] = " ".join(description.split())
+    schema.pop("title", None)
+    for field in properties.values():
+        field.pop("title", None)
+
+
 class Document(BaseModel):
     """A part of a file: unknown fields, NaN and infinity are refused, nothing changes later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, json_schema_extra=_describe
+    )
 
 
 class _Loader(yaml.SafeLoader):
