@@ -86,6 +86,12 @@ def test_the_commands_of_the_guides_run(command: str, address: str, tmp_path: Pa
             assert picture.size == (64, 64)
 
 
+@pytest.mark.parametrize("command", commands("docs/simulation.md"))
+def test_the_commands_that_need_no_service_run(command: str) -> None:
+    program, *arguments = shlex.split(command)
+    assert run([str(BIN / program), *arguments], ROOT).stdout
+
+
 def test_the_guides_have_examples() -> None:
     assert len(blocks("docs/sdk.md", "python")) >= 5
     assert len(commands("docs/getting-started.md")) >= 3
