@@ -147,6 +147,7 @@ class Worker(_message.Message):
     METRICS_ADDRESS_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
     SEND_SLOTS_FIELD_NUMBER: _builtins.int
+    CHANGES_TO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     incarnation: _builtins.str
     """New each time the front starts."""
@@ -168,6 +169,8 @@ class Worker(_message.Message):
     """Input slots in all, free or not."""
     send_slots: _builtins.int
     """Outputs on their way to one peer at a time, at most."""
+    changes_to: _generation_pb2.Stage.ValueType
+    """The stage that the worker takes next; STAGE_UNSPECIFIED where it keeps the one it has."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.Stage.ValueType]: ...
     @_builtins.property
@@ -193,10 +196,11 @@ class Worker(_message.Message):
         metrics_address: _builtins.str = ...,
         slots: _builtins.int = ...,
         send_slots: _builtins.int = ...,
+        changes_to: _generation_pb2.Stage.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "address", b"address", "device", b"device", "engine_pid", b"engine_pid", "front_pid", b"front_pid", "incarnation", b"incarnation", "metrics_address", b"metrics_address", "name", b"name", "pipeline", b"pipeline", "pool", b"pool", "reason", b"reason", "send_slots", b"send_slots", "slots", b"slots", "spec_json", b"spec_json", "stages", b"stages", "state", b"state", "threads", b"threads", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "address", b"address", "changes_to", b"changes_to", "device", b"device", "engine_pid", b"engine_pid", "front_pid", b"front_pid", "incarnation", b"incarnation", "metrics_address", b"metrics_address", "name", b"name", "pipeline", b"pipeline", "pool", b"pool", "reason", b"reason", "send_slots", b"send_slots", "slots", b"slots", "spec_json", b"spec_json", "stages", b"stages", "state", b"state", "threads", b"threads", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1015,3 +1019,44 @@ class DrainResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainResponse: _TypeAlias = DrainResponse  # noqa: Y015
+
+@_typing.final
+class ChangeStageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    stage: _generation_pb2.Stage.ValueType
+    def __init__(
+        self,
+        *,
+        stage: _generation_pb2.Stage.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeStageRequest: _TypeAlias = ChangeStageRequest  # noqa: Y015
+
+@_typing.final
+class ChangeStageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worker(self) -> Global___Worker:
+        """As the worker is now; it may still have its old stage."""
+
+    def __init__(
+        self,
+        *,
+        worker: Global___Worker | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeStageResponse: _TypeAlias = ChangeStageResponse  # noqa: Y015

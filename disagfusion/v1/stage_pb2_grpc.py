@@ -55,6 +55,11 @@ class StageServiceStub:
                 request_serializer=disagfusion_dot_v1_dot_stage__pb2.DrainRequest.SerializeToString,
                 response_deserializer=disagfusion_dot_v1_dot_stage__pb2.DrainResponse.FromString,
                 _registered_method=True)
+        self.ChangeStage = channel.unary_unary(
+                '/disagfusion.v1.StageService/ChangeStage',
+                request_serializer=disagfusion_dot_v1_dot_stage__pb2.ChangeStageRequest.SerializeToString,
+                response_deserializer=disagfusion_dot_v1_dot_stage__pb2.ChangeStageResponse.FromString,
+                _registered_method=True)
 
 
 class StageServiceServicer:
@@ -90,6 +95,14 @@ class StageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeStage(self, request, context):
+        """ChangeStage has the worker take another stage in place: it takes no new work, finishes what it
+        computes, replaces its engine, and greets its gateways anew. Returns at once; idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +125,11 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=disagfusion_dot_v1_dot_stage__pb2.DrainRequest.FromString,
                     response_serializer=disagfusion_dot_v1_dot_stage__pb2.DrainResponse.SerializeToString,
+            ),
+            'ChangeStage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeStage,
+                    request_deserializer=disagfusion_dot_v1_dot_stage__pb2.ChangeStageRequest.FromString,
+                    response_serializer=disagfusion_dot_v1_dot_stage__pb2.ChangeStageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +241,33 @@ class StageService:
             '/disagfusion.v1.StageService/Drain',
             disagfusion_dot_v1_dot_stage__pb2.DrainRequest.SerializeToString,
             disagfusion_dot_v1_dot_stage__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeStage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/disagfusion.v1.StageService/ChangeStage',
+            disagfusion_dot_v1_dot_stage__pb2.ChangeStageRequest.SerializeToString,
+            disagfusion_dot_v1_dot_stage__pb2.ChangeStageResponse.FromString,
             options,
             channel_credentials,
             insecure,

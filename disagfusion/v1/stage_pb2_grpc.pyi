@@ -45,6 +45,10 @@ class StageServiceStub:
     """FetchMedia streams one encoded output that a decoder holds."""
     Drain: _grpc.UnaryUnaryMultiCallable[_stage_pb2.DrainRequest, _stage_pb2.DrainResponse]
     """Drain stops new work, finishes or hands back what is there, and returns when nothing is left."""
+    ChangeStage: _grpc.UnaryUnaryMultiCallable[_stage_pb2.ChangeStageRequest, _stage_pb2.ChangeStageResponse]
+    """ChangeStage has the worker take another stage in place: it takes no new work, finishes what it
+    computes, replaces its engine, and greets its gateways anew. Returns at once; idempotent.
+    """
 
 @_typing.type_check_only
 class StageServiceAsyncStub(StageServiceStub):
@@ -61,6 +65,10 @@ class StageServiceAsyncStub(StageServiceStub):
     """FetchMedia streams one encoded output that a decoder holds."""
     Drain: _aio.UnaryUnaryMultiCallable[_stage_pb2.DrainRequest, _stage_pb2.DrainResponse]  # type: ignore[assignment]
     """Drain stops new work, finishes or hands back what is there, and returns when nothing is left."""
+    ChangeStage: _aio.UnaryUnaryMultiCallable[_stage_pb2.ChangeStageRequest, _stage_pb2.ChangeStageResponse]  # type: ignore[assignment]
+    """ChangeStage has the worker take another stage in place: it takes no new work, finishes what it
+    computes, replaces its engine, and greets its gateways anew. Returns at once; idempotent.
+    """
 
 class StageServiceServicer(metaclass=_abc_1.ABCMeta):
     """StageService is served by the front of each stage service; gateways are its clients."""
@@ -98,5 +106,15 @@ class StageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_stage_pb2.DrainResponse, _abc.Awaitable[_stage_pb2.DrainResponse]]:
         """Drain stops new work, finishes or hands back what is there, and returns when nothing is left."""
+
+    @_abc_1.abstractmethod
+    def ChangeStage(
+        self,
+        request: _stage_pb2.ChangeStageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_stage_pb2.ChangeStageResponse, _abc.Awaitable[_stage_pb2.ChangeStageResponse]]:
+        """ChangeStage has the worker take another stage in place: it takes no new work, finishes what it
+        computes, replaces its engine, and greets its gateways anew. Returns at once; idempotent.
+        """
 
 def add_StageServiceServicer_to_server(servicer: StageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
