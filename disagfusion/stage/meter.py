@@ -7,6 +7,7 @@ from disagfusion.stage.jobs import outcome_of
 from disagfusion.stage.machine import Activity, StageMachine
 from disagfusion.telemetry.metrics import CollectorRegistry, Direction, StageMetrics
 from disagfusion.telemetry.metrics import TransferOutcome as Outcome
+from disagfusion.transport.api import RefusalReason
 from disagfusion.transport.slots import SlotState
 
 _DIRECTIONS: tuple[Direction, ...] = ("sent", "received")
@@ -89,6 +90,8 @@ class StageMeter:
             self._metrics.transferred(transport, "received", nbytes=nbytes, seconds=seconds)
         else:
             self._metrics.transfer_failed(transport, "received", _failure(outcome))
+            if outcome == RefusalReason.CHECKSUM:
+                self._metrics.checksum_failed()
 
     def rejected(self, reason: str) -> None:
         """See `transport.Observer`."""

@@ -50,6 +50,12 @@ _COMMIT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 _DISPATCH_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.01, 0.1, 1.0)
 
 # Gateway.
+JOBS_ACCEPTED = Metric(
+    "disagfusion_jobs_accepted_total",
+    Kind.COUNTER,
+    "Jobs that were accepted; a repeated submission of one counts once.",
+    PIPELINE,
+)
 JOBS = Metric(
     "disagfusion_jobs_total",
     Kind.COUNTER,
@@ -165,6 +171,12 @@ TRANSFER_SECONDS = Metric(
     "Seconds that hand-overs took, until the receiver acknowledged them.",
     (*WORKER, "transport", "direction"),
 )
+CHECKSUM_FAILURES = Metric(
+    "disagfusion_checksum_failures_total",
+    Kind.COUNTER,
+    "Tensors that arrived with another content than was sent, and were refused.",
+    WORKER,
+)
 EXPOSED_TRANSFER_SECONDS = Metric(
     "disagfusion_exposed_transfer_seconds_total",
     Kind.COUNTER,
@@ -208,6 +220,26 @@ PROMPT_CACHE = Metric(
     Kind.COUNTER,
     "Look-ups in the encoder's cache of prompt embeddings, by result: hit or miss.",
     (*WORKER, "result"),
+)
+
+# Whoever runs the balancer.
+BALANCER_DECISIONS = Metric(
+    "disagfusion_balancer_decisions_total",
+    Kind.COUNTER,
+    "Decisions of the balancer, those that change nothing included, by reason.",
+    (*PIPELINE, "reason"),
+)
+DESIRED_REPLICAS = Metric(
+    "disagfusion_desired_replicas",
+    Kind.GAUGE,
+    "Replicas that the balancer wants.",
+    WORKER,
+)
+POOL_ACCELERATORS = Metric(
+    "disagfusion_pool_accelerators",
+    Kind.GAUGE,
+    "Accelerators of a pool: usable ones, and of these the ones that replicas hold (held).",
+    (*PIPELINE, "pool", "state"),
 )
 
 # Every process with a gRPC server.

@@ -6,8 +6,10 @@ serves it with `serve`. All that is exported is declared in `disagfusion.telemet
 
 from __future__ import annotations
 
+import copy
 import threading
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, get_args
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry as CollectorRegistry
@@ -30,6 +32,8 @@ Direction = Literal["sent", "received"]
 TransferOutcome = Literal["done", "refused", "lost"]
 SlotState = Literal["free", "granted", "filling", "filled", "computing"]
 JobStatus = Literal["waiting", "transferring", "running"]
+
+_STAGES = ("encoder", "dit", "decoder")
 
 
 def new_registry(component: str) -> CollectorRegistry:
@@ -78,6 +82,7 @@ class GatewayMetrics:
 
     def __init__(self, registry: CollectorRegistry, *, pipeline: str) -> None:
         self._pipeline = pipeline
+        self._accepted = _counter(catalog.JOBS_ACCEPTED, registry).labels(pipeline)
         self._jobs = _counter(catalog.JOBS, registry)
         self._refused = _counter(catalog.JOBS_REFUSED, registry)
         self._seconds = _histogram(catalog.JOB_SECONDS, registry)
@@ -91,6 +96,16 @@ class GatewayMetrics:
         )
         self.dispatch_seconds = _histogram(catalog.DISPATCH_SECONDS, registry).labels(pipeline)
         self.result_bytes = _gauge(catalog.RESULT_BYTES, registry).labels(pipeline)
+        # What has not happened yet is zero: a series that does not exist would say nothing.
+        for outcome in get_args(Outcome):
+            self._jobs.labels(pipeline, outcome)
+        for stage in _STAGES:
+            for status in get_args(JobStatus):
+                self.stage_jobs(stage, status)
+
+    def job_accepted(self) -> None:
+        """Count a job that was accepted."""
+        self._accepted.inc()
 
     def job_ended(self, outcome: Outcome, seconds: float) -> None:
         """Count a job that ended `seconds` after it was accepted."""
@@ -137,23 +152,39 @@ class StageMetrics:
     def __init__(
         self, registry: CollectorRegistry, *, pipeline: str, stage: str, pool: str
     ) -> None:
-        self._labels = labels = (pipeline, stage, pool)
         self._accelerator = _counter(catalog.ACCELERATOR_SECONDS, registry)
         self._failures = _counter(catalog.STAGE_FAILURES, registry)
         self._transfers = _counter(catalog.TRANSFERS, registry)
         self._transfer_bytes = _counter(catalog.TRANSFER_BYTES, registry)
         self._transfer_seconds = _counter(catalog.TRANSFER_SECONDS, registry)
+        self._checksums = _counter(catalog.CHECKSUM_FAILURES, registry)
         self._slots = _gauge(catalog.SLOTS, registry)
         self._restarts = _counter(catalog.ENGINE_RESTARTS, registry)
         self._cache = _counter(catalog.PROMPT_CACHE, registry)
-        self.queue = _gauge(catalog.STAGE_QUEUE, registry).labels(*labels)
-        self.compute_seconds = _histogram(catalog.COMPUTE_SECONDS, registry).labels(*labels)
+        self._queue = _gauge(catalog.STAGE_QUEUE, registry)
+        self._compute_seconds = _histogram(catalog.COMPUTE_SECONDS, registry)
         self._overlap = {
             "exposed": _counter(catalog.EXPOSED_TRANSFER_SECONDS, registry),
             "hidden": _counter(catalog.HIDDEN_TRANSFER_SECONDS, registry),
         }
-        self.held_bytes = _gauge(catalog.HELD_BYTES, registry).labels(*labels)
-        self.held_outputs = _gauge(catalog.HELD_OUTPUTS, registry).labels(*labels)
+        self._held_bytes = _gauge(catalog.HELD_BYTES, registry)
+        self._held_outputs = _gauge(catalog.HELD_OUTPUTS, registry)
+        self._bind(pipeline, stage, pool)
+
+    def of_stage(self, stage: str) -> StageMetrics:
+        """Return the same metrics labelled with another stage, for a worker that takes it."""
+        other = copy.copy(self)
+        pipeline, _, pool = self._labels
+        other._bind(pipeline, stage, pool)
+        return other
+
+    def _bind(self, pipeline: str, stage: str, pool: str) -> None:
+        self._labels = labels = (pipeline, stage, pool)
+        self._checksums.labels(*labels)  # zero until it happens
+        self.queue = self._queue.labels(*labels)
+        self.compute_seconds = self._compute_seconds.labels(*labels)
+        self.held_bytes = self._held_bytes.labels(*labels)
+        self.held_outputs = self._held_outputs.labels(*labels)
 
     def accelerator_seconds(self, state: AcceleratorState) -> Counter:
         """Return the counter of accelerator seconds in this state."""
@@ -181,6 +212,10 @@ class StageMetrics:
         """Count a hand-over that did not take place."""
         self._transfers.labels(*self._labels, transport, direction, outcome).inc()
 
+    def checksum_failed(self) -> None:
+        """Count tensors that arrived with another content than was sent."""
+        self._checksums.labels(*self._labels).inc()
+
     def slots(self, state: SlotState) -> Gauge:
         """Return the gauge of input slots in this state."""
         return self._slots.labels(*self._labels, state)
@@ -192,6 +227,38 @@ class StageMetrics:
     def prompt_cache(self, result: Literal["hit", "miss"]) -> None:
         """Count a look-up in the cache of prompt embeddings."""
         self._cache.labels(*self._labels, result).inc()
+
+
+class BalancerMetrics:
+    """What the process that runs the balancer exports.
+
+    Args:
+        registry: Where the metrics are registered.
+        pipeline: Value of the label of that name.
+        reasons: Every reason that a decision may have, in lower case.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry, *, pipeline: str, reasons: Iterable[str]
+    ) -> None:
+        self._pipeline = pipeline
+        self._decisions = _counter(catalog.BALANCER_DECISIONS, registry)
+        self._desired = _gauge(catalog.DESIRED_REPLICAS, registry)
+        self._accelerators = _gauge(catalog.POOL_ACCELERATORS, registry)
+        for reason in reasons:
+            self._decisions.labels(pipeline, reason)
+
+    def decided(self, reason: str) -> None:
+        """Count a decision; `reason` is the name of its `Reason` in lower case."""
+        self._decisions.labels(self._pipeline, reason).inc()
+
+    def desired(self, stage: str, pool: str) -> Gauge:
+        """Return the gauge of the replicas that are wanted of this stage on this pool."""
+        return self._desired.labels(self._pipeline, stage, pool)
+
+    def accelerators(self, pool: str, state: Literal["usable", "held"]) -> Gauge:
+        """Return the gauge of the accelerators of this pool."""
+        return self._accelerators.labels(self._pipeline, pool, state)
 
 
 class GrpcMetrics:

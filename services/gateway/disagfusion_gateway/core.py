@@ -131,6 +131,7 @@ class Core:
             stored = submission.job
             active = _active(stored, has_images=bool(job.images), parent=parent)
             self._jobs[job.job_id] = active
+            self._observer.job_accepted()
             self._observer.job_entered(active)
             self.post(_submitted(stored))
         return submission

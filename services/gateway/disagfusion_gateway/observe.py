@@ -72,11 +72,15 @@ class Observer:
     def __init__(self, metrics: GatewayMetrics, pipeline: str) -> None:
         self._metrics = metrics
         self._pipeline = pipeline
-        self._worker_labels: set[tuple[str, str, str]] = set()
+        self._places: set[tuple[str, str]] = set()
 
     def job_entered(self, job: ActiveJob) -> None:
         """Note a job that is new here."""
         self._count(job, 1)
+
+    def job_accepted(self) -> None:
+        """Note that a job was accepted."""
+        self._metrics.job_accepted()
 
     def job_changed(
         self, job: ActiveJob, state: JobState, status: StageStatus, attempt: int
@@ -145,9 +149,11 @@ class Observer:
             for worker in workers
             for stage in worker.stages
         )
-        self._worker_labels |= counts.keys()
-        for labels in self._worker_labels:
-            self._metrics.workers(*labels).set(counts[labels])
+        self._places |= {(stage, pool) for stage, pool, _ in counts}
+        for stage, pool in self._places:
+            for state in WorkerState:
+                labels = (stage, pool, state.name.lower())
+                self._metrics.workers(*labels).set(counts[labels])
 
     def _count(self, job: ActiveJob, amount: int) -> None:
         stage = _STAGES.get(job.state)

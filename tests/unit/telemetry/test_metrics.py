@@ -39,6 +39,7 @@ def test_every_metric_of_the_catalog_is_exported_by_a_role_and_nothing_else() ->
     gateway = metrics.new_registry("gateway")
     metrics.GatewayMetrics(gateway, pipeline="digits")
     metrics.GrpcMetrics(gateway)
+    metrics.BalancerMetrics(gateway, pipeline="digits", reasons=("balanced",))
     stage = metrics.new_registry("dit")
     metrics.StageMetrics(stage, pipeline="digits", stage="dit", pool="default")
     exported: set[str] = set()
@@ -101,11 +102,38 @@ def test_gateway_metrics_are_scraped_with_their_labels() -> None:
         server.close()
     pipeline = {"pipeline": "digits"}
     assert samples["disagfusion_gateway_queue_jobs"] == [(pipeline, 7)]
-    assert samples["disagfusion_jobs_total"] == [({**pipeline, "outcome": "succeeded"}, 1)]
+    assert ({**pipeline, "outcome": "succeeded"}, 1) in samples["disagfusion_jobs_total"]
     assert samples["disagfusion_job_seconds_sum"] == [({**pipeline, "outcome": "succeeded"}, 1.25)]
     assert samples["disagfusion_stale_results_total"] == [({**pipeline, "stage": "dit"}, 1)]
     assert samples["disagfusion_store_commit_seconds_count"] == [(pipeline, 1)]
     assert samples["disagfusion_grpc_message_bytes_total"][0][1] == 100
+
+
+def test_what_has_not_happened_is_zero_from_the_start() -> None:
+    registry = metrics.new_registry("gateway")
+    metrics.GatewayMetrics(registry, pipeline="digits").job_accepted()
+    metrics.StageMetrics(registry, pipeline="digits", stage="dit", pool="a10").checksum_failed()
+    balancer = metrics.BalancerMetrics(registry, pipeline="digits", reasons=("wait", "balanced"))
+    balancer.decided("wait")
+    balancer.desired("dit", "a10").set(3)
+    balancer.accelerators("a10", "usable").set(8)
+    found = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+    }
+    assert found["disagfusion_jobs_accepted_total", "digits"] == 1
+    assert found["disagfusion_checksum_failures_total", "a10", "digits", "dit"] == 1
+    for outcome in ("succeeded", "failed", "cancelled", "expired"):
+        assert found["disagfusion_jobs_total", *sorted(["digits", outcome])] == 0
+    for stage in ("encoder", "dit", "decoder"):
+        for status in ("waiting", "transferring", "running"):
+            labels = sorted(["digits", stage, status])
+            assert found["disagfusion_stage_jobs", *labels] == 0
+    assert found["disagfusion_balancer_decisions_total", "digits", "wait"] == 1
+    assert found["disagfusion_balancer_decisions_total", "balanced", "digits"] == 0
+    assert found["disagfusion_desired_replicas", "a10", "digits", "dit"] == 3
+    assert found["disagfusion_pool_accelerators", "a10", "digits", "usable"] == 8
 
 
 @pytest.mark.parametrize("listen", ["", "9090", ":9090", "127.0.0.1", "127.0.0.1:x", "h:-1"])
