@@ -28,8 +28,8 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="hybrid, calibrating, predict, feedback, reference, hpa, plain, static,"
-            " static:1:6:1, monolith:NAME; several give a table. [default: hybrid]",
+            help="hybrid, elastic, calibrating, predict, feedback, reference, hpa, plain,"
+            " static, static:1:6:1, monolith:NAME; several give a table. [default: hybrid]",
             show_default=False,
         ),
     ] = None,

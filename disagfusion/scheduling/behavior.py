@@ -102,12 +102,13 @@ def limit(
     up, down = behavior.up, behavior.down
     longest = max(up.stabilization_window_seconds, down.stabilization_window_seconds)
     kept = tuple(one for one in history.recommendations if now - one[0] <= longest)
-    recommendations = (*kept, (now, wanted))
+    # As Kubernetes does when it begins: what there is counts as recommended.
+    earlier = kept or ((now, current),)
     periods = [policy.period_seconds for policy in (*up.policies, *down.policies)]
     changes = tuple(one for one in history.changes if now - one[0] < max(periods, default=0.0))
-    history = ScaleHistory(recommendations, changes)
-    lowest = min(_within(recommendations, now, up.stabilization_window_seconds), default=wanted)
-    highest = max(_within(recommendations, now, down.stabilization_window_seconds), default=wanted)
+    history = ScaleHistory((*earlier, (now, wanted)), changes)
+    lowest = min([wanted, *_within(earlier, now, up.stabilization_window_seconds)])
+    highest = max([wanted, *_within(earlier, now, down.stabilization_window_seconds)])
     stable = current
     if stable < lowest:
         stable = lowest
@@ -122,7 +123,7 @@ def limit(
 
 
 def _within(recommendations: tuple[tuple[float, int], ...], now: float, window: float) -> list[int]:
-    return [replicas for at, replicas in recommendations if now - at <= window]
+    return [replicas for at, replicas in recommendations if now - at < window]
 
 
 def _ceiling(direction: Direction, history: ScaleHistory, current: int, now: float) -> int:

@@ -18,6 +18,7 @@ from disagfusion.scheduling.balancer.capacity import Capacity
 from disagfusion.scheduling.balancer.fleet import Room, places, toward
 from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
+from disagfusion.scheduling.balancer.sizing import Sizing
 from disagfusion.scheduling.balancer.state import Pending, State, restless
 from disagfusion.scheduling.balancer.view import View
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
@@ -47,8 +48,6 @@ class Hybrid:
         fallback: Replicas to go to when signals have been missing for long.
     """
 
-    name = "hybrid"
-
     def __init__(
         self,
         profile: Profile,
@@ -67,7 +66,13 @@ class Hybrid:
         self._budget = total if budget is None else budget
         self._fallback = dict(fallback or {})
         self._view = View.of(profile)
+        self._sizing = Sizing(profile, self._budget, self._settings)
         self._look_ahead = LookAhead(self._view, load_seconds, self._settings)
+
+    @property
+    def name(self) -> str:
+        """`hybrid`; `elastic` where the fleet is sized by the demand."""
+        return "elastic" if self._settings.sizing == "demand" else "hybrid"
 
     @property
     def period(self) -> float:
@@ -81,8 +86,8 @@ class Hybrid:
     def decide(self, state: State, observation: Observation, now: float) -> tuple[State, Decision]:
         """Decide what should be done; see `Balancer`."""
         state, expired = self._remember(state, observation, now)
-        decision = self._decide(state, observation, expired, now)
-        if decision.reason is Reason.SCALE_DOWN and not state.asleep and self._sleeps(decision):
+        state, decision = self._decide(state, observation, expired, now)
+        if decision.reason is Reason.SCALE_DOWN and self._sleeps(decision, observation):
             kept = tuple((place, self._committed(observation, place)) for place in self._places())
             state = replace(state, asleep=kept)
         elif state.asleep and decision.reason is Reason.SCALE_UP:
@@ -131,12 +136,29 @@ class Hybrid:
 
     def _decide(
         self, state: State, observation: Observation, expired: list[Pending], now: float
-    ) -> Decision:
-        settings = self._settings
+    ) -> tuple[State, Decision]:
         room = Room(
             self._profile, self._budget, observation, frozenset(pool for pool, _ in state.full)
         )
-        if settings.paused:
+        held = self._held_up(state, observation, expired, room, now)
+        if held is not None:
+            return state, held
+        jobs = observation.jobs
+        assert isinstance(jobs, Fresh), "nothing is decided blindly"
+        if self._settings.sizing == "demand":
+            return self._size(state, observation, jobs.value, room, now)
+        return state, self._balance(state, observation, jobs.value, room, now)
+
+    def _held_up(
+        self,
+        state: State,
+        observation: Observation,
+        expired: list[Pending],
+        room: Room,
+        now: float,
+    ) -> Decision | None:
+        """Return what has to be done, or left alone, before there is anything to balance."""
+        if self._settings.paused:
             return Decision(now, (), Reason.PAUSED)
         if expired:
             return self._give_up(expired, observation, now)
@@ -152,7 +174,36 @@ class Hybrid:
             return self._blind(state, observation, room, now)
         if not observation.jobs.value:
             return self._idle(state, observation, now)
-        return self._balance(state, observation, observation.jobs.value, room, now)
+        return None
+
+    def _size(
+        self,
+        state: State,
+        observation: Observation,
+        jobs: tuple[JobGroup, ...],
+        room: Room,
+        now: float,
+    ) -> tuple[State, Decision]:
+        rates = state.history.rates(now, self._settings.forecast_window)
+        predictor = observation.predictor or self._predictor
+        sized = self._sizing.size(observation, jobs, rates, predictor, state.sizes, now)
+        state = replace(state, sizes=sized.histories)
+        moves = toward(room, self._profile, sized.wanted, observation)
+        if not moves:
+            reason = Reason.BALANCED
+            if sized.refused:
+                reason = Reason.CONSOLIDATION_REFUSED
+            elif sized.rate_limited:
+                reason = Reason.RATE_LIMITED
+            elif sized.stabilized:
+                reason = Reason.STABILIZING
+            return state, Decision(now, (), reason, sized.message)
+        starts = sum(move.count for move in moves if move.source is None)
+        stops = sum(move.count for move in moves if move.target is None)
+        reason = Reason.REBALANCE
+        if starts != stops:
+            reason = Reason.SCALE_UP if starts > stops else Reason.SCALE_DOWN
+        return state, Decision(now, moves, reason, sized.message)
 
     def _balance(
         self,
@@ -205,11 +256,13 @@ class Hybrid:
         moves = toward(room, self._profile, self._fallback, observation)
         return Decision(now, moves, Reason.FALLBACK, message)
 
-    def _idle(self, state: State, observation: Observation, now: float) -> Decision:
+    def _idle(self, state: State, observation: Observation, now: float) -> Decision | None:
         after = self._settings.zero_after
         since = now if state.idle_since is None else state.idle_since
         if after is None or now - since < after:
-            return Decision(now, (), Reason.NO_DEMAND)
+            # Who sizes by demand shrinks without any, too.
+            sized = self._settings.sizing == "demand"
+            return None if sized else Decision(now, (), Reason.NO_DEMAND)
         moves = tuple(
             Move(place, None, ready)
             for place in self._places()
@@ -226,8 +279,10 @@ class Hybrid:
         moves = toward(room, self._profile, dict(state.asleep), observation)
         return Decision(now, moves, Reason.SCALE_UP, "there is work again")
 
-    def _sleeps(self, decision: Decision) -> bool:
-        return all(move.target is None for move in decision.moves)
+    def _sleeps(self, decision: Decision, observation: Observation) -> bool:
+        """Whether nothing is left after a decision."""
+        left = sum(self._committed(observation, place) for place in self._places())
+        return left == sum(move.count for move in decision.moves if move.target is None)
 
     def _places(self) -> list[Place]:
         return list(places(self._profile))

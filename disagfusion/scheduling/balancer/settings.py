@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from disagfusion.scheduling.behavior import Behavior
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,10 @@ class BalancerSettings:
         fallback: What happens when signals have been missing for `fallback_after`: nothing, or the
             ratio that the balancer was given as a fallback.
         fallback_after: See there.
+        sizing: Whether the whole budget is used, or what the demand needs of it.
+        headroom: With "demand": share on top of the jobs that come.
+        drain_seconds: With "demand": within which what waits is to be worked off.
+        behavior: With "demand": how fast stages grow and shrink, as of a HorizontalPodAutoscaler.
         zero_after: Without work for so long, all stages leave together; None: never.
     """
 
@@ -50,4 +56,8 @@ class BalancerSettings:
     full_seconds: float = 600.0
     fallback: Literal["keep", "ratio"] = "keep"
     fallback_after: float = 300.0
+    sizing: Literal["budget", "demand"] = "budget"
+    headroom: float = 0.2
+    drain_seconds: float = 300.0
+    behavior: Behavior = field(default_factory=Behavior)
     zero_after: float | None = None

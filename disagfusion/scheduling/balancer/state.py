@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from disagfusion.scheduling.balancer.forecast import History
+from disagfusion.scheduling.balancer.sizing import Histories
 from disagfusion.scheduling.decision import Move, Place
 from disagfusion.scheduling.observation import Observation
 
@@ -48,6 +49,7 @@ class State:
         full: Pool → until when it counts as full, since replicas did not start there.
         blind_since: Since when signals have been missing; None: they are there.
         idle_since: Since when there has been no work; None: there is some.
+        sizes: Stage → what its number of replicas was recommended to be, and was changed to.
         asleep: The replicas there were before all stages went to zero; empty: they have not.
     """
 
@@ -56,4 +58,5 @@ class State:
     full: tuple[tuple[str, float], ...] = ()
     blind_since: float | None = None
     idle_since: float | None = None
+    sizes: Histories = ()
     asleep: tuple[tuple[Place, int], ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,18 +23,11 @@ from disagfusion.simulation.services import Services
 from disagfusion.simulation.workload import Workload
 
 NAMES = (
-    "hybrid",
-    "calibrating",
-    "predict",
-    "feedback",
-    "reference",
-    "hpa",
-    "plain",
-    "static",
+    "hybrid", "elastic", "calibrating", "predict", "feedback", "reference", "hpa", "plain", "static",
     "monolith",
-)
+)  # fmt: skip
 
-_LEARNING = ("hybrid", "calibrating")
+_LEARNING = ("hybrid", "elastic", "calibrating")
 
 Ratio = dict[str, dict[str, int]]
 
@@ -66,7 +59,8 @@ def set_up(
     """Return what a policy's name stands for.
 
     Args:
-        policy: `hybrid`, `calibrating` (the same with parameters that it tries again), `predict`,
+        policy: `hybrid`, `elastic` (the same with as many replicas as the demand needs),
+            `calibrating` (the same with parameters that it tries again), `predict`,
             `feedback`, `reference`, `hpa`, `plain`, `static` (the workload's initial ratio),
             `static:1:6:1` (replicas in the order of the stages), `monolith:NAME` or
             `monolith:NAME:REPLICAS`.
@@ -100,6 +94,9 @@ def _rule(
             return Static()
         case "hybrid":
             return _hybrid(profile, workload, settings)
+        case "elastic":
+            elastic = replace(settings or BalancerSettings(), sizing="demand")
+            return _hybrid(profile, workload, elastic)
         case "calibrating":
             return Calibrating(
                 partial(_hybrid, profile, workload),
