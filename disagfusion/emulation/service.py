@@ -52,7 +52,9 @@ class EmulatedService(StageService):
         super().__init__(stage, ENGINE, settings)
         _log.info("emulated accelerator", device=settings.device, time_scale=settings.time_scale)
 
-    def _engine_config(self) -> EngineConfig:
+    def engine_config(self, stage: Stage) -> EngineConfig:
+        """See `StageService`; the profile must say what the stage costs here."""
+        self._accelerator.check_names(role_of(stage, self._settings.monolith).stages)
         emulation = EmulationConfig(
             profile=self._accelerator.profile.model_dump_json(),
             pool=self._accelerator.pool,
@@ -60,7 +62,8 @@ class EmulatedService(StageService):
             time_noise=self._accelerator.time_noise,
             monolith=self._settings.monolith,
         )
-        return super()._engine_config().model_copy(update={"emulation": emulation})
+        config = super().engine_config(stage)
+        return config.model_copy(update={"emulation": emulation, "engine": ENGINE})
 
     def _make_transport(self, settings: TransportSettings, observer: Observer) -> Transport:
         clock = asyncio.get_running_loop().time

@@ -145,6 +145,13 @@ class StateChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeStage:
+    """Let the engine make way for one of another stage; nothing is computed meanwhile."""
+
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
 class Drained:
     """Nothing is left; the service may end."""
 
@@ -159,5 +166,6 @@ Action = (
     | SendOutput
     | StageEnded
     | StateChanged
+    | TakeStage
     | Drained
 )

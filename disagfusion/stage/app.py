@@ -29,21 +29,17 @@ from disagfusion.stage.link import EngineLink
 from disagfusion.stage.machine import MachineSettings, StageMachine
 from disagfusion.stage.memory import SharedMemory
 from disagfusion.stage.meter import StageMeter
+from disagfusion.stage.numbers import ENGINES, stage_number
 from disagfusion.stage.servicer import StageServicer
 from disagfusion.stage.settings import StageSettings
 from disagfusion.telemetry import logging, metrics, tracing
 from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import Transport, TransportError
 from disagfusion.transport.settings import Observer
-from disagfusion.v1 import generation_pb2, stage_pb2
+from disagfusion.v1 import stage_pb2
 from disagfusion.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 
 SERVICE = "disagfusion.v1.StageService"
-_NUMBERS = {
-    Stage.ENCODER: generation_pb2.STAGE_ENCODER,
-    Stage.DIT: generation_pb2.STAGE_DIT,
-    Stage.DECODER: generation_pb2.STAGE_DECODER,
-}
 _ACCOUNT_SECONDS = 1.0
 
 _log = logging.get_logger(__name__)
@@ -123,7 +119,7 @@ class StageService:
         transport = await self._transport(meter)
         link = EngineLink(
             self._launcher(),
-            self._engine_config(),
+            self.engine_config(self._stage),
             memory,
             self.front,
             silence_seconds=settings.engine_silence_seconds,
@@ -138,7 +134,9 @@ class StageService:
         )
         self.front.open(link, transport, meter)
         self._stack.push_async_callback(self.front.aclose)
-        add_StageServiceServicer_to_server(StageServicer(self.front), self._server.grpc)
+        add_StageServiceServicer_to_server(
+            StageServicer(self.front, self.engine_config), self._server.grpc
+        )
         self.address = await self._server.start()
         self._stack.push_async_callback(self._server.stop, 1.0)
         self._spawn(self._account(meter))
@@ -162,7 +160,7 @@ class StageService:
         worker = stage_pb2.Worker(
             name=settings.name,
             incarnation=self._incarnation,
-            stages=[_NUMBERS[stage]],
+            stages=[stage_number(stage)],
             pipeline=settings.pipeline,
             pool=settings.pool,
             device=settings.device,
@@ -171,7 +169,7 @@ class StageService:
             send_slots=settings.send_slots,
         )
         machine_settings = MachineSettings(
-            stage=_NUMBERS[stage],
+            stage=stage_number(stage),
             port=stage.value if stage.previous else "",
             slots=settings.slots,
             slot_bytes=settings.slot_bytes,
@@ -183,13 +181,23 @@ class StageService:
         )
         return StageMachine(machine_settings, worker, new_id=lambda: secrets.token_hex(16), now=now)
 
-    def _engine_config(self) -> EngineConfig:
+    def engine_config(self, stage: Stage) -> EngineConfig:
+        """Return what an engine is told.
+
+        Args:
+            stage: Its own, or one that the worker is to take.
+
+        Raises:
+            DisagfusionError: The worker cannot have this stage.
+        """
         settings = self._settings
+        own = stage is self._stage
+        threads = settings.stage_threads.get(stage)
         return EngineConfig(
-            stage=self._stage,
-            engine=self._engine,
+            stage=stage,
+            engine=self._engine if own else ENGINES[stage],
             model=settings.model,
-            options=self._options,
+            options=self._options.model_copy(update={"threads": threads} if threads else {}),
             prompt_cache_bytes=settings.prompt_cache_bytes,
             name=settings.name,
             pipeline=settings.pipeline,

@@ -22,30 +22,23 @@ from disagfusion.stage.held import HeldOutput, HeldStore
 from disagfusion.stage.inputs import InputSlots, Slot
 from disagfusion.stage.jobs import AttemptFloor, Recent, StageJob, outcome_of
 from disagfusion.stage.lifecycle import EngineLifecycle, EngineState
-from disagfusion.stage.machine_settings import MachineSettings
+from disagfusion.stage.machine_settings import MachineSettings, Role
 from disagfusion.transport.api import RefusalReason, RefusedError
 from disagfusion.transport.slots import SlotState
-from disagfusion.v1 import stage_pb2
+from disagfusion.v1 import generation_pb2, stage_pb2
 
 Activity = Literal["busy", "starved", "blocked", "loading"]
 Direction = Literal["sent", "received"]
 Transfer = Literal["exposed", "hidden"]
 Kind: TypeAlias = stage_pb2.FailureKind.ValueType
 
-_FORMS = 256
+FORMS = 256
 # Without any gateway nobody will release what is held; one that restarts gets this long.
 _ORPHAN_SECONDS = 1.0
 
 
 class MachineCore:
-    """State, what can be asked of it, and the consequences of events.
-
-    Args:
-        settings: Settings.
-        worker: What of the worker never changes.
-        new_id: Makes unguessable identifiers of grants.
-        now: Seconds on a monotonic clock.
-    """
+    """State, what can be asked of it, and the consequences of events; see `StageMachine`."""
 
     def __init__(
         self,
@@ -69,11 +62,13 @@ class MachineCore:
         self._next: StageJob | None = None
         self._runs = 0
         # What outputs take, by the form of what was asked for.
-        self._usual_bytes = Recent[tuple[int, ...], int](_FORMS)
+        self._usual_bytes = Recent[tuple[int, ...], int](FORMS)
         self._sends: dict[int, tuple[HeldOutput, stage_pb2.SendOutput, str]] = {}
         self._sent = 0
         self._quarantine = ""
         self._draining_since: float | None = None
+        # What it will be there for, as long as it still has something to end.
+        self._next_role: Role | None = None
         self._drained = False
         self._alone_since = now
         self._told = (stage_pb2.WORKER_STATE_LOADING, "")
@@ -88,9 +83,16 @@ class MachineCore:
             return stage_pb2.WORKER_STATE_QUARANTINED, self._quarantine
         if self._draining_since is not None:
             return stage_pb2.WORKER_STATE_DRAINING, "draining"
+        if self._next_role is not None:
+            return stage_pb2.WORKER_STATE_DRAINING, "changing its stage"
         if self.engine.state is EngineState.READY:
             return stage_pb2.WORKER_STATE_READY, ""
         return stage_pb2.WORKER_STATE_LOADING, self.engine.problem
+
+    @property
+    def _closing(self) -> bool:
+        leaving = self._draining_since is not None or self._next_role is not None
+        return leaving or bool(self._quarantine)
 
     @property
     def activity(self) -> Activity:
@@ -128,6 +130,7 @@ class MachineCore:
         worker = stage_pb2.Worker()
         worker.CopyFrom(self._worker)
         worker.state, worker.reason = self.state
+        worker.changes_to = generation_pb2.Stage.ValueType(getattr(self._next_role, "stage", 0))
         info = self.engine.info
         worker.spec_json, worker.version = info.spec_json, info.version
         worker.device, worker.threads = info.device or worker.device, info.threads or worker.threads
@@ -176,7 +179,7 @@ class MachineCore:
         def refuse(why: str) -> RefusedError:
             return RefusedError(RefusalReason.STALE, why)
 
-        if self._draining_since is not None or self._quarantine:
+        if self._closing:
             raise refuse(f"the worker is {self.state[1]}")
         if assignment.stage != self._settings.stage:
             raise refuse("the worker has another stage")

@@ -7,15 +7,19 @@ import time
 from collections.abc import Callable, Iterable
 
 from disagfusion import failpoints
+from disagfusion.errors import FailedPreconditionError
 from disagfusion.pipeline.stages import Stage
 from disagfusion.stage import actions
 from disagfusion.stage.actions import Action, OutputKey, Product
+from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.engine_messages import engine_info_of, product_of, run_message
 from disagfusion.stage.held import HeldOutput
 from disagfusion.stage.link import EngineLink
 from disagfusion.stage.machine import StageMachine
+from disagfusion.stage.machine_settings import Role
 from disagfusion.stage.memory import SharedMemory
 from disagfusion.stage.meter import StageMeter
+from disagfusion.stage.numbers import stage_number, stage_of
 from disagfusion.stage.outbox import Outbox
 from disagfusion.telemetry import tracing
 from disagfusion.telemetry.logging import get_logger
@@ -71,6 +75,7 @@ class Front:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._closed = False
+        self._next_config: EngineConfig | None = None
 
     def open(self, link: EngineLink, transport: Transport, meter: StageMeter) -> None:
         """Begin: starts the engine."""
@@ -122,6 +127,26 @@ class Front:
             case "ping":
                 pong = stage_pb2.WorkResponse(pong=stage_pb2.Pong(nonce=request.ping.nonce))
                 self._outboxes[session].put(pong)
+
+    def change_stage(self, stage: Stage, config: EngineConfig) -> None:
+        """Take another stage in place; see `StageMachine.change`.
+
+        Args:
+            stage: Which; the present one takes a change back that has not come to its end.
+            config: What the stage's engine is told.
+
+        Raises:
+            FailedPreconditionError: The worker is leaving, or out of service.
+        """
+        state, reason = self.machine.state
+        changing = self.machine.describe().changes_to
+        if state == stage_pb2.WORKER_STATE_QUARANTINED or (
+            state == stage_pb2.WORKER_STATE_DRAINING and not changing
+        ):
+            raise FailedPreconditionError(f"the worker is {reason}", reason="WORKER_LEAVING")
+        self._next_config = config
+        role = Role(stage_number(stage), stage.value if stage.previous else "")
+        self.do(self.machine.change(role, self._now()))
 
     def drain(self) -> None:
         """Take no new work; `drained` is set when nothing is left."""
@@ -245,8 +270,17 @@ class Front:
                     "worker state", state=stage_pb2.WorkerState.Name(_state(state)), reason=reason
                 )
                 self._on_state(state)
+            case actions.TakeStage(stage):
+                self._take_stage(stage)
             case actions.Drained():
                 self.drained.set()
+
+    def _take_stage(self, number: int) -> None:
+        assert self._next_config is not None, "a change begins with it"
+        before, self._stage = self._stage, stage_of(number)
+        _log.info("stage changed", before=before.value, stage=self._stage.value)
+        self._meter.change_stage(self._stage.value, self._now())
+        self._link.replace(self._next_config)
 
     def _now(self) -> float:
         return time.monotonic()
@@ -272,7 +306,9 @@ class Front:
 
     async def _send(self, action: actions.SendOutput) -> None:
         request = action.request
-        following = self._stage.following
+        # The worker may have made it when it had another stage.
+        made_by = stage_of(action.key.stage)
+        following = made_by.following
         header = MessageHeader(
             message_id=str(action.send_id),
             job_id=action.key.job_id,
@@ -280,7 +316,7 @@ class Front:
             port=following.value if following else "",
             grant_id=request.grant_id,
             sender=self._incarnation,
-            source_stage=self._stage.value,
+            source_stage=made_by.value,
             source_attempt=action.key.attempt,
             tensors=action.tensors,
             structure=action.structure,

@@ -57,6 +57,7 @@ class EngineLifecycle:
         self._worked = False
         self._load_failed = False
         self._stopped = False
+        self._replaced = False
         self.state = EngineState.ABSENT
         self.info = EngineInfo()
         self.pid = 0
@@ -72,14 +73,18 @@ class EngineLifecycle:
         """Note that one is being started."""
         self.state, self.restart_at = EngineState.STARTING, None
         self.restarts += 1
-        self._worked = self._load_failed = False
+        self._worked = self._load_failed = self._replaced = False
 
     def loaded(self, info: EngineInfo) -> None:
         """Note that it takes runs."""
+        if self._replaced:
+            return  # it had this to say before it knew
         self.state, self.info, self.problem = EngineState.READY, info, ""
 
     def load_failed(self, message: str) -> None:
         """Note that the model cannot be loaded; the process ends."""
+        if self._replaced:
+            return
         self.state, self.problem, self._load_failed = EngineState.ENDING, message, True
 
     def worked(self) -> None:
@@ -91,17 +96,26 @@ class EngineLifecycle:
         """Note that it is about to end."""
         self.state = EngineState.ENDING
 
+    def replace(self, now: float) -> None:
+        """Note that it is ended to make way for another kind, which starts at once."""
+        self._failures = 0
+        self.problem = ""
+        if self.state is EngineState.ABSENT:
+            self.restart_at = None if self._stopped else now
+        else:
+            self.state, self._replaced = EngineState.ENDING, True
+
     def lost(self, reason: str, now: float) -> None:
         """Note that the process has ended."""
         self.state, self.pid = EngineState.ABSENT, 0
-        if self._worked:
+        if self._worked or self._replaced:
             delay = 0.0
         else:
             policy = self._policy
             first = policy.load_first if self._load_failed else policy.crash_first
             delay = min(policy.maximum, first * 2.0 ** min(self._failures, 32))
             self._failures += 1
-        if not self._load_failed:
+        if not (self._load_failed or self._replaced):
             self.problem = reason
         self.restart_at = None if self._stopped else now + delay
 

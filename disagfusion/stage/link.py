@@ -23,6 +23,7 @@ _STOPPED_SECONDS = 2.0
 _WORKS = 0.2
 _SPINNING = 10
 _END_SECONDS = 2.0
+_REPLACED = "the engine makes way for another stage's"
 
 _log = get_logger(__name__)
 
@@ -110,6 +111,16 @@ class EngineLink:
         assert self._life is None
         self._life = asyncio.create_task(self._live(), name="engine")
 
+    def replace(self, config: EngineConfig) -> None:
+        """Let the engine that is there, if any, end, and start another kind from now on.
+
+        Args:
+            config: What engines are told from now on.
+        """
+        self._config = config
+        if self._pipe is not None:
+            self._pipe.end(_REPLACED)
+
     def send(self, **message: object) -> None:
         """Say something to the engine; nothing happens where there is none."""
         if self._pipe is not None:
@@ -134,24 +145,29 @@ class EngineLink:
         self._listener.lost(reason)
 
     async def _run(self) -> str:
+        config = self._config
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = await self._launcher.launch(self._config, theirs)
+                process = await self._launcher.launch(config, theirs)
         except BaseException:
             ours.close()
             raise
         self._listener.launched(process.pid)
         waiting = asyncio.create_task(process.wait(), name="engine-exit")
         try:
-            return await self._talk(process, ours, waiting)
+            return await self._talk(process, config, ours, waiting)
         finally:
             self._pipe = None
             process.kill()
             waiting.cancel()
 
     async def _talk(
-        self, process: EngineProcess, ours: socket.socket, waiting: asyncio.Task[str]
+        self,
+        process: EngineProcess,
+        config: EngineConfig,
+        ours: socket.socket,
+        waiting: asyncio.Task[str],
     ) -> str:
         # asyncio cannot pass descriptors; the few bytes fit into the socket's empty buffer.
         socket.send_fds(ours, [attach_message(self._memory)], [self._memory.descriptor])
@@ -159,6 +175,8 @@ class EngineLink:
         loop = asyncio.get_running_loop()
         _, pipe = await loop.create_connection(lambda: _Pipe(self._listener.message), sock=ours)
         self._pipe = pipe
+        if config is not self._config:
+            pipe.end(_REPLACED)
         watching = asyncio.create_task(self._watch(process, pipe), name="engine-watch")
         try:
             reason = await pipe.closed

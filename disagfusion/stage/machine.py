@@ -11,6 +11,8 @@ never go back. What holds whatever happens, in whatever order:
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from disagfusion.stage.actions import (
     Action,
     EndSession,
@@ -19,14 +21,15 @@ from disagfusion.stage.actions import (
     OutputKey,
     Product,
     SendOutput,
+    TakeStage,
 )
-from disagfusion.stage.core import Activity, Kind, MachineCore
+from disagfusion.stage.core import FORMS, Activity, Kind, MachineCore
 from disagfusion.stage.held import HeldOutput
-from disagfusion.stage.jobs import StageJob
-from disagfusion.stage.machine_settings import MachineSettings
+from disagfusion.stage.jobs import Recent, StageJob
+from disagfusion.stage.machine_settings import MachineSettings, Role
 from disagfusion.transport.api import MessageHeader, RefusalReason, RefusedError
 from disagfusion.transport.slots import SlotState
-from disagfusion.v1 import stage_pb2
+from disagfusion.v1 import generation_pb2, stage_pb2
 
 __all__ = ["Activity", "MachineSettings", "StageMachine"]
 
@@ -176,6 +179,35 @@ class StageMachine(MachineCore):
             self._hand_back("the worker is draining", now)
         return self._advance(now)
 
+    def change(self, role: Role, now: float) -> list[Action]:
+        """Take another stage in place; asking for the present one takes an unfinished change back.
+
+        What is computed is finished, what waits is handed back. Then the engine is replaced, and
+        every gateway's stream ends, so that each gets a new hello. Address, memory and what is
+        held stay.
+        """
+        if role.stage == self._settings.stage:
+            self._next_role = None
+        elif self._next_role != role:
+            self._next_role = role
+            self._hand_back("the worker changes its stage", now)
+        return self._advance(now)
+
+    def _advance(self, now: float) -> list[Action]:
+        role = self._next_role
+        if role is not None and not self._jobs and self._draining_since is None:
+            self._take(role, now)
+        return super()._advance(now)
+
+    def _take(self, role: Role, now: float) -> None:
+        self._next_role = None
+        self._settings = replace(self._settings, stage=role.stage, port=role.port)
+        self._worker.stages[:] = [generation_pb2.Stage.ValueType(role.stage)]
+        self._usual_bytes = Recent(FORMS)
+        self._todo.append(TakeStage(role.stage))
+        self._todo += [EndSession(session) for session in self.gateways.sessions]
+        self.engine.replace(now)
+
     # The data plane.
 
     def admit(self, header: MessageHeader, now: float) -> int:
@@ -189,8 +221,7 @@ class StageMachine(MachineCore):
         if not self._floor.admits(header.job_id, header.attempt):
             raise RefusedError(RefusalReason.STALE, "the attempt is superseded")
         slot = self.slots.get(header.grant_id)
-        closing = self._draining_since is not None or self._quarantine
-        if closing and (slot is None or not slot.assigned):
+        if self._closing and (slot is None or not slot.assigned):
             raise RefusedError(RefusalReason.CLOSING, self.state[1])
         return self.slots.admit(header, now)
 

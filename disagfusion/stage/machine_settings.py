@@ -35,3 +35,16 @@ class MachineSettings:
     drain_seconds: float = 25.0
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     synchronous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a worker is there for.
+
+    Attributes:
+        stage: The number of the stage in the protocol.
+        port: The name of its input port; empty for the first stage.
+    """
+
+    stage: int
+    port: str

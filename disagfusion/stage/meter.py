@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from disagfusion.stage.actions import StageEnded
 from disagfusion.stage.jobs import outcome_of
 from disagfusion.stage.machine import Activity, StageMachine
@@ -11,6 +14,7 @@ from disagfusion.transport.api import RefusalReason
 from disagfusion.transport.slots import SlotState
 
 _DIRECTIONS: tuple[Direction, ...] = ("sent", "received")
+_SlotName = Literal["free", "granted", "filling", "filled", "computing"]
 _ACTIVITIES: tuple[Activity, ...] = ("busy", "starved", "blocked", "loading")
 
 
@@ -37,20 +41,39 @@ class StageMeter:
         now: float,
     ) -> None:
         self._machine = machine
-        self._metrics = StageMetrics(registry, pipeline=pipeline, stage=stage, pool=pool)
         self._activity: Activity = machine.activity
         self._transfers = {direction: machine.transfer(direction) for direction in _DIRECTIONS}
         self._since = now
-        self._seconds = {name: self._metrics.accelerator_seconds(name) for name in _ACTIVITIES}
-        self._metrics.queue.set_function(lambda: machine.waiting)
-        self._metrics.held_bytes.set_function(lambda: machine.held.used)
-        self._metrics.held_outputs.set_function(lambda: len(machine.held))
-        slots = self._metrics.slots
-        slots("free").set_function(lambda: machine.slots.free)
-        slots("granted").set_function(lambda: self._slots(SlotState.ISSUED))
-        slots("filling").set_function(lambda: self._slots(SlotState.FILLING))
-        slots("filled").set_function(lambda: self._slots(SlotState.FILLED) - self._computing())
-        slots("computing").set_function(self._computing)
+        self._gauges: dict[str, Callable[[], float]] = {
+            "queue": lambda: machine.waiting,
+            "held_bytes": lambda: machine.held.used,
+            "held_outputs": lambda: len(machine.held),
+        }
+        self._slot_gauges: dict[_SlotName, Callable[[], float]] = {
+            "free": lambda: machine.slots.free,
+            "granted": lambda: self._slots(SlotState.ISSUED),
+            "filling": lambda: self._slots(SlotState.FILLING),
+            "filled": lambda: self._slots(SlotState.FILLED) - self._computing(),
+            "computing": self._computing,
+        }
+        self._bind(StageMetrics(registry, pipeline=pipeline, stage=stage, pool=pool))
+
+    def change_stage(self, stage: str, now: float) -> None:
+        """Count what happens from now on for another stage."""
+        self.account(now)
+        for name in self._gauges:
+            getattr(self._metrics, name).set_function(_nothing)
+        for slot in self._slot_gauges:
+            self._metrics.slots(slot).set_function(_nothing)
+        self._bind(self._metrics.of_stage(stage))
+
+    def _bind(self, metrics: StageMetrics) -> None:
+        self._metrics = metrics
+        self._seconds = {name: metrics.accelerator_seconds(name) for name in _ACTIVITIES}
+        for name, measure in self._gauges.items():
+            getattr(metrics, name).set_function(measure)
+        for slot, measure in self._slot_gauges.items():
+            metrics.slots(slot).set_function(measure)
 
     def account(self, now: float) -> None:
         """Add the time since the last call to what the accelerator did then."""
@@ -106,6 +129,10 @@ class StageMeter:
     def _computing(self) -> int:
         # The first stage computes from a place in its queue that was never filled.
         return int(self._machine.computing)
+
+
+def _nothing() -> float:
+    return 0.0
 
 
 def _failure(outcome: str) -> Outcome:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from disagfusion.errors import InvalidArgumentError, NotFoundError
+from disagfusion.pipeline.stages import Stage
 from disagfusion.stage.actions import OutputKey
+from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.front import Front
+from disagfusion.stage.numbers import stage_of
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import stage_pb2
 from disagfusion.v1.stage_pb2_grpc import StageServiceServicer
@@ -24,10 +27,12 @@ class StageServicer(StageServiceServicer):
 
     Args:
         front: The front.
+        configure: Returns what a stage's engine is told; refuses what cannot be here.
     """
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, configure: Callable[[Stage], EngineConfig]) -> None:
         self._front = front
+        self._configure = configure
         self._sessions = itertools.count(1)
 
     async def Describe(
@@ -102,3 +107,16 @@ class StageServicer(StageServiceServicer):
         self._front.drain()
         await self._front.drained.wait()
         return stage_pb2.DrainResponse()
+
+    async def ChangeStage(
+        self, request: stage_pb2.ChangeStageRequest, context: Any
+    ) -> stage_pb2.ChangeStageResponse:
+        """Begin to take another stage."""
+        try:
+            stage = stage_of(request.stage)
+        except KeyError:
+            raise InvalidArgumentError(
+                "stage", f"is {request.stage}", expected="the number of a stage"
+            ) from None
+        self._front.change_stage(stage, self._configure(stage))
+        return stage_pb2.ChangeStageResponse(worker=self._front.machine.describe())

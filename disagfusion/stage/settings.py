@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,7 @@ from disagfusion.pipeline.options import (
     LoadOptions,
     QuantizationOptions,
 )
+from disagfusion.pipeline.stages import Stage
 from disagfusion.rpc.tls import TlsSettings
 from disagfusion.stage.devices import is_emulated
 
@@ -48,6 +49,8 @@ class StageSettings(BaseSettings):
         transport_advertise: Under which other stages reach it; `transport_host` where empty.
         dtype: Of weights and computation.
         threads: Threads of the engine's CPU operations.
+        stage_threads: The same by stage, as a JSON object, for a worker that may take another
+            stage; goes before `threads`.
         attention_backend: See `LoadOptions`.
         compile: See `LoadOptions`; JSON.
         vae_tiling: See `LoadOptions`.
@@ -99,6 +102,7 @@ class StageSettings(BaseSettings):
     transport_advertise: str = ""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: int = Field(default=1, ge=1, le=1024)
+    stage_threads: dict[Stage, Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=dict)
     attention_backend: str | None = None
     compile: CompileOptions | None = None
     vae_tiling: bool = False
