@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from disagfusion.scheduling.profile import Pool, Profile, StagePool, StageProfile
 from disagfusion.scheduling.shapes import CostModel, Shape
@@ -35,7 +36,9 @@ def draw(seed: str, kind: str) -> tuple[Profile, Workload]:
         start, end = index * length, (index + 1) * length
         rate = rng.uniform(0.6, 1.15) * budget / _work(profile, mix)
         process = rng.choice(("regular", "poisson"))
-        common = {"shapes": mix, "start": start, "end": end, "rate": rate, "process": process}
+        common: dict[str, Any] = {
+            "shapes": mix, "start": start, "end": end, "rate": rate, "process": process
+        }  # fmt: skip
         if kind == "diurnal":
             common |= {"amplitude": rng.uniform(0.4, 0.8), "period": length, "process": "poisson"}
         if kind == "ramp":

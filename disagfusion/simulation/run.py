@@ -33,6 +33,7 @@ class Simulation(Generic[S]):
         balancer: The rule.
         initial: Stage → pool → replicas at the start.
         generator: Gives the random numbers of each stream of jobs, by index.
+        truth: What stages really cost; by default what the profile says.
         learn: Whether the balancer is given what was learned from jobs that ended.
         until: Jobs that come later than this are left out.
 
@@ -48,6 +49,7 @@ class Simulation(Generic[S]):
         *,
         initial: dict[str, dict[str, int]],
         generator: Callable[[int], Random],
+        truth: Profile | None = None,
         learn: bool = False,
         until: float | None = None,
     ) -> None:
@@ -59,7 +61,7 @@ class Simulation(Generic[S]):
         self._balancer = balancer
         self._state = balancer.initial()
         self._recording = Recording(workload.measure)
-        self._world = World(profile, workload, arrivals, self._recording.finish)
+        self._world = World(truth or profile, workload, arrivals, self._recording.finish)
         self._operations = Operations(self._world, profile, workload)
         learner = Learner(profile) if learn else None
         if learner is not None:

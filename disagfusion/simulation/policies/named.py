@@ -23,8 +23,8 @@ from disagfusion.simulation.services import Services
 from disagfusion.simulation.workload import Workload
 
 NAMES = (
-    "hybrid", "elastic", "calibrating", "predict", "feedback", "reference", "hpa", "plain", "static",
-    "monolith",
+    "hybrid", "elastic", "calibrating", "predict", "feedback", "reference", "hpa", "plain",
+    "static", "monolith",
 )  # fmt: skip
 
 _LEARNING = ("hybrid", "elastic", "calibrating")
