@@ -1,0 +1,1 @@
+"""Random planning problems, and their answers by trying everything."""
