@@ -17,21 +17,25 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from disagfusion.dispatch.dispatcher import Dispatcher
-from disagfusion.dispatch.settings import AdmissionLimits
+from disagfusion.dispatch.settings import AdmissionLimits, DispatchSettings
 from disagfusion.errors import DisagfusionError, FailedPreconditionError
 from disagfusion.jobs import retention
 from disagfusion.jobs.directory_results import DirectoryResultStore
 from disagfusion.jobs.results import ResultStore
 from disagfusion.jobs.sql_store import SqlJobStore
 from disagfusion.jobs.store import JobStore
+from disagfusion.rpc.addresses import is_local, is_unix
 from disagfusion.rpc.auth import AuthInterceptor, KeyFile, require_keys_unless_local
 from disagfusion.rpc.handlers import ServerInterceptor
 from disagfusion.rpc.metering import MeteringInterceptor
 from disagfusion.rpc.server import RpcServer
 from disagfusion.telemetry import logging, metrics, tracing
+from disagfusion.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from disagfusion.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from disagfusion_gateway.core import Core
 from disagfusion_gateway.fetching import ResultFetcher
+from disagfusion_gateway.fleet import Fleet
+from disagfusion_gateway.fleet_servicer import FleetServicer
 from disagfusion_gateway.link import LinkSettings
 from disagfusion_gateway.links import WorkerLinks
 from disagfusion_gateway.observe import Observer
@@ -42,6 +46,7 @@ from disagfusion_gateway.validation import ImageLimits
 from disagfusion_gateway.watchers import Watchers
 
 SERVICES = ("disagfusion.v1.GenerationService",)
+INTERNAL = ("disagfusion.v1.FleetService",)
 
 _log = logging.get_logger(__name__)
 
@@ -55,6 +60,7 @@ class Gateway:
     Attributes:
         address: Where it listens.
         metrics_address: Where its metrics are; empty for nowhere.
+        internal_address: Where balancers ask; empty for nowhere.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -63,6 +69,7 @@ class Gateway:
         self._registry = metrics.new_registry("gateway")
         self.address = settings.listen
         self.metrics_address = ""
+        self.internal_address = ""
 
     async def start(self) -> None:
         """Open the stores, take up what was left unfinished, listen, and connect to the workers.
@@ -103,8 +110,16 @@ class Gateway:
         fetcher = ResultFetcher(
             sessions, self._store, self._results, concurrency=settings.fetch_concurrency
         )
-        dispatcher = Dispatcher(now=now, expected_workers=[w.name for w in workers if w.name])
-        core = self._core = Core(dispatcher, self._store, sessions, fetcher, watchers, observer)
+        dispatcher = Dispatcher(
+            DispatchSettings(waiting_per_slot=settings.waiting_per_slot),
+            now=now,
+            expected_workers=[w.name for w in workers if w.name],
+        )
+        incarnation = secrets.token_hex(8)
+        fleet = Fleet(incarnation, lambda: sessions.workers, lambda: sessions.known_spec, now)
+        core = self._core = Core(
+            dispatcher, self._store, sessions, fetcher, watchers, observer, fleet
+        )
         self._stack.push_async_callback(core.aclose)
         self._stack.push_async_callback(fetcher.aclose)
         await retention.clean_results(self._store, self._results, now)
@@ -112,7 +127,7 @@ class Gateway:
             core.recover(job)
         self._links = WorkerLinks(
             workers,
-            self._link_settings(),
+            self._link_settings(incarnation),
             sessions,
             core.post,
             resolve_interval=settings.resolve_interval_seconds,
@@ -127,9 +142,27 @@ class Gateway:
             observer,
         )
         add_GenerationServiceServicer_to_server(self._servicer, self._server.grpc)
+        await self._serve_internal(FleetServicer(fleet))
         self.address = await self._server.start()
         self._stack.push_async_callback(self._server.stop, settings.shutdown_grace_seconds)
         await self._server.set_serving(True)
+
+    async def _serve_internal(self, servicer: FleetServicer) -> None:
+        settings = self._settings
+        listen = settings.internal_listen
+        if not listen:
+            return
+        if not (settings.tls or is_local(listen)):
+            raise FailedPreconditionError(
+                f"refusing to listen on {listen} without TLS: this port knows no API keys",
+                reason="TLS_REQUIRED",
+            )
+        # A unix socket is this user's alone.
+        server = RpcServer(listen, INTERNAL, tls=None if is_unix(listen) else settings.tls)
+        add_FleetServiceServicer_to_server(servicer, server.grpc)
+        self.internal_address = await server.start()
+        self._stack.push_async_callback(server.stop, settings.shutdown_grace_seconds)
+        await server.set_serving(True)
 
     async def run(self) -> None:
         """Work until cancelled, or until something happens after which it cannot go on."""
@@ -185,11 +218,11 @@ class Gateway:
     def _result_store(self) -> ResultStore:
         return DirectoryResultStore(self._settings.results)
 
-    def _link_settings(self) -> LinkSettings:
+    def _link_settings(self, incarnation: str) -> LinkSettings:
         settings = self._settings
         return LinkSettings(
             gateway=settings.name,
-            incarnation=secrets.token_hex(8),
+            incarnation=incarnation,
             pipeline=settings.pipeline,
             tls=settings.tls,
             ping_interval=settings.ping_interval_seconds,

@@ -27,6 +27,7 @@ from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import stage_pb2
 from disagfusion_gateway import worker_messages
 from disagfusion_gateway.fetching import ResultFetcher
+from disagfusion_gateway.fleet import Fleet
 from disagfusion_gateway.observe import ActiveJob, Observer
 from disagfusion_gateway.sessions import Session, Sessions
 from disagfusion_gateway.watchers import Watchers
@@ -59,6 +60,7 @@ class Core:
         fetcher: Brings results here.
         watchers: Those who are told.
         observer: Counts.
+        fleet: Follows, for balancers.
         clock: Unix seconds.
 
     Attributes:
@@ -73,6 +75,7 @@ class Core:
         fetcher: ResultFetcher,
         watchers: Watchers,
         observer: Observer,
+        fleet: Fleet,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._dispatcher = dispatcher
@@ -81,6 +84,7 @@ class Core:
         self._fetcher = fetcher
         self._watchers = watchers
         self._observer = observer
+        self._fleet = fleet
         self._clock = clock
         self._jobs: dict[str, ActiveJob] = {}
         self._queue: deque[_Step] = deque()
@@ -95,7 +99,9 @@ class Core:
             return
         begin = time.perf_counter()
         try:
-            found = self._dispatcher.handle(event, self._clock())
+            now = self._clock()
+            self._fleet.happened(event, now)
+            found = self._dispatcher.handle(event, now)
             self._observer.decided(time.perf_counter() - begin)
             for action in found:
                 self._begin(action)
@@ -133,6 +139,7 @@ class Core:
             self._jobs[job.job_id] = active
             self._observer.job_accepted()
             self._observer.job_entered(active)
+            self._fleet.entered(job.job_id, active, self._clock(), new=True)
             self.post(_submitted(stored))
         return submission
 
@@ -143,6 +150,7 @@ class Core:
         active.attempt = job.attempt
         self._jobs[job.job_id] = active
         self._observer.job_entered(active)
+        self._fleet.entered(job.job_id, active, self._clock(), new=False)
         self.post(
             events.JobRecovered(
                 job=_submitted(job),
@@ -210,6 +218,7 @@ class Core:
         active = self._jobs.pop(job_id, None)
         if active is not None:
             self._observer.job_left(active)
+            self._fleet.left(job_id, self._clock())
         self.post(events.JobDropped(job_id))
 
     def _begin(self, action: actions.Action) -> None:
@@ -313,6 +322,7 @@ class Core:
         job = self._jobs.get(event.job_id)
         if job is not None:
             self._observer.job_changed(job, event.state, event.stage_status, event.attempt)
+            self._fleet.changed(event.job_id, event.state, event.attempt, self._clock())
             if event.state.ended:
                 del self._jobs[event.job_id]
                 self._observer.job_ended(event.job_id, job, time=event.time, message=event.message)

@@ -107,6 +107,16 @@ class Sessions:
             self._spec_json = worker.spec_json
             self._spec_known.set()
 
+    @property
+    def workers(self) -> tuple[stage_pb2.Worker, ...]:
+        """The workers, as they last described themselves."""
+        return tuple(session.worker for session in self._by_name.values())
+
+    @property
+    def known_spec(self) -> PipelineSpec | None:
+        """What the pipeline accepts; None before a worker has loaded it."""
+        return self._spec
+
     async def spec(self, wait: float) -> PipelineSpec:
         """Return what the pipeline accepts.
 
@@ -128,4 +138,4 @@ class Sessions:
         return self._spec
 
     def _observe(self) -> None:
-        self._observer.workers([session.worker for session in self._by_name.values()])
+        self._observer.workers(list(self.workers))

@@ -36,12 +36,16 @@ class GatewaySettings(BaseSettings):
 
     Attributes:
         listen: `host:port` or `unix:/path`; others than loopback and unix need `api_keys`.
+        internal_listen: The same for balancers; it knows no API keys, so that others than loopback
+            and unix need TLS. Empty for none.
         workers: Comma list of `name=address`, or `dns:host:port`.
         pipeline: The name of the pipeline that is served.
         database: SQLAlchemy URL of the job store.
         database_synchronous: SQLite's setting: FULL survives a loss of power, NORMAL the death of
             any process.
         results: Directory of the encoded results.
+        waiting_per_slot: Jobs that may wait for a stage, per input slot of that stage, before the
+            stage in front of it is held back.
         queue_limit: Accepted jobs that have not begun.
         tenant_limit: Unfinished jobs of one tenant; 0 for no limit.
         disk_reserve_bytes: New jobs are refused when less than this is free for the job store or
@@ -77,11 +81,13 @@ class GatewaySettings(BaseSettings):
 
     listen: str = "127.0.0.1:7420"
     name: str = Field(default_factory=socket.gethostname)
+    internal_listen: str = ""
     workers: str = ""
     pipeline: str = "default"
     database: str = "sqlite:///disagfusion-jobs.sqlite3"
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     results: Path = Path("disagfusion-results")
+    waiting_per_slot: int = Field(default=2, ge=1)
     queue_limit: int = Field(default=1000, ge=1)
     tenant_limit: int = Field(default=0, ge=0)
     disk_reserve_bytes: int = Field(default=64 * 2**20, ge=0)
