@@ -27,9 +27,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reporting import environment
-from schedulingkit.drawn import KINDS, draw
-from schedulingkit.runs import (
+from benchmarks.reporting import environment
+from benchmarks.schedulingkit.drawn import KINDS, draw
+from benchmarks.schedulingkit.runs import (
     HEAD,
     Figures,
     first_plan,
@@ -39,7 +39,6 @@ from schedulingkit.runs import (
     run,
     static_ratios,
 )
-
 from disagfusion.scheduling.profile import Pool, Profile
 from disagfusion.simulation.workload import Noise, Stream, Throttle, Workload
 
