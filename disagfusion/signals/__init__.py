@@ -1,0 +1,1 @@
+"""Where a balancer's signals come from, outside of the process that runs it."""
