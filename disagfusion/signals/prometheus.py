@@ -79,6 +79,7 @@ class PrometheusClient:
 
     def _get(self, target: str) -> tuple[int, bytes]:
         settings = self._settings
+        headers = {"Connection": "close", **settings.headers()}
         deadline = time.monotonic() + settings.timeout_seconds
         connection: http.client.HTTPConnection
         if self._tls is None:
@@ -90,9 +91,10 @@ class PrometheusClient:
                 self._host, self._port, timeout=settings.timeout_seconds, context=self._tls
             )
         try:
-            connection.request("GET", self._path + target, headers=settings.headers())
+            connection.request("GET", self._path + target, headers=headers)
             response = connection.getresponse()
             body = bytearray()
+            declared = response.length
             while piece := response.read1(_READ_BYTES):
                 body += piece
                 if len(body) > settings.max_answer_bytes:
@@ -100,8 +102,8 @@ class PrometheusClient:
                 # Each read has a time-out of its own; a server may send a byte a second.
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"no whole answer in {settings.timeout_seconds:g} s")
-            if response.length:
-                raise ValueError(f"the answer ends {response.length} bytes early")
+            if declared is not None and len(body) < declared:
+                raise ValueError(f"{len(body)} bytes came of the {declared} announced")
             return response.status, bytes(body)
         finally:
             connection.close()

@@ -121,12 +121,11 @@ def signal(
     """
     if not isinstance(outcome, Answer):
         return outcome
-    value, at = outcome.parts[VALUE].get(key, math.nan), outcome.parts[AT].get(key, math.nan)
-    fresh = key in outcome.parts[VALUE]
-    if not fresh:
-        if key not in outcome.parts[LAST]:
-            return Missing("Prometheus has no such series" + (f": {', '.join(key)}" if key else ""))
-        value = outcome.parts[LAST][key]
+    values, last, times = (outcome.parts.get(part, {}) for part in (VALUE, LAST, AT))
+    fresh = key in values
+    if not fresh and key not in last:
+        return Missing("Prometheus has no such series" + (f": {', '.join(key)}" if key else ""))
+    value, at = values[key] if fresh else last[key], times.get(key, math.nan)
     if value is None or at is None:
         return Invalid("there are two values for one set of labels")
     try:
