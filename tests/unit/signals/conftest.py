@@ -41,7 +41,8 @@ class Server:
 
         def reply(request: BaseHTTPRequestHandler) -> None:
             request.send_response(status)
-            for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            told = {"Content_Length": str(len(content)), **headers}
+            for name, value in told.items():
                 request.send_header(name.replace("_", "-"), value)
             request.end_headers()
             request.wfile.write(content)
