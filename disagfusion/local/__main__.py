@@ -3,6 +3,10 @@
 Standard input is a socket. Its first line is a `Plan`; after that each line is a command
 `{"id", "command": "status" | "wait", "timeout"}` and is answered by `{"id", "processes"}`. When the
 socket ends, or the owner's process does, or a signal asks for it, everything ends.
+
+Where the plan names a control socket, `{"command": "status"}` and
+`{"command": "start" | "stop" | "assign", "name", "role"}` are answered there, by `{"processes"}` or
+`{"error"}`.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import socket
 import sys
 from typing import Any
 
+from disagfusion.errors import DisagfusionError
 from disagfusion.local import death
 from disagfusion.local.plan import Plan
 from disagfusion.local.supervisor import Supervisor
@@ -40,6 +45,27 @@ async def _serve(
         await writer.drain()
 
 
+async def _control(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, supervisor: Supervisor
+) -> None:
+    """Serve one connection to the control socket."""
+    with contextlib.suppress(ConnectionError):
+        while line := await reader.readline():
+            answer: dict[str, Any]
+            try:
+                asked: dict[str, Any] = json.loads(line)
+                if asked["command"] != "status":
+                    supervisor.change(asked["command"], asked["name"], asked.get("role", ""))
+                answer = {"processes": [dataclasses.asdict(one) for one in supervisor.status()]}
+            except DisagfusionError as error:
+                answer = {"error": error.message}
+            except (ValueError, KeyError, TypeError) as error:
+                answer = {"error": f"not understood: {error}"}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+    writer.close()
+
+
 async def _run(control: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
@@ -54,12 +80,15 @@ async def _run(control: socket.socket) -> None:
     death.adopt_orphans()
     supervisor = Supervisor(plan)
     loop.add_signal_handler(signal.SIGCHLD, supervisor.reap)
+    listener = await _listen(plan.control, supervisor) if plan.control else None
     supervisor.start()
     serving = asyncio.create_task(_serve(reader, writer, supervisor))
     ending = asyncio.create_task(end.wait())
     try:
         await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
     finally:
+        if listener is not None:
+            listener.close()
         loop.remove_reader(owner)
         loop.remove_signal_handler(signal.SIGCHLD)
         serving.cancel()
@@ -68,6 +97,14 @@ async def _run(control: socket.socket) -> None:
         writer.close()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError):
             await serving
+
+
+async def _listen(path: str, supervisor: Supervisor) -> asyncio.Server:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return await asyncio.start_unix_server(
+        lambda reader, writer: _control(reader, writer, supervisor), path
+    )
 
 
 def main() -> int:

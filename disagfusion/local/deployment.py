@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from disagfusion.local.plan import ProcessSpec
+from disagfusion.local.balance import SPARE, ResolvedBalance
+from disagfusion.local.plan import ProcessSpec, RoleSpec
 from disagfusion.stage.devices import is_emulated
 
 DIGITS = Path(__file__).parent / "digits"
@@ -34,6 +37,7 @@ class Deployment:
         environment: Further environment variables by process name.
         fork_server: Unix socket of a fork server that runs already; one of its own where empty.
         devices: What workers compute on, by process name; the settings' for the others.
+        balance: How it is balanced; None where the workers stay what they are.
     """
 
     model: str
@@ -48,14 +52,33 @@ class Deployment:
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     fork_server: str = ""
     devices: Mapping[str, str] = field(default_factory=dict)
+    balance: ResolvedBalance | None = None
 
     def processes(self) -> tuple[ProcessSpec, ...]:
         """The processes; the one that takes longest to start comes first."""
         fronts = [
-            self._front(stage, index) for stage in STAGES for index in range(self.replicas[stage])
+            self._worker(f"{stage}-{index}", stage)
+            for stage in STAGES
+            for index in range(self.replicas[stage])
         ]
         own = () if self.fork_server else (self._fork_server(),)
-        return (*own, self._gateway(), *fronts)
+        if self.balance is None:
+            return (*own, self._gateway(), *fronts)
+        spares = [
+            dataclasses.replace(self._worker(name, "dit"), role=SPARE, autostart=False)
+            for name in self.balance.spares
+        ]
+        return (*own, self._gateway(), *fronts, *spares, self._balancer(self.balance))
+
+    @property
+    def control(self) -> str:
+        """The supervisor's control socket; empty where nobody needs it."""
+        return str(self.run_directory / "control") if self.balance else ""
+
+    @property
+    def internal_address(self) -> str:
+        """Where the gateway answers balancers; empty where there is none."""
+        return f"unix:{self._socket('internal')}" if self.balance else ""
 
     def _socket(self, name: str) -> str:
         return str(self.run_directory / f"{name}.sock")
@@ -88,11 +111,9 @@ class Deployment:
         return self._spec("forkserver", "forkserver", "disagfusion.local.forkserver", settings)
 
     def _gateway(self) -> ProcessSpec:
-        workers = ",".join(
-            f"{stage}-{index}=unix:{self._socket(f'{stage}-{index}')}"
-            for stage in STAGES
-            for index in range(self.replicas[stage])
-        )
+        names = [f"{stage}-{i}" for stage in STAGES for i in range(self.replicas[stage])]
+        names += self.balance.spares if self.balance else ()
+        workers = ",".join(f"{name}=unix:{self._socket(name)}" for name in names)
         settings = {
             "listen": self.listen,
             "workers": workers,
@@ -100,11 +121,28 @@ class Deployment:
             "results": str(self.data_directory / "results"),
             "pipeline": self.pipeline,
             "metrics_listen": "127.0.0.1:0",
+            "internal_listen": self.internal_address,
         }
         return self._spec("gateway", "gateway", "disagfusion_gateway", settings)
 
-    def _front(self, stage: str, index: int) -> ProcessSpec:
-        name = f"{stage}-{index}"
+    def _balancer(self, balance: ResolvedBalance) -> ProcessSpec:
+        workers = {
+            name: {"address": f"unix:{self._socket(name)}", "pool": pool}
+            for name, pool in balance.pools.items()
+        }
+        settings = {
+            "fleet_address": self.internal_address,
+            "control": self.control,
+            "balanced_workers": json.dumps(workers),
+            "balance_profile": str(balance.write(self.run_directory)),
+            "balance_budget": str(balance.budget),
+            "balance": json.dumps(balance.settings),
+            "decision_log": str(self.data_directory / "decisions.jsonl"),
+            "pipeline": self.pipeline,
+        }
+        return self._spec("balancer", "balancer", "disagfusion.balancing", settings)
+
+    def _worker(self, name: str, stage: str) -> ProcessSpec:
         settings = {
             "listen": f"unix:{self._socket(name)}",
             "name": name,
@@ -114,9 +152,22 @@ class Deployment:
             "threads": str(self.threads[stage]),
             "fork_server": self.fork_server or self._socket("forkserver"),
         }
-        if name in self.devices:
-            settings["device"] = self.devices[name]
-        return self._spec(name, stage, f"disagfusion_{stage}", settings)
+        devices = {**(self.balance.devices if self.balance else {}), **self.devices}
+        if name in devices:
+            settings["device"] = devices[name]
+        if self.balance is None:
+            return self._spec(name, stage, f"disagfusion_{stage}", settings)
+        settings["pool"] = self.balance.pools[name]
+        settings["stage_threads"] = json.dumps(dict(self.threads))
+        spec = self._spec(name, stage, f"disagfusion_{stage}", settings)
+        roles = {
+            role: RoleSpec(
+                (*spec.argv[:-1], f"disagfusion_{role}"),
+                {"DISAGFUSION_THREADS": str(self.threads[role])},
+            )
+            for role in STAGES
+        }
+        return dataclasses.replace(spec, roles=roles)
 
 
 def default_threads(dits: int, cores: int | None = None) -> dict[str, int]:

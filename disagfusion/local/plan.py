@@ -16,7 +16,21 @@ class ProcessState(enum.StrEnum):
     READY = "ready"
     BACKOFF = "backoff"
     FAILED = "failed"
+    STOPPING = "stopping"
     STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """What a process runs in one of the roles that it may have.
+
+    Attributes:
+        argv: Program and arguments.
+        environment: Added to that of the process's specification.
+    """
+
+    argv: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +47,8 @@ class ProcessSpec:
         pin_address: The environment variable that a restarted process gets its predecessor's
             address in, so that clients find it where it was. Empty: none.
         outlives: Whether it is asked to end only after all others have.
+        roles: What it may be told to be from its next start on, by name.
+        autostart: Whether it runs from the beginning; otherwise when it is told to.
     """
 
     name: str
@@ -42,6 +58,8 @@ class ProcessSpec:
     ready_file: str = ""
     pin_address: str = ""
     outlives: bool = False
+    roles: dict[str, RoleSpec] = field(default_factory=dict)
+    autostart: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,8 @@ class Plan:
         stop_grace: Seconds between asking the processes to end and killing them.
         remove: Directories to delete at the very end.
         echo: Whether logs also go to the supervisor's standard error.
+        control: Unix socket on which processes of this user may start, stop and assign others;
+            empty for none.
     """
 
     parent: int
@@ -98,6 +118,7 @@ class Plan:
     stop_grace: float = 3.0
     remove: tuple[str, ...] = ()
     echo: bool = False
+    control: str = ""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -107,13 +128,18 @@ class Plan:
     def from_json(cls, text: str | bytes) -> Plan:
         """The inverse of `to_json`."""
         values: dict[str, Any] = json.loads(text)
-        processes = tuple(
-            ProcessSpec(**{**entry, "argv": tuple(entry["argv"])})
-            for entry in values.pop("processes")
-        )
+        processes = tuple(_process(entry) for entry in values.pop("processes"))
         policy = RestartPolicy(**values.pop("policy"))
         remove = tuple(values.pop("remove"))
         return cls(processes=processes, policy=policy, remove=remove, **values)
+
+
+def _process(entry: dict[str, Any]) -> ProcessSpec:
+    roles = {
+        name: RoleSpec(tuple(role["argv"]), role["environment"])
+        for name, role in entry.pop("roles").items()
+    }
+    return ProcessSpec(**{**entry, "argv": tuple(entry["argv"]), "roles": roles})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 import weakref
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +20,7 @@ from disagfusion.errors import (
     InvalidArgumentError,
 )
 from disagfusion.local import directories, readiness
+from disagfusion.local.balance import Balance, ResolvedBalance, resolve_balance
 from disagfusion.local.deployment import DIGITS, STAGES, Deployment, default_threads
 from disagfusion.local.devices import Emulation, resolve_devices, resolve_emulation
 from disagfusion.local.owner import SupervisorProcess
@@ -32,6 +34,7 @@ __all__ = ["LocalRuntime", "ProcessStatus"]
 _UNIX_PATH_BYTES = 107
 _WAIT_SECONDS = 0.5
 _POLL_SECONDS = 0.05
+_NOT_WANTED = (ProcessState.STOPPED, ProcessState.STOPPING)
 
 
 def _finish(
@@ -79,6 +82,8 @@ class LocalRuntime:
         time_noise: A job's seconds on an emulated device vary by up to this share.
         monolith: "resident" or "offloading": the emulated DiTs take the whole pipeline's time, for
             comparison.
+        balance: Whether replicas move between the stages as the work shifts, and how; see
+            docs/balancing.md. Real devices need a `Balance` with a profile.
         settings: Further settings for every process, such as `{"slots": "3"}`.
         environment: Further environment variables by process name, such as
             `{"dit-0": {"CUDA_VISIBLE_DEVICES": "1"}}`.
@@ -108,6 +113,7 @@ class LocalRuntime:
         time_scale: float = 1.0,
         time_noise: float = 0.0,
         monolith: str | None = None,
+        balance: bool | Balance = False,
         settings: Mapping[str, str] | None = None,
         environment: Mapping[str, Mapping[str, str]] | None = None,
         echo: bool = False,
@@ -129,6 +135,15 @@ class LocalRuntime:
             time_noise=time_noise,
             monolith=monolith,
         )
+        self._balance: ResolvedBalance | None = None
+        if balance:
+            self._balance = resolve_balance(
+                balance if isinstance(balance, Balance) else Balance(),
+                self._replicas,
+                self._devices,
+                self._emulation.profile if self._emulation else None,
+                self._settings.pop("pool", None),
+            )
         self._model = _resolve_model(model, self._emulation)
         self._pipeline = pipeline or (
             self._emulation.name if self._emulation else Path(self._model).name
@@ -141,6 +156,7 @@ class LocalRuntime:
         self._echo = echo
         self._stop_grace = stop_grace
         self._ready_timeout = ready_timeout
+        self._internal_address = ""
         self._logs: Path | None = None
         self._supervisor: SupervisorProcess | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
@@ -199,7 +215,9 @@ class LocalRuntime:
             environment=self._environment,
             fork_server=self._fork_server(),
             devices=self._devices,
+            balance=self._balance,
         )
+        self._internal_address = deployment.internal_address
         return Plan(
             parent=os.getpid(),
             processes=deployment.processes(),
@@ -208,6 +226,7 @@ class LocalRuntime:
             stop_grace=self._stop_grace,
             remove=(str(directory),),
             echo=self._echo,
+            control=deployment.control,
         )
 
     def _ask(self, command: str, timeout: float = 0.0) -> list[ProcessStatus]:
@@ -250,11 +269,13 @@ class LocalRuntime:
             problem = entry.role in STAGES and readiness.load_problem(self._log(entry.name))
             if problem:
                 raise self._unusable(entry.role, problem)
-        late = [entry.name for entry in processes if entry.state != ProcessState.READY]
+        here = [entry for entry in processes if entry.state not in _NOT_WANTED]
+        late = [entry.name for entry in here if entry.state != ProcessState.READY]
         gateway = next(entry for entry in processes if entry.role == "gateway")
         if late or not gateway.metrics_address:
             return late
-        return readiness.missing(self._replicas, readiness.ready_workers(gateway.metrics_address))
+        replicas = Counter(entry.role for entry in here if entry.role in STAGES)
+        return readiness.missing(replicas, readiness.ready_workers(gateway.metrics_address))
 
     def _unusable(self, role: str, problem: str) -> InvalidArgumentError:
         if self._emulation:
@@ -273,6 +294,11 @@ class LocalRuntime:
     def address(self) -> str:
         """Where the gateway listens; empty before it is ready."""
         return next(entry.address for entry in self.status() if entry.role == "gateway")
+
+    @property
+    def internal_address(self) -> str:
+        """Where the gateway answers balancers; empty where the system is not balanced."""
+        return self._internal_address
 
     def stop(self) -> None:
         """End every process and remove every temporary file. May be called more than once."""

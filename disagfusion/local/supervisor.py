@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
 from disagfusion.local import death
 from disagfusion.local.logs import LogFile, last_lines
 from disagfusion.local.plan import Plan, ProcessSpec, ProcessState, ProcessStatus, RestartPolicy
@@ -85,7 +86,8 @@ class Child:
         changed: asyncio.Event,
     ) -> None:
         self.spec = spec
-        self.status = ProcessStatus(spec.name, spec.role, ProcessState.STARTING, 0, 0)
+        state = ProcessState.STARTING if spec.autostart else ProcessState.STOPPED
+        self.status = ProcessStatus(spec.name, spec.role, state, 0, 0)
         self._policy = policy
         self._log = log
         self._journal = journal
@@ -99,6 +101,24 @@ class Child:
     def _set(self, **changes: Any) -> None:
         self.status = dataclasses.replace(self.status, **changes)
         self._changed.set()
+
+    def assign(self, role: str) -> None:
+        """Let it be something else from its next start on; what runs is left as it is.
+
+        Raises:
+            InvalidArgumentError: It cannot be that.
+        """
+        if role != self.spec.role and role not in self.spec.roles:
+            raise InvalidArgumentError(
+                "role", f"{self.spec.name} cannot be {role!r}", expected=", ".join(self.spec.roles)
+            )
+        self._set(role=role)
+
+    def begin(self) -> None:
+        """Let `keep` run it, also after it was stopped."""
+        self._stopping.clear()
+        self.settled.clear()
+        self._set(state=ProcessState.STARTING)
 
     async def keep(self) -> None:
         """Run it, again and again, until it is stopped or given up."""
@@ -157,14 +177,16 @@ class Child:
         if self.spec.ready_file:
             Path(self.spec.ready_file).unlink(missing_ok=True)
         reader, writer = os.pipe()
-        environment = {**os.environ, **self.spec.environment}
+        role = self.spec.roles.get(self.status.role)
+        argv = self.spec.argv if role is None else role.argv
+        environment = {**os.environ, **self.spec.environment, **(role.environment if role else {})}
         if self.spec.ready_file:
             environment["DISAGFUSION_READY_FILE"] = self.spec.ready_file
         if self.spec.pin_address and self.status.address:
             environment[self.spec.pin_address] = self.status.address
         try:
             process = subprocess.Popen(  # noqa: S603 -- the plan is the owner's
-                self.spec.argv,
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=writer,
                 stderr=writer,
@@ -194,8 +216,9 @@ class Child:
         self._ready_at = time.monotonic()
         self._was_ready = True
         self.settled.set()
+        stopping = self._stopping.is_set()
         self._set(
-            state=ProcessState.READY,
+            state=ProcessState.STOPPING if stopping else ProcessState.READY,
             address=str(told.get("address") or ""),
             metrics_address=str(told.get("metrics_address") or ""),
         )
@@ -214,6 +237,7 @@ class Child:
         """Ask it to end, and do not start it again."""
         self._stopping.set()
         if self._process is not None:
+            self._set(state=ProcessState.STOPPING)
             self._process.terminate()
 
     def kill(self) -> None:
@@ -240,7 +264,8 @@ class Supervisor:
             log = LogFile(logs / f"{spec.name}.log", echo=plan.echo)
             self._logs.append(log)
             self._children.append(Child(spec, plan.policy, log, journal, self._changed))
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[Child, asyncio.Task[None]] = {}
+        self._ending = False
 
     def start(self) -> None:
         """Start every process, in the plan's order.
@@ -250,7 +275,8 @@ class Supervisor:
         """
         turns = asyncio.Semaphore(max(2, len(os.sched_getaffinity(0))))
         for child in self._children:
-            self._tasks.append(asyncio.create_task(self._keep(child, turns)))
+            if child.spec.autostart:
+                self._tasks[child] = asyncio.create_task(self._keep(child, turns))
 
     async def _keep(self, child: Child, turns: asyncio.Semaphore) -> None:
         async with turns:
@@ -267,7 +293,7 @@ class Supervisor:
     async def settled(self) -> bool:
         """Wait until every process is ready (True) or one has been given up (False)."""
         while True:
-            states = {child.status.state for child in self._children}
+            states = {child.status.state for child in self._children} - {ProcessState.STOPPED}
             if ProcessState.FAILED in states:
                 return False
             if states == {ProcessState.READY}:
@@ -275,9 +301,45 @@ class Supervisor:
             self._changed.clear()
             await self._changed.wait()
 
+    def change(self, command: str, name: str, role: str = "") -> None:
+        """Start, stop or assign one of the processes.
+
+        Args:
+            command: "start" it in a role; "stop" it, not to be started again; or "assign" it the
+                role that it has from its next start on.
+            name: The process.
+            role: Needed for all but "stop".
+
+        Raises:
+            InvalidArgumentError: There is no such command, process or role.
+            FailedPreconditionError: Everything is ending.
+        """
+        found = [child for child in self._children if child.spec.name == name]
+        if not found or not found[0].spec.roles:
+            raise InvalidArgumentError("name", repr(name), expected="a stage service's process")
+        if self._ending:
+            raise FailedPreconditionError("the supervisor ends", reason="ENDING")
+        child = found[0]
+        task = self._tasks.get(child)
+        running = task is not None and not task.done()
+        match command:
+            case "assign":
+                child.assign(role)
+            case "stop":
+                child.stop()
+            case "start" if running:
+                raise FailedPreconditionError(f"{name} runs", reason="RUNNING")
+            case "start":
+                child.assign(role)
+                child.begin()
+                self._tasks[child] = asyncio.create_task(child.keep())
+            case _:
+                raise InvalidArgumentError("command", command, expected="start, stop or assign")
+
     async def stop(self) -> None:
         """End every process, then whatever descendants they left, then delete."""
-        running = dict(zip(self._children, self._tasks, strict=False))
+        self._ending = True
+        running = self._tasks
         for last in (False, True):
             group = {c: task for c, task in running.items() if c.spec.outlives is last}
             for child in group:

@@ -1,0 +1,174 @@
+"""The balancer's process: `python -m disagfusion.balancing`, started by the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from disagfusion.balancing.actuator import LocalActuator
+from disagfusion.balancing.control import SupervisorControl
+from disagfusion.balancing.decisions import Decisions
+from disagfusion.balancing.learner import Learner
+from disagfusion.balancing.loop import Loop
+from disagfusion.balancing.settings import BalancingSettings
+from disagfusion.balancing.signals import EmbeddedSignals
+from disagfusion.errors import DisagfusionError, InvalidArgumentError
+from disagfusion.scheduling.balancer.hybrid import Hybrid
+from disagfusion.scheduling.balancer.settings import BalancerSettings
+from disagfusion.scheduling.balancer.state import State
+from disagfusion.scheduling.decision import Decision, Place, Reason
+from disagfusion.scheduling.document import parse
+from disagfusion.scheduling.predictors import ProfilePredictor
+from disagfusion.scheduling.profile import Profile
+from disagfusion.telemetry import logging, metrics
+
+_STALE_PERIODS = 3
+
+_log = logging.get_logger(__name__)
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read, or naming what is wrong in it.
+    """
+    try:
+        return parse(Profile, path.read_text(), name=path.name)
+    except OSError as error:
+        raise InvalidArgumentError(
+            "balance_profile", f"cannot read {path}: {error.strerror}"
+        ) from error
+
+
+def make_loop(
+    settings: BalancingSettings, learner: Learner, profile: Profile
+) -> tuple[Loop[State], str]:
+    """Return the loop that the settings describe, and where its metrics are.
+
+    Raises:
+        DisagfusionError: A setting is wrong, or the address of the metrics is in use.
+    """
+    try:
+        behavior = BalancerSettings(**settings.balance)
+    except TypeError as error:
+        raise InvalidArgumentError("balance", str(error)) from error
+    registry = metrics.new_registry("balancer")
+    address = ""
+    if settings.metrics_listen:
+        address = metrics.serve(settings.metrics_listen, registry).address
+    addresses = {name: one.address for name, one in settings.balanced_workers.items()}
+    pools = {name: one.pool for name, one in settings.balanced_workers.items()}
+    total = sum(pool.accelerators for pool in profile.pools.values())
+    budget = total if settings.balance_budget is None else settings.balance_budget
+    control = SupervisorControl(settings.control, settings.patience_seconds)
+    waiting: list[Place] = []
+    source = EmbeddedSignals(
+        settings.fleet_address,
+        control,
+        profile,
+        pools,
+        learner,
+        waiting,
+        time_scale=settings.time_scale,
+        patience=settings.patience_seconds,
+        stale_after=_STALE_PERIODS * behavior.period,
+    )
+    actuator = LocalActuator(
+        source,
+        control,
+        profile,
+        addresses,
+        pools,
+        learner,
+        waiting,
+        budget=budget,
+        time_scale=settings.time_scale,
+        patience=settings.patience_seconds,
+        tls=settings.tls,
+    )
+    rule = Hybrid(
+        profile,
+        ProfilePredictor(profile),
+        lambda place: profile.load_seconds(place.stage, place.pool),
+        behavior,
+        budget=budget,
+    )
+    decisions = Decisions(
+        settings.decision_log,
+        settings.fleet_address,
+        rule.name,
+        metrics.BalancerMetrics(
+            registry,
+            pipeline=settings.pipeline,
+            reasons=[reason.name.lower() for reason in Reason],
+        ),
+        patience=settings.patience_seconds,
+    )
+
+    async def record(decision: Decision) -> None:
+        await decisions.record(decision, time.time())
+
+    return Loop(rule, source, actuator, record, time_scale=settings.time_scale), address
+
+
+async def serve(settings: BalancingSettings) -> None:
+    """Balance until SIGTERM or SIGINT.
+
+    Raises:
+        DisagfusionError: It cannot begin.
+    """
+    profile = read_profile(settings.balance_profile)
+    learner = Learner(profile)
+    loop, address = make_loop(settings, learner, profile)
+    _log.info("balancer runs", workers=len(settings.balanced_workers), metrics=address)
+    if settings.ready_file is not None:
+        _write_ready(settings.ready_file, address)
+    work = asyncio.create_task(loop.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        _log.info("balancer ends")
+    finally:
+        await learner.aclose()
+
+
+def _write_ready(path: Path, metrics_address: str) -> None:
+    ready = {"pid": os.getpid(), "address": "", "metrics_address": metrics_address}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(ready))
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    """Run with settings from the environment."""
+    try:
+        settings = BalancingSettings()  # type: ignore[call-arg]  # from the environment
+        logging.configure(
+            settings.log_format,
+            settings.log_level,
+            component="balancer",
+            pipeline=settings.pipeline,
+        )
+        asyncio.run(serve(settings))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
+        sys.exit(f"disagfusion-balancer: {problems}")
+    except DisagfusionError as error:
+        sys.exit(f"disagfusion-balancer: {error.message}")
+
+
+if __name__ == "__main__":
+    main()
