@@ -127,6 +127,7 @@ class Profile(Document):
     Attributes:
         name: For people.
         source: Where the figures come from.
+        overhead_seconds: Of a job beside its stages, which keep nobody from other jobs.
         pools: By name.
         stages: By name, in the order in which a job passes them.
         monoliths: Unsplit pipelines to compare with, such as `resident` and `offloading`.
@@ -134,6 +135,7 @@ class Profile(Document):
 
     name: str = ""
     source: str = ""
+    overhead_seconds: NonNegative = 0.0
     pools: Annotated[dict[Name, Pool], Field(min_length=1)]
     stages: Annotated[dict[Name, StageProfile], Field(min_length=1)]
     monoliths: dict[Name, Monolith] = Field(default_factory=dict)

@@ -61,7 +61,13 @@ class Simulation(Generic[S]):
         self._balancer = balancer
         self._state = balancer.initial()
         self._recording = Recording(workload.measure)
-        self._world = World(truth or profile, workload, arrivals, self._recording.finish)
+        overhead = (truth or profile).overhead_seconds
+        self._world = World(
+            truth or profile,
+            workload,
+            arrivals,
+            lambda job, at: self._recording.finish(job, at + overhead),
+        )
         self._operations = Operations(self._world, profile, workload)
         learner = Learner(profile) if learn else None
         if learner is not None:
