@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +15,10 @@ from disagfusion.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from disagfusion.local import LocalRuntime, ProcessStatus
+    from disagfusion.local import Balance, LocalRuntime, ProcessStatus
 
 EMULATION = "Emulation"
+BALANCING = "Balancing"
 _REFRESH_SECONDS = 0.5
 
 
@@ -78,6 +80,39 @@ def serve(
             help="DiTs take the whole pipeline's time; for comparison.",
         ),
     ] = None,
+    balance: Annotated[
+        bool,
+        typer.Option(
+            "--balance",
+            rich_help_panel=BALANCING,
+            help="Let workers change their stage as the work shifts; see docs/balancing.md.",
+        ),
+    ] = False,
+    balance_profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=BALANCING,
+            help="What stages cost, before jobs have ended; that of emulated devices by default.",
+        ),
+    ] = None,
+    balance_period: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=BALANCING,
+            show_default=False,
+            help="Seconds of the profile between two decisions. [default: 10]",
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=BALANCING,
+            show_default=False,
+            help="Accelerators in use at most. [default: the first workers'; if emulated: all]",
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     logs: options.Logs = False,
     api_keys: Annotated[
@@ -116,6 +151,7 @@ def serve(
         time_scale=time_scale,
         time_noise=time_noise,
         monolith=monolith,
+        balance=parse_balance(balance, balance_profile, balance_period, budget),
         settings=settings,
         echo=logs,
     )
@@ -129,6 +165,27 @@ def serve(
         typer.echo("ending …", err=True)
     finally:
         runtime.stop()
+
+
+def parse_balance(
+    balance: bool, profile: Path | None, period: float | None, budget: int | None
+) -> Balance | bool:
+    """Return how the system is to be balanced.
+
+    Raises:
+        InvalidArgumentError: It is not, but is said how; or the period is none.
+    """
+    given = {"--balance-profile": profile, "--balance-period": period, "--budget": budget}
+    if not balance:
+        for option, value in given.items():
+            if value is not None:
+                raise InvalidArgumentError(option, "is given", expected="--balance beside it")
+        return False
+    if period is not None and not 0 < period < math.inf:
+        raise InvalidArgumentError("--balance-period", f"{period:g}", expected="above 0")
+    from disagfusion.local import Balance
+
+    return Balance(profile, budget, {} if period is None else {"period": period})
 
 
 def parse_devices(given: list[str]) -> dict[str, str] | None:
