@@ -8,7 +8,18 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from disagfusion.cli import doctor, generate, jobs, keys, profile, schema, serve, simulate
+from disagfusion.cli import (
+    doctor,
+    explain,
+    generate,
+    jobs,
+    keys,
+    profile,
+    schema,
+    serve,
+    simulate,
+    top,
+)
 from disagfusion.cli.errors import INTERRUPTED, TERMINATED, exit_status, one_line
 from disagfusion.errors import DisagfusionError
 from disagfusion.version import __version__
@@ -24,6 +35,8 @@ app.command()(generate.generate)
 app.command()(serve.serve)
 app.add_typer(jobs.app, name="jobs")
 app.command()(simulate.simulate)
+app.command()(explain.explain)
+app.command()(top.top)
 app.command()(profile.profile)
 app.command()(schema.schema)
 app.command()(doctor.doctor)

@@ -1,0 +1,110 @@
+"""`disagfusion top`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from disagfusion.cli import fleet
+from disagfusion.errors import InvalidArgumentError, UnavailableError
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from disagfusion.v1 import fleet_pb2
+
+_STATES = ("ready", "loading", "draining", "quarantined")
+_FILE_WIDTH = 120
+
+
+def top(
+    address: fleet.FleetAddress,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    decisions: Annotated[int, typer.Option(help="How many of the last ones.", min=1)] = 6,
+) -> None:
+    """Watch a running system: stages, pools, ratio, queues, the bottleneck, the last decisions."""
+    from rich.console import Console
+
+    if not address:
+        raise InvalidArgumentError("--fleet", "missing", expected="the gateway's internal address")
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    if once:
+        console.print(render(fleet.ask(address, decisions)))
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            try:
+                shown: Group | Text = render(fleet.ask(address, decisions))
+            except UnavailableError as error:
+                shown = Text(error.message, style="red")
+            live.update(shown, refresh=True)
+            time.sleep(every)
+
+
+def render(seen: fleet.Fleet) -> Group:
+    """Return what is shown."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    workers = seen.workers()
+    waiting, running = seen.jobs()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("pool", no_wrap=True)
+    for name in (*_STATES, "waiting", "running"):
+        table.add_column(name, justify="right")
+    for stage in seen.stages:
+        pools = sorted({pool for name, pool, _ in workers if name == stage})
+        for index, pool in enumerate(pools):
+            counts = [workers[stage, pool, state] for state in _STATES]
+            jobs = [str(waiting[stage]), str(running[stage])] if index == 0 else ["", ""]
+            shown = [str(count) if count else "·" for count in counts]
+            table.add_row(stage if index == 0 else "", pool or "-", *shown, *jobs)
+    ratio = ":".join(
+        str(sum(workers[stage, pool, "ready"] for _, pool in _places(workers, stage)))
+        for stage in seen.stages
+    )
+    head = Text(f"ratio {ratio}   unfinished {len(seen.response.jobs)}   ")
+    slowest = bottleneck(seen)
+    head.append(f"bottleneck {slowest}" if slowest else "nothing waits")
+    lines = [Text(describe(decision)) for decision in seen.decisions]
+    return Group(head, table, Text(), *(lines or [Text("no decision yet", style="dim")]))
+
+
+def bottleneck(seen: fleet.Fleet) -> str:
+    """Return the stage with the most jobs waiting for each worker that is ready."""
+    waiting, _ = seen.jobs()
+    workers = seen.workers()
+    pressure = {
+        stage: count / max(1, sum(workers[place[0], place[1], "ready"] for place in
+                                  _places(workers, stage)))
+        for stage, count in waiting.items()
+    }  # fmt: skip
+    return max(pressure, key=lambda stage: pressure[stage], default="")
+
+
+def describe(decision: fleet_pb2.FleetDecision) -> str:
+    """Return a decision as a line."""
+    at = decision.time.ToDatetime().strftime("%H:%M:%S")
+    moves = ", ".join(
+        f"{move.count} {move.from_stage or 'new'} → {move.to_stage or 'none'}"
+        for move in decision.moves
+    )
+    text = f"{at}  {decision.reason}"
+    for part in (moves, decision.message):
+        if part:
+            text += f"  {part}"
+    return text
+
+
+def _places(workers: dict[tuple[str, str, str], int], stage: str) -> set[tuple[str, str]]:
+    return {(name, pool) for name, pool, _ in workers if name == stage}
