@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from disagfusion.scheduling.sensitivity import TurningPoint
 
 _FILE_WIDTH = 120
+_ASKED = 200
+_DECISIONS = 6
 
 
 def explain(
@@ -48,7 +50,7 @@ def explain(
     from disagfusion.scheduling.sensitivity import turning_points
 
     costs = read(Profile, profile)
-    seen = fleet.ask(address) if address else None
+    seen = fleet.ask(address, _ASKED) if address else None
     asked = read(Demand, demand) if demand is not None else None
     if asked is None and seen is not None:
         asked = _demand_of(seen)
@@ -106,13 +108,13 @@ def _as_dict(
     current: dict[str, dict[str, int]] | None,
     seen: fleet.Fleet | None,
 ) -> dict[str, Any]:
-    from disagfusion.cli.top import describe
+    from disagfusion.cli.top import summarize
 
     return {
         "plan": best.model_dump(exclude_none=True),
         "turning_points": [asdict(point) for point in points],
         "running": current,
-        "decisions": [describe(one) for one in seen.decisions] if seen else None,
+        "decisions": summarize(seen.decisions) if seen else None,
     }
 
 
@@ -124,7 +126,7 @@ def _print(
 ) -> None:
     from rich.console import Console
 
-    from disagfusion.cli.top import describe
+    from disagfusion.cli.top import summarize
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -144,8 +146,8 @@ def _print(
         )
     if seen is not None and seen.decisions:
         console.print("Last decisions")
-        for decision in seen.decisions:
-            console.print(f"  {describe(decision)}")
+        for line in summarize(seen.decisions)[:_DECISIONS]:
+            console.print(f"  {line}")
 
 
 def _say(replicas: Any) -> str:

@@ -71,7 +71,7 @@ def state_name(number: int) -> str:
     return stage_pb2.WorkerState.Name(number).removeprefix("WORKER_STATE_").lower()  # type: ignore[arg-type]
 
 
-def ask(address: str, decisions: int = 5) -> Fleet:
+def ask(address: str, decisions: int) -> Fleet:
     """Ask a gateway.
 
     Raises:

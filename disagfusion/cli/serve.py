@@ -218,6 +218,8 @@ def _watch(runtime: LocalRuntime, console: Console) -> None:
     # On standard output and by itself, so that a program can read it.
     typer.echo(runtime.address)
     console.print(f"serving on {runtime.address}; Ctrl-C ends it")
+    if runtime.internal_address:
+        console.print(f"watch it: disagfusion top --fleet {runtime.internal_address}")
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:

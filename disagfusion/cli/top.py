@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _STATES = ("ready", "loading", "draining", "quarantined")
 _FILE_WIDTH = 120
+_ASKED = 200
 
 
 def top(
@@ -34,7 +37,7 @@ def top(
     if not console.is_terminal:
         console.width = _FILE_WIDTH
     if once:
-        console.print(render(fleet.ask(address, decisions)))
+        console.print(render(fleet.ask(address, _ASKED), decisions))
         return
     from rich.live import Live
     from rich.text import Text
@@ -42,15 +45,20 @@ def top(
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
             try:
-                shown: Group | Text = render(fleet.ask(address, decisions))
+                shown: Group | Text = render(fleet.ask(address, _ASKED), decisions)
             except UnavailableError as error:
                 shown = Text(error.message, style="red")
             live.update(shown, refresh=True)
             time.sleep(every)
 
 
-def render(seen: fleet.Fleet) -> Group:
-    """Return what is shown."""
+def render(seen: fleet.Fleet, decisions: int) -> Group:
+    """Return what is shown.
+
+    Args:
+        seen: The system.
+        decisions: How many different ones.
+    """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -76,7 +84,7 @@ def render(seen: fleet.Fleet) -> Group:
     head = Text(f"ratio {ratio}   unfinished {len(seen.response.jobs)}   ")
     slowest = bottleneck(seen)
     head.append(f"bottleneck {slowest}" if slowest else "nothing waits")
-    lines = [Text(describe(decision)) for decision in seen.decisions]
+    lines = [Text(line) for line in summarize(seen.decisions)[:decisions]]
     return Group(head, table, Text(), *(lines or [Text("no decision yet", style="dim")]))
 
 
@@ -92,9 +100,35 @@ def bottleneck(seen: fleet.Fleet) -> str:
     return max(pressure, key=lambda stage: pressure[stage], default="")
 
 
+def summarize(decisions: Sequence[fleet_pb2.FleetDecision]) -> list[str]:
+    """Return decisions as lines; one for those that follow each other and say the same.
+
+    Args:
+        decisions: Newest first.
+    """
+    lines = []
+    for _, alike in itertools.groupby(decisions, key=_says):
+        same = list(alike)
+        line = describe(same[0])
+        lines.append(f"{line}  (since {_clock(same[-1])}, × {len(same)})" if same[1:] else line)
+    return lines
+
+
+def _says(decision: fleet_pb2.FleetDecision) -> tuple[str, str, bytes]:
+    # A decision that changes something stands for itself.
+    moves = b"".join(move.SerializeToString() for move in decision.moves)
+    own = _clock(decision).encode() if moves else b""
+    message = "" if decision.reason == "WITHIN_TOLERANCE" else decision.message
+    return decision.reason, message, moves + own
+
+
+def _clock(decision: fleet_pb2.FleetDecision) -> str:
+    return decision.time.ToDatetime().strftime("%H:%M:%S")
+
+
 def describe(decision: fleet_pb2.FleetDecision) -> str:
     """Return a decision as a line."""
-    at = decision.time.ToDatetime().strftime("%H:%M:%S")
+    at = _clock(decision)
     moves = ", ".join(
         f"{move.count} {move.from_stage or 'new'} → {move.to_stage or 'none'}"
         for move in decision.moves
