@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from disagfusion.cli.app import main
+
+PROFILE = """\
+pools: {a: {accelerators: 4, cost_per_hour: 2}}
+stages:
+  encoder: {pools: {a: {seconds: 1}}}
+  dit: {pools: {a: {seconds: 4}}}
+  decoder: {pools: {a: {seconds: 2}}}
+monoliths:
+  resident: {pool: a}
+"""
+WORKLOAD = """\
+name: a few
+shapes: {one: {num_inference_steps: 2}}
+arrivals: [{shapes: {one: 1}, every: 1, count: 20}]
+initial: {encoder: {a: 1}, dit: {a: 2}, decoder: {a: 1}}
+budget: 4
+rebind_seconds: 3
+measure: {objective_seconds: 30}
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    (tmp_path / "p.yaml").write_text(PROFILE)
+    (tmp_path / "w.yaml").write_text(WORKLOAD)
+    return ["--profile", str(tmp_path / "p.yaml"), "--workload", str(tmp_path / "w.yaml")]
+
+
+def run(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_one_policy_as_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["simulate", *files, "--policy", "static:1:2:1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["policy"], found["completed"], found["lost"]) == ("static:1:2:1", 20, 0)
+    assert found["budget_exceeded"] == found["moves"] == 0
+    assert {"p50", "p95", "p99"} <= set(found["latency_seconds"])
+    assert 0.0 < found["attainment"] <= 1.0
+    assert found["replica_seconds"]["dit"] == pytest.approx(2 * found["last_finish_seconds"])
+    # Four accelerators at two an hour.
+    assert found["cost"] == pytest.approx(found["last_finish_seconds"] / 3600 * 8)
+
+
+def test_several_policies_as_a_table(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    policies = ["hybrid", "static", "monolith:resident"]
+    arguments = [part for policy in policies for part in ("--policy", policy)]
+    assert run(["simulate", *files, *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("a few")
+    assert all(policy in shown for policy in policies)
+
+
+def test_log_and_picture(files: list[str], tmp_path: Path) -> None:
+    log, plot = tmp_path / "log.jsonl", tmp_path / "plot.png"
+    assert run(["simulate", *files, "--log", str(log), "--plot", str(plot)]) == 0
+    decisions = [json.loads(line) for line in log.read_text().splitlines()]
+    assert decisions
+    assert all(one["reason"] and one["at"] > 0 for one in decisions)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_twice_the_load(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    latencies = []
+    for load in ("0.25", "4"):
+        assert run(["simulate", *files, "--policy", "static", "--load", load, "--json"]) == 0
+        latencies.append(json.loads(capsys.readouterr().out)["latency_seconds"]["p95"])
+    assert latencies[0] == pytest.approx(7.0)
+    assert latencies[1] > 2 * latencies[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--workload", "none.yaml"], 4, "none.yaml: no such file"),
+        (["--budget", "3"], 2, "initial: takes 4 accelerators"),
+        (["--load", "0"], 2, "--load"),
+        (["--policy", "best"], 2, "--policy: 'best'"),
+        (["--policy", "static", "--policy", "hybrid", "--plot", "x.png"], 2, "--plot"),
+        (["--policy", "monolith:offloading"], 2, "no monolith 'offloading'"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    files: list[str],
+    arguments: list[str],
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["simulate", *files, *arguments]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_a_broken_file_names_the_field(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "w.yaml").write_text(WORKLOAD.replace("every: 1", "every: -1"))
+    assert run(["simulate", *files]) == 2
+    assert "w.yaml: arrivals.0.every" in capsys.readouterr().err
