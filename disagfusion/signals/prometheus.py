@@ -122,6 +122,9 @@ class PrometheusSignals:
         mix: Expected shapes and their weights.
         clock: Unix seconds.
 
+    Attributes:
+        mix: Expected shapes and their weights.
+
     Raises:
         InvalidArgumentError: A file of `tls_config` is missing or damaged.
     """
@@ -138,7 +141,7 @@ class PrometheusSignals:
         self._client = PrometheusClient(settings, clock)
         self._scope = scope
         self._stages = tuple(stages)
-        self._mix = tuple(mix)
+        self.mix = tuple(mix)
         self._tally = Tally()
         self._seen_at: float | None = None
         self._replicas: dict[str, dict[str, Replicas]] = {}
@@ -197,7 +200,7 @@ class PrometheusSignals:
         readings = self.read(now)
         since = 0.0 if self._seen_at is None else max(0.0, now - self._seen_at)
         self._seen_at = now
-        jobs = readings.jobs(self._stages, self._mix)
+        jobs = readings.jobs(self._stages, self.mix)
         if replicas is None:
             unknown = self._learn(readings)
             replicas = {stage: dict(pools) for stage, pools in self._replicas.items()}
@@ -236,4 +239,4 @@ class PrometheusSignals:
 
     def _arrived(self, rate: Signal[float], since: float) -> Signal[Mapping[Shape, int]]:
         count = self._tally.add("arrived", rate, since)
-        return apply(count, lambda number: dict(split(number, self._mix)))
+        return apply(count, lambda number: dict(split(number, self.mix)))

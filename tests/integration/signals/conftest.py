@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOOLS = Path(__file__).parents[3] / ".tools" / "bin"
+PATIENCE = 60.0
+
+
+def tool(name: str) -> Path:
+    """One of the Go programs."""
+    path = TOOLS / name
+    assert path.exists(), f"run the tests with `make test`, which builds {name}"
+    return path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def until(holds: Callable[[], bool], what: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.1)
+
+
+class Prometheus:
+    """A Prometheus that can be stopped and started again, with what it has stored."""
+
+    def __init__(self, directory: Path, targets: Sequence[str]) -> None:
+        self._directory = directory
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
+        self.port = self._port
+        scrape = {"job_name": "disagfusion", "static_configs": [{"targets": list(targets)}]}
+        config = {
+            "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+            "scrape_configs": [scrape],
+        }
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+
+    def start(self) -> None:
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    tool("prometheus"),
+                    f"--config.file={self._directory / 'prometheus.yml'}",
+                    f"--storage.tsdb.path={self._directory / 'data'}",
+                    f"--web.listen-address=127.0.0.1:{self._port}",
+                    "--scrape.discovery-reload-interval=100ms",
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+            )
+        until(self._ready, lambda: (self._directory / "log").read_text())
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._directory / "log").read_text()
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(PATIENCE)
+            finally:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def prometheus_of(tmp_path: Path) -> Iterator[Callable[[Sequence[str]], Prometheus]]:
+    """Makes one that scrapes targets; it ends with the test."""
+    made: list[Prometheus] = []
+
+    def make(targets: Sequence[str]) -> Prometheus:
+        made.append(Prometheus(tmp_path, targets))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()

@@ -1,0 +1,212 @@
+"""A real Prometheus scrapes a small emulated system; then it goes, comes back, and is replaced."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from disagfusion.client import Client
+from disagfusion.local import LocalRuntime
+from disagfusion.scheduling.observation import Fresh, Invalid, Missing, Replicas, Signal, Stale
+from disagfusion.scheduling.prometheus.queries import QUERIES, Scope
+from disagfusion.scheduling.prometheus.readings import Readings
+from disagfusion.signals.prometheus import PrometheusSignals
+from disagfusion.signals.settings import PrometheusSettings
+
+from .conftest import Prometheus, until
+
+pytestmark = pytest.mark.timeout(300)
+
+PROFILE = Path(__file__).parents[1] / "emulation" / "profile.yaml"
+DASHBOARD = Path(__file__).parents[3] / "charts" / "disagfusion" / "dashboards" / "disagfusion.json"
+STAGES = ("encoder", "dit", "decoder")
+PIPELINE = "emulated-signals"
+# Long enough that a busy machine's scrape is not old, short enough that the test is not slow.
+SCOPE = Scope(PIPELINE, window=30.0, stale=10.0)
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[LocalRuntime]:
+    with LocalRuntime(
+        profile=PROFILE,
+        device=dict.fromkeys(STAGES, "emulated:quick"),
+        dits=2,
+        time_scale=0.01,
+        transport="tcp",
+        pipeline=PIPELINE,
+        settings={"metrics_listen": "127.0.0.1:0"},
+    ) as running:
+        yield running
+
+
+def every(readings: Readings) -> list[Signal[Any]]:
+    """All signals but those that need jobs, and the backlog."""
+    found: list[Signal[Any]] = [readings.queued, readings.arrivals]
+    for stage in STAGES:
+        found += readings.replicas[stage].values()
+        found += readings.shares[stage].values()
+        found += [
+            readings.waiting[stage],
+            readings.inside[stage],
+            readings.completed[stage],
+            readings.reporting[stage],
+        ]
+    return found
+
+
+def fresh(readings: Readings, replicas: int = 2) -> bool:
+    return all(isinstance(one, Fresh) for one in every(readings)) and [
+        r.value for r in readings.reporting.values() if isinstance(r, Fresh)
+    ] == [1, replicas, 1]
+
+
+def test_signals_of_a_real_system(
+    runtime: LocalRuntime, prometheus_of: Callable[[Sequence[str]], Prometheus]
+) -> None:
+    addresses = [entry.metrics_address for entry in runtime.status() if entry.metrics_address]
+    assert len(addresses) == 5
+    prometheus = prometheus_of(addresses)
+    settings = PrometheusSettings(url=prometheus.url, timeout_seconds=5.0)
+    with (
+        PrometheusSignals(settings, SCOPE, stages=STAGES) as signals,
+        Client(runtime.address, timeout=60.0) as client,
+    ):
+        last = signals.read(1.0)
+        assert all(isinstance(one, Missing) for one in every(last)), "nobody is there yet"
+
+        def read() -> Readings:
+            nonlocal last
+            last = signals.read(time.monotonic())
+            return last
+
+        prometheus.start()
+        until(lambda: fresh(read()), lambda: last)
+        assert last.replicas["dit"] == {"quick": last.replicas["dit"]["quick"]}
+        dit = last.replicas["dit"]["quick"]
+        assert isinstance(dit, Fresh)
+        assert dit.value == Replicas(ready=2)
+        assert all(isinstance(one, Missing) for one in last.seconds.values()), "no job has run"
+        assert last.jobs(STAGES, signals.mix) == Fresh((), min_time(last))
+
+        signals.observe(time.monotonic(), {"quick": 3})
+        for handle in [client.submit("p", num_inference_steps=1) for _ in range(6)]:
+            handle.result()
+        until(lambda: all(isinstance(one, Fresh) for one in read().seconds.values()), lambda: last)
+        for stage in STAGES:
+            seconds = last.seconds[stage]
+            assert isinstance(seconds, Fresh)
+            assert seconds.value >= 0.01, stage
+        arrivals = last.arrivals
+        assert isinstance(arrivals, Fresh)
+        assert arrivals.value > 0.0
+        observation = signals.observe(time.monotonic(), {"quick": 3})
+        assert isinstance(observation.jobs, Fresh)
+        assert isinstance(observation.arrived, Fresh)
+        assert observation.loads["dit"].reporting == 2
+        assert observation.replicas["dit"]["quick"].ready == 2
+
+        check_dashboard(prometheus.url)
+
+        prometheus.stop()
+        for one in every(read()):
+            assert isinstance(one, Missing), "an outage is not zero"
+        blind = signals.observe(time.monotonic(), {"quick": 3})
+        assert isinstance(blind.jobs, Missing)
+        assert blind.replicas == observation.replicas, "the last known ones"
+
+        for number in ("NaN", "0", "-1", "+Inf"):
+            with liar(prometheus.port, number):
+                found = every(read())
+            # The zero was measured an hour ago.
+            kinds = Missing | Invalid | Stale if number == "0" else Missing | Invalid
+            assert all(isinstance(one, kinds) for one in found), (number, found)
+
+        prometheus.start()
+        until(lambda: fresh(read()), lambda: last)
+
+
+def min_time(readings: Readings) -> float:
+    counts = [*readings.waiting.values(), *readings.inside.values()]
+    return min(one.at for one in counts if isinstance(one, Fresh))
+
+
+class liar:
+    """A server in the place of Prometheus that has one number for everything, an hour old."""
+
+    def __init__(self, port: int, number: str) -> None:
+        labels = {
+            "stage": STAGES,
+            "state": ("ready", "loading", "draining", "quarantined", "busy", "starved", "blocked"),
+            "status": ("waiting", "transferring", "running"),
+            "pool": ("quick",),
+        }
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)["query"][0]
+                (query,) = [one for one in QUERIES if one.request(SCOPE) == asked]
+                now = time.time()
+                metrics: list[dict[str, str]] = [{}]
+                for name in query.by:
+                    metrics = [{**m, name: value} for m in metrics for value in labels[name]]
+                parts = {"value": number, "last": number, "at": repr(now - 3600)}
+                result = [
+                    {"metric": {**metric, "part": part}, "value": [now, value]}
+                    for metric in metrics
+                    for part, value in parts.items()
+                ]
+                data = {"resultType": "vector", "result": result}
+                body = json.dumps({"status": "success", "data": data}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+# What a system without a balancer, without failures and without a prompt cache does not have.
+EMPTY_PANELS = {
+    "Failures and repetitions", "Prompt cache", "Replicas wanted and ready", "Decisions",
+    "Accelerators", "Work left", "Exposed share of transfers",
+}  # fmt: skip
+
+
+def check_dashboard(url: str) -> None:
+    """Ask what the dashboard asks."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        found = 0
+        for target in panel.get("targets", ()):
+            text = target["expr"].replace("$pipeline", PIPELINE)
+            text = text.replace("$__rate_interval", "30s")
+            query = urllib.parse.urlencode({"query": text})
+            with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=10) as answer:
+                told = json.load(answer)
+            assert told["status"] == "success", (panel["title"], told)
+            assert not told.get("warnings"), (panel["title"], told)
+            found += len(told["data"]["result"])
+        if panel["type"] != "row" and panel["title"] not in EMPTY_PANELS:
+            assert found, f"{panel['title']}: no data"
