@@ -98,7 +98,7 @@ def part_drawn(seed: str) -> dict[str, Any]:
         print(f"{workload.name}, {workload.budget} accelerators")
         print(HEAD)
         print(row("best fixed ratios", best))
-        entry = {"best": asdict(best)}
+        entry: dict[str, Any] = {"best": asdict(best)}
         for name in RULES:
             figures = Figures.of(run(name, workload, profile, seed))
             shares.setdefault(name, []).append(figures)
@@ -162,7 +162,7 @@ def part_constant(_: str) -> dict[str, Any]:
 
 def part_calibration(seed: str) -> dict[str, Any]:
     """On against off."""
-    found = {}
+    found: dict[str, Any] = {}
     on: list[Figures] = []
     off: list[Figures] = []
     for index, kind in enumerate(KINDS):

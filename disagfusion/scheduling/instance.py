@@ -116,7 +116,8 @@ class Instance:
             shapes = self.demand.shapes
             weights = [decimal(shape.weight) for shape in shapes]
             parts = [decimal(where.seconds_of(shape)) for shape in shapes]
-            seconds = sum(w * s for w, s in zip(weights, parts, strict=True)) / sum(weights)
+            whole = sum((w * s for w, s in zip(weights, parts, strict=True)), Fraction())
+            seconds = whole / sum(weights, Fraction())
         return Place(stage, pool, seconds, where.accelerators, cost)
 
     @cached_property
