@@ -169,16 +169,17 @@ class StageMetrics:
         }
         self._held_bytes = _gauge(catalog.HELD_BYTES, registry)
         self._held_outputs = _gauge(catalog.HELD_OUTPUTS, registry)
-        self._bind(pipeline, stage, pool)
+        self.bind(pipeline, stage, pool)
 
     def of_stage(self, stage: str) -> StageMetrics:
         """Return the same metrics labelled with another stage, for a worker that takes it."""
         other = copy.copy(self)
         pipeline, _, pool = self._labels
-        other._bind(pipeline, stage, pool)
+        other.bind(pipeline, stage, pool)
         return other
 
-    def _bind(self, pipeline: str, stage: str, pool: str) -> None:
+    def bind(self, pipeline: str, stage: str, pool: str) -> None:
+        """Use these labels from now on."""
         self._labels = labels = (pipeline, stage, pool)
         self._checksums.labels(*labels)  # zero until it happens
         self.queue = self._queue.labels(*labels)
