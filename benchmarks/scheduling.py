@@ -8,6 +8,7 @@ Parts, each a table:
     wrong       Wrong profiles, a throttled pool, a shape that the profile says nothing of.
     constant    Six hours of constant load: when anything changes.
     calibration Self-calibration on against off, on the drawn workloads.
+    pools       Three pools of different speed, memory and price: cost for a rate of jobs.
     scale       A million jobs on ten thousand accelerators.
 
 Usage: python benchmarks/scheduling.py [--parts w2,seeds,...] [--seed TEXT] [--output DIR]
@@ -29,6 +30,7 @@ from typing import Any
 
 from benchmarks.reporting import environment
 from benchmarks.schedulingkit.drawn import KINDS, draw
+from benchmarks.schedulingkit.pools import only, price, price_if_alike
 from benchmarks.schedulingkit.runs import (
     HEAD,
     Figures,
@@ -39,6 +41,7 @@ from benchmarks.schedulingkit.runs import (
     run,
     static_ratios,
 )
+from disagfusion.scheduling.demand import Demand
 from disagfusion.scheduling.profile import Pool, Profile
 from disagfusion.simulation.workload import Noise, Stream, Throttle, Workload
 
@@ -182,6 +185,23 @@ def part_calibration(seed: str) -> dict[str, Any]:
     return found
 
 
+def part_pools(_: str) -> dict[str, Any]:
+    """What a rate of jobs costs."""
+    profile = load("w2", "three-pools")[1]
+    found: dict[str, Any] = {}
+    print(f"{'jobs/s':>7} {'exact plan':>12} {'one pool':>12} {'all pools alike':>18}  an hour")
+    for rate in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5):
+        demand = Demand(rate=rate, headroom=0.0)
+        best = price(profile, demand)
+        single = [price(only(profile, pool), demand) for pool in profile.pools]
+        homogeneous = min((one for one in single if one is not None), default=None)
+        alike = price_if_alike(profile, demand)
+        found[str(rate)] = {"exact": best, "one pool": homogeneous, "alike": alike}
+        cells = [f"{one:12.2f}" if one is not None else f"{'-':>12}" for one in (best, homogeneous)]
+        print(f"{rate:7.2f} {' '.join(cells)} {f'{alike:.2f}' if alike else '-':>18}")
+    return found
+
+
 def part_scale(_: str) -> dict[str, Any]:
     """A million jobs."""
     workload, profile = load("w2", "wan2.2-i2v-480p")
@@ -274,6 +294,7 @@ PARTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "wrong": part_wrong,
     "constant": part_constant,
     "calibration": part_calibration,
+    "pools": part_pools,
     "scale": part_scale,
 }
 
