@@ -99,6 +99,7 @@ class GatewayMetrics:
         # What has not happened yet is zero: a series that does not exist would say nothing.
         for outcome in get_args(Outcome):
             self._jobs.labels(pipeline, outcome)
+            self._seconds.labels(pipeline, outcome)
         for stage in _STAGES:
             for status in get_args(JobStatus):
                 self.stage_jobs(stage, status)
