@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from disagfusion.scheduling.profile import Profile
 from disagfusion.telemetry import logging, metrics
 
 _STALE_PERIODS = 3
+_LEAST_CHANGE_SECONDS = 60.0
 
 _log = logging.get_logger(__name__)
 
@@ -48,6 +50,22 @@ def read_profile(path: Path) -> Profile:
         ) from error
 
 
+def behavior_of(settings: BalancingSettings) -> BalancerSettings:
+    """Return how the balancer behaves.
+
+    Raises:
+        InvalidArgumentError: There is no such setting.
+    """
+    # What takes its time by the profile is scaled; the start of a process is not.
+    scaled = {"change_timeout": _LEAST_CHANGE_SECONDS / settings.time_scale}
+    defaults = scaled if scaled["change_timeout"] > BalancerSettings().change_timeout else {}
+    try:
+        return BalancerSettings(**{**defaults, **settings.balance})
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(BalancerSettings))
+        raise InvalidArgumentError("balance", str(error), expected=known) from error
+
+
 def make_loop(
     settings: BalancingSettings, learner: Learner, profile: Profile
 ) -> tuple[Loop[State], str]:
@@ -56,10 +74,7 @@ def make_loop(
     Raises:
         DisagfusionError: A setting is wrong, or the address of the metrics is in use.
     """
-    try:
-        behavior = BalancerSettings(**settings.balance)
-    except TypeError as error:
-        raise InvalidArgumentError("balance", str(error)) from error
+    behavior = behavior_of(settings)
     registry = metrics.new_registry("balancer")
     address = ""
     if settings.metrics_listen:

@@ -49,7 +49,7 @@ class System:
     def moves(self, since: int) -> list[dict[str, Any]]:
         return [d for d in self.decisions()[since:] if d["moves"]]
 
-    def submit(self, count: int, **shape: int) -> list[JobHandle]:
+    def submit(self, count: int, **shape: Any) -> list[JobHandle]:
         return [self.client.submit("p", seed=seed, **shape) for seed in range(count)]
 
     def roles(self) -> dict[str, str]:
