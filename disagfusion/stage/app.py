@@ -192,7 +192,7 @@ class StageService:
         """
         settings = self._settings
         own = stage is self._stage
-        threads = settings.stage_threads.get(stage)
+        threads = settings.stage_threads.of(stage) if settings.stage_threads else None
         return EngineConfig(
             stage=stage,
             engine=self._engine if own else ENGINES[stage],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +22,24 @@ from disagfusion.rpc.tls import TlsSettings
 from disagfusion.stage.devices import is_emulated
 
 PAGE = 4096
+
+
+class StageThreads(BaseModel):
+    """Threads of an engine's CPU operations, by stage."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: int = Field(ge=1, le=1024)
+    dit: int = Field(ge=1, le=1024)
+    decoder: int = Field(ge=1, le=1024)
+
+    def of(self, stage: Stage) -> int:
+        """Return a stage's."""
+        return {
+            Stage.ENCODER: self.encoder,
+            Stage.DIT: self.dit,
+            Stage.DECODER: self.decoder,
+        }[stage]
 
 
 class StageSettings(BaseSettings):
@@ -102,7 +120,7 @@ class StageSettings(BaseSettings):
     transport_advertise: str = ""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: int = Field(default=1, ge=1, le=1024)
-    stage_threads: dict[Stage, Annotated[int, Field(ge=1, le=1024)]] = Field(default_factory=dict)
+    stage_threads: StageThreads | None = None
     attention_backend: str | None = None
     compile: CompileOptions | None = None
     vae_tiling: bool = False
