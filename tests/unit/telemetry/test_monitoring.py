@@ -113,3 +113,10 @@ def test_each_query_is_in_the_table(query: Any) -> None:
     scope = Scope("PIPELINE")
     cell = query.promql(scope).replace("|", "\\|")
     assert f"| `{query.name}` | {query.meaning} | `{cell}` |\n" in PAGE
+
+
+def test_the_example_in_the_page_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    names["signals"].close()
