@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disagfusion.local.plan import Plan, ProcessSpec, RestartPolicy
+from disagfusion.local.plan import Plan, ProcessSpec, RestartPolicy, RoleSpec
 
 texts = st.text(max_size=20)
 specs = st.builds(
@@ -13,6 +13,10 @@ specs = st.builds(
     ready_file=texts,
     pin_address=texts,
     outlives=st.booleans(),
+    roles=st.dictionaries(
+        texts, st.builds(RoleSpec, argv=st.lists(texts, max_size=2).map(tuple)), max_size=2
+    ),
+    autostart=st.booleans(),
 )
 plans = st.builds(
     Plan,
@@ -22,6 +26,7 @@ plans = st.builds(
     stop_grace=st.floats(0, 100),
     remove=st.lists(texts, max_size=2).map(tuple),
     echo=st.booleans(),
+    control=texts,
 )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
 from disagfusion.local import death
-from disagfusion.local.plan import Plan, ProcessSpec, ProcessState, RestartPolicy
+from disagfusion.local.plan import Plan, ProcessSpec, ProcessState, RestartPolicy, RoleSpec
 from disagfusion.local.supervisor import Supervisor
 
 from .conftest import alive, marked
@@ -166,3 +167,64 @@ async def test_output_of_any_kind_is_kept(tmp_path: Path, dummy: Dummy, data: by
     spec = dummy("a", copy + "sys.stdout.flush(); time.sleep(1000)")
     async with supervising(tmp_path, spec):
         await until(lambda: data in (tmp_path / "a.log").read_bytes())
+
+
+def roles(dummy: Dummy) -> dict[str, RoleSpec]:
+    argv = dummy("x").argv
+    return {name: RoleSpec(argv, {"ROLE": name}) for name in ("dit", "decoder")}
+
+
+def role_of(pid: int) -> str:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next(v for v in variables if v.startswith(b"ROLE=")).decode().removeprefix("ROLE=")
+
+
+async def test_a_process_is_started_when_it_is_told_to_and_stopped_and_started_again(
+    tmp_path: Path, dummy: Dummy
+) -> None:
+    spare = dummy("spare", role="spare", roles=roles(dummy), autostart=False)
+    async with supervising(tmp_path, dummy("a"), spare) as supervisor:
+        assert await supervisor.settled(), "nobody waits for what does not start"
+        assert supervisor.status()[1].state is ProcessState.STOPPED
+        supervisor.change("start", "spare", "dit")
+        await until(lambda: supervisor.status()[1].state is ProcessState.READY)
+        first = supervisor.status()[1]
+        assert (first.role, role_of(first.pid)) == ("dit", "dit")
+        with pytest.raises(FailedPreconditionError):
+            supervisor.change("start", "spare", "dit")
+        supervisor.change("stop", "spare")
+        assert supervisor.status()[1].state is ProcessState.STOPPING
+        await until(lambda: supervisor.status()[1].state is ProcessState.STOPPED)
+        assert not alive(first.pid)
+        supervisor.change("start", "spare", "decoder")
+        await until(lambda: supervisor.status()[1].state is ProcessState.READY)
+        assert role_of(supervisor.status()[1].pid) == "decoder"
+
+
+async def test_a_process_that_was_assigned_a_role_comes_back_with_it(
+    tmp_path: Path, dummy: Dummy
+) -> None:
+    worker = dummy("worker", role="dit", roles=roles(dummy))
+    async with supervising(tmp_path, worker) as supervisor:
+        assert await supervisor.settled()
+        (before,) = supervisor.status()
+        supervisor.change("assign", "worker", "decoder")
+        assert supervisor.status()[0].pid == before.pid
+        assert role_of(before.pid) == "dit"
+        os.kill(before.pid, signal.SIGKILL)
+        await until(lambda: supervisor.status()[0].restarts == 1)
+        await until(lambda: supervisor.status()[0].state is ProcessState.READY)
+        assert role_of(supervisor.status()[0].pid) == "decoder"
+
+
+async def test_only_processes_with_roles_are_changed(tmp_path: Path, dummy: Dummy) -> None:
+    worker = dummy("worker", role="dit", roles=roles(dummy))
+    async with supervising(tmp_path, dummy("gateway"), worker) as supervisor:
+        for command, name, role in (
+            ("stop", "gateway", ""),
+            ("stop", "nobody", ""),
+            ("assign", "worker", "toaster"),
+            ("explode", "worker", "dit"),
+        ):
+            with pytest.raises(InvalidArgumentError):
+                supervisor.change(command, name, role)

@@ -1,0 +1,64 @@
+"""What a balanced system is made of."""
+
+from __future__ import annotations
+
+import pytest
+
+from disagfusion.errors import InvalidArgumentError
+from disagfusion.local import LocalRuntime
+from disagfusion.local.balance import Balance, resolve_balance
+from disagfusion.scheduling.profile import Profile
+
+REPLICAS = {"encoder": 1, "dit": 2, "decoder": 1}
+
+
+def profile(**pools: int) -> Profile:
+    costs = {name: {"seconds": 1} for name in pools}
+    return Profile.model_validate(
+        {
+            "pools": {name: {"accelerators": count} for name, count in pools.items()},
+            "stages": {stage: {"pools": costs} for stage in REPLICAS},
+        }
+    )
+
+
+def test_an_emulated_system_may_use_all_that_its_profile_has() -> None:
+    devices = {f"{s}-{i}": "emulated:a" for s, n in REPLICAS.items() for i in range(n)}
+    found = resolve_balance(Balance(), REPLICAS, devices, profile(a=6), None)
+    assert (found.budget, found.spares) == (6, ("spare-0", "spare-1"))
+    assert found.devices == {"spare-0": "emulated:a", "spare-1": "emulated:a"}
+    assert set(found.pools.values()) == {"a"}
+
+
+def test_a_real_system_keeps_to_its_first_workers_unless_told() -> None:
+    found = resolve_balance(Balance(profile(a=8)), REPLICAS, {}, None, None)
+    assert (found.budget, found.spares) == (4, ())
+    found = resolve_balance(Balance(profile(a=8), budget=5), REPLICAS, {}, None, None)
+    assert (found.budget, found.spares, dict(found.devices)) == (5, ("spare-0",), {})
+
+
+def test_every_pool_with_room_has_spare_workers() -> None:
+    found = resolve_balance(Balance(profile(a=4, b=2), budget=5), REPLICAS, {}, None, "a")
+    assert [found.pools[name] for name in found.spares] == ["b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "pool", "field"),
+    [
+        (Balance(), None, "balance"),
+        (Balance(profile(a=3)), None, "balance"),
+        (Balance(profile(a=8), budget=3), None, "budget"),
+        (Balance(profile(a=4, b=2)), None, "pool"),
+        (Balance(profile(a=4)), "c", "pool"),
+    ],
+)
+def test_what_does_not_fit_is_refused(given: Balance, pool: str | None, field: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve_balance(given, REPLICAS, {}, None, pool)
+    assert refused.value.field == field
+
+
+def test_real_devices_need_a_profile() -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        LocalRuntime(balance=True)
+    assert refused.value.field == "balance"
