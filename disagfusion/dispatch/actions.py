@@ -9,7 +9,7 @@ cancellations and releases name the attempt up to which they reach, and hit noth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from disagfusion.dispatch.events import OutputKey
 from disagfusion.jobs.model import (
@@ -23,8 +23,7 @@ from disagfusion.jobs.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SaveTransition:
+class SaveTransition(NamedTuple):
     """Give `transition` to the store, then tell those who watch the job.
 
     FAILED, CANCELLED and EXPIRED come this way too: `transition.state.ended`.
@@ -33,15 +32,13 @@ class SaveTransition:
     transition: Transition
 
 
-@dataclass(frozen=True, slots=True)
-class CompleteJob:
+class CompleteJob(NamedTuple):
     """Give `completion` to the store, then tell those who watch the job: SUCCEEDED."""
 
     completion: Completion
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """Tell those who watch the job; not stored."""
 
     job_id: str
@@ -51,8 +48,7 @@ class Publish:
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(NamedTuple):
     """Send an Assignment to a worker."""
 
     worker: str
@@ -64,8 +60,7 @@ class Assign:
     source: OutputKey | None
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Send a SendOutput to the holder of an output; `attempt` and `grant_id` are the receiver's."""
 
     worker: str
@@ -77,8 +72,7 @@ class Send:
     to_incarnation: str
 
 
-@dataclass(frozen=True, slots=True)
-class CancelOnWorker:
+class CancelOnWorker(NamedTuple):
     """Send a CancelAssignment: the job's work up to and including this attempt."""
 
     worker: str
@@ -86,8 +80,7 @@ class CancelOnWorker:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """Send a ReleaseOutput: outputs of attempts up to and including this one; None: every stage."""
 
     worker: str
@@ -96,8 +89,7 @@ class Release:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class FetchResult:
+class FetchResult(NamedTuple):
     """Fetch the media from a decoder into the result store, under (job, attempt, index).
 
     Answer with `ResultStored` or `ResultFailed` of the same job and attempt.
@@ -110,16 +102,14 @@ class FetchResult:
     media: tuple[Output, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DiscardResult:
+class DiscardResult(NamedTuple):
     """Remove what was stored for an attempt that does not count any more."""
 
     job_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantine:
+class Quarantine(NamedTuple):
     """Take a worker out of service."""
 
     worker: str
@@ -127,8 +117,7 @@ class Quarantine:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RefuseStale:
+class RefuseStale(NamedTuple):
     """A message was refused because it is not about what was assigned; to be counted.
 
     Attributes:

@@ -1,12 +1,10 @@
-"""The dispatcher's state and the moves that all its parts are made of."""
+"""The moves that all parts of the dispatcher are made of."""
 
 from __future__ import annotations
 
-import enum
 from dataclasses import replace
 
 from disagfusion.dispatch.actions import (
-    Action,
     Assign,
     CancelOnWorker,
     CompleteJob,
@@ -17,19 +15,11 @@ from disagfusion.dispatch.actions import (
     SaveTransition,
     Send,
 )
-from disagfusion.dispatch.estimates import Estimates
+from disagfusion.dispatch.backlog import mean_seconds
 from disagfusion.dispatch.events import HeldOutput
-from disagfusion.dispatch.heap import RemovableHeap
-from disagfusion.dispatch.links import Links
-from disagfusion.dispatch.settings import DispatchSettings
-from disagfusion.dispatch.tables import (
-    Assignment,
-    Held,
-    JobEntry,
-    JobTable,
-    WorkerEntry,
-    WorkerTable,
-)
+from disagfusion.dispatch.state import State, TimerKind
+from disagfusion.dispatch.tables import Assignment, Held, JobEntry
+from disagfusion.dispatch.workers import WorkerEntry
 from disagfusion.jobs.model import (
     STAGE_STATES,
     Completion,
@@ -43,42 +33,8 @@ from disagfusion.jobs.model import (
 )
 
 
-class TimerKind(enum.Enum):
-    """What a timer is for."""
-
-    DEADLINE = "deadline"
-    RETRY = "retry"
-    TRANSFER = "transfer"
-    FETCH = "fetch"
-    RECOVERY = "recovery"
-    VERSION = "version"
-
-
-Timer = tuple[TimerKind, str]
-"""A timer's kind and what it belongs to: a job id, or a version's name."""
-
-
-class Core:
-    """Tables, timers and the list of actions under construction; the moves keep them in step."""
-
-    def __init__(self, settings: DispatchSettings, now: float) -> None:
-        self.settings = settings
-        self.now = now
-        self.jobs = JobTable()
-        self.workers = WorkerTable()
-        self.estimates = Estimates()
-        self.links = Links()
-        self.timers: RemovableHeap[Timer] = RemovableHeap()
-        self.actions: list[Action] = []
-        self._assignments = 0
-
-    def set_timer(self, kind: TimerKind, name: str, at: float) -> None:
-        """Set a timer, in place of the former one of the same kind and name."""
-        self.timers.push((kind, name), (at,))
-
-    def clear_timer(self, kind: TimerKind, name: str) -> None:
-        """Clear a timer if it is set."""
-        self.timers.remove((kind, name))
+class Core(State):
+    """The moves that keep tables, timers and the list of actions in step."""
 
     def move(
         self,
@@ -111,11 +67,21 @@ class Core:
 
     def enqueue(self, job: JobEntry, *, delay: float = 0.0) -> None:
         """Let a job wait for a worker of its stage, now or after a delay."""
+        self.stop_retrying(job)
         if delay > 0.0:
+            job.retrying = True
             self.set_timer(TimerKind.RETRY, job.job_id, self.now + delay)
         else:
+            seconds = 0.0
+            if self.settings.queue_order == "shortest":
+                seconds = mean_seconds(job.lane, self.estimates, job.spec)
+            self.jobs.enqueue(job, seconds)
+
+    def stop_retrying(self, job: JobEntry) -> None:
+        """Have a job wait for no time."""
+        if job.retrying:
+            job.retrying = False
             self.clear_timer(TimerKind.RETRY, job.job_id)
-            self.jobs.enqueue(job)
 
     def assign(self, job: JobEntry, worker: WorkerEntry) -> None:
         """Give a job's stage to a worker, with its oldest grant."""
@@ -158,14 +124,14 @@ class Core:
 
     def give(self, job: JobEntry, worker: WorkerEntry, *, received: bool) -> Assignment:
         """Take note that a worker has a job's current stage and attempt."""
-        self._assignments += 1
-        worker.last_assigned = self._assignments
-        assignment = Assignment(
-            worker.name, worker.info.incarnation, job.stage, job.attempt, received
-        )
+        self.assignments += 1
+        worker.last_assigned = self.assignments
+        seconds, known = self.predict(job, worker)
+        assignment = Assignment(worker, job.stage, job.attempt, received, seconds, known)
         job.assignment = assignment
         job.recovering = job.doubtful = False
         worker.assignments[job.job_id] = assignment
+        self.touch(worker)
         return assignment
 
     def mark_started(self, job: JobEntry) -> None:
@@ -174,6 +140,9 @@ class Core:
         assert assignment is not None
         if assignment.started_at is None:
             assignment.started_at = assignment.step_at = self.now
+            self.jobs.count_ahead(job)
+            assignment.seconds, assignment.known = self.predict(job, assignment.worker)
+            self.expect_end(job, assignment.seconds)
         self.mark_received(job)
         if job.status is not StageStatus.RUNNING:
             self.move(job, job.state, StageStatus.RUNNING)
@@ -181,19 +150,23 @@ class Core:
     def mark_received(self, job: JobEntry) -> None:
         """Take note that the input of a job's assignment is in its slot."""
         assert job.assignment is not None
-        job.assignment.received = True
-        self.clear_timer(TimerKind.TRANSFER, job.job_id)
+        if not job.assignment.received:
+            job.assignment.received = True
+            self.clear_timer(TimerKind.TRANSFER, job.job_id)
 
     def unassign(self, job: JobEntry, *, cancel: bool) -> None:
         """Take a job's assignment back, if it has one."""
         assignment, job.assignment = job.assignment, None
-        self.clear_timer(TimerKind.TRANSFER, job.job_id)
         if assignment is None:
             return
-        worker = self.workers.get(assignment.worker, assignment.incarnation)
-        if worker is None:
-            return
+        if not assignment.received:
+            self.clear_timer(TimerKind.TRANSFER, job.job_id)
+        if assignment.started_at is not None:
+            job.lane.running.drop(assignment)
+            self.jobs.count_ahead(job)
+        worker = assignment.worker
         worker.assignments.pop(job.job_id, None)
+        self.touch(worker)
         if cancel:
             self.cancel(worker, job.job_id, assignment.attempt)
 
@@ -221,6 +194,7 @@ class Core:
         worker = self.workers.get(held.worker)
         assert worker is not None, "what a lost worker held is forgotten with it"
         job.fetching = True
+        self.jobs.count_ahead(job)
         self.actions.append(
             FetchResult(worker.name, worker.info.incarnation, held.key, job.attempt, held.media)
         )
@@ -322,24 +296,21 @@ class Core:
         self, job: JobEntry, assignment: Assignment, record: StageRecord | None, outcome: str
     ) -> None:
         """Keep the record of an assignment that ended, by the worker's account or our own."""
+        mine = (assignment.stage, assignment.attempt, assignment.worker.name)
         if record is None:
-            record = StageRecord(assignment.stage, assignment.attempt, assignment.worker)
-            record = replace(record, steps=assignment.step)
-        job.note(
-            replace(
-                record,
-                stage=assignment.stage,
-                attempt=assignment.attempt,
-                worker=assignment.worker,
-                outcome=outcome,
-            )
-        )
+            record = StageRecord(*mine, steps=assignment.step, outcome=outcome)
+        elif (record.stage, record.attempt, record.worker, record.outcome) != (*mine, outcome):
+            stage, attempt, worker = mine
+            record = replace(record, stage=stage, attempt=attempt, worker=worker, outcome=outcome)
+        job.note(record)
 
     def _stop_fetching(self, job: JobEntry) -> None:
-        self.clear_timer(TimerKind.FETCH, job.job_id)
-        job.fetch_tries = 0
+        if job.fetch_tries:
+            job.fetch_tries = 0
+            self.clear_timer(TimerKind.FETCH, job.job_id)
         if job.fetching:
             job.fetching = False
+            self.jobs.count_ahead(job)
             self.actions.append(DiscardResult(job.job_id, job.attempt))
 
     def _forget(self, job: JobEntry) -> None:
@@ -349,6 +320,9 @@ class Core:
             worker = self.workers.get(held.worker)
             if worker is not None:
                 self.release(worker, job.job_id, None, max(job.attempt, held.key.attempt))
-        for kind in (TimerKind.DEADLINE, TimerKind.RETRY, TimerKind.TRANSFER, TimerKind.FETCH):
-            self.clear_timer(kind, job.job_id)
+        self.stop_retrying(job)
+        if job.fetch_tries:
+            self.clear_timer(TimerKind.FETCH, job.job_id)
+        if job.spec.deadline is not None:
+            self.clear_timer(TimerKind.DEADLINE, job.job_id)
         self.jobs.remove(job)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
 
 from disagfusion.dispatch import messages, policy, recovery
 from disagfusion.dispatch.actions import Action, DiscardResult
-from disagfusion.dispatch.core import Core, TimerKind
+from disagfusion.dispatch.backlog import backlog
+from disagfusion.dispatch.core import Core
+from disagfusion.dispatch.estimates import Prior
 from disagfusion.dispatch.events import (
     CancelRequested,
     Event,
@@ -31,6 +35,7 @@ from disagfusion.dispatch.events import (
     WorkerStateChanged,
 )
 from disagfusion.dispatch.settings import DispatchSettings, Load
+from disagfusion.dispatch.state import TimerKind
 from disagfusion.dispatch.tables import JobEntry
 from disagfusion.jobs.model import JobError, JobState, Stage
 
@@ -48,6 +53,8 @@ class Dispatcher:
         now: Unix seconds at the start; recovery is timed from here.
         expected_workers: Names of the workers that are known to exist: recovery ends early once
             all of them have said hello.
+        prior: Predicts the seconds of a stage of a job on a pool where none of its kind were
+            observed there yet. What it says counts as known, so that jobs wait for a faster worker.
     """
 
     def __init__(
@@ -56,11 +63,12 @@ class Dispatcher:
         *,
         now: float,
         expected_workers: Collection[str] = (),
+        prior: Prior | None = None,
     ) -> None:
-        self._core = Core(settings or DispatchSettings(), now)
+        self._core = Core(settings or DispatchSettings(), now, prior)
         self._expected = set(expected_workers)
         self._early_end = bool(expected_workers)
-        self._look_again: float | None = None
+        self._react = self._handlers()
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take note of an event and return what has to be done, in order.
@@ -70,79 +78,100 @@ class Dispatcher:
             now: Unix seconds; never goes back (an earlier time counts as the latest one seen).
         """
         core = self._core
-        core.now = max(core.now, now)
-        self._route(event)
-        self._fire_timers()
-        self._look_again = policy.schedule(core)
+        if now > core.now:
+            core.now = now
+        self._react[type(event)](event)
+        if core.timers.least <= core.now:
+            self._fire_timers()
+        self._decide()
         actions, core.actions = core.actions, []
         return actions
 
     def next_wakeup(self) -> float | None:
         """Return when `Tick` has to be given at the latest, or None when nothing is timed."""
-        first = self._core.timers.peek()
-        times = [at for at in (first[1][0] if first else None, self._look_again) if at is not None]
-        return min(times, default=None)
+        core = self._core
+        timer, look = core.timers.peek(), core.agenda.looks.peek()
+        if look is None:
+            return None if timer is None else timer[1]
+        at = look[1] - core.horizon
+        return at if timer is None or at < timer[1] else timer[1]
+
+    @property
+    def examined(self) -> int:
+        """How many workers were looked at so far in order to choose one."""
+        return self._core.examined
 
     def load(self, tenant: str) -> Load:
         """Return what admission has to know about this moment."""
         core = self._core
         seconds = 0.0
         for stage in Stage:
-            workers = [worker for worker in core.workers if stage in worker.info.stages]
+            workers = core.workers.count(stage)
             if workers:
-                seconds = max(seconds, core.estimates.mean_service(stage) / len(workers))
+                seconds = max(seconds, core.estimates.mean_service(stage) / workers)
         return Load(core.jobs.count_queued(), core.jobs.count_tenant(tenant), seconds)
 
-    def _route(self, event: Event) -> None:
+    def backlog(self, now: float) -> dict[tuple[str, Stage], float]:
+        """Return the predicted seconds of work that is left, by pipeline and stage.
+
+        Each unfinished job counts with what its current stage still takes, and with all of every
+        later stage, on average over the workers of the stage. Pipelines that have neither workers
+        nor jobs are left out. It takes O(kinds of jobs) time, not O(jobs).
+
+        Args:
+            now: Unix seconds; never goes back, as in `handle`.
+        """
         core = self._core
-        match event:
-            case StepCompleted():
-                messages.on_step(core, event)
-            case StageStarted():
-                messages.on_started(core, event)
-            case InputReceived():
-                messages.on_received(core, event)
-            case StageDone():
-                messages.on_done(core, event)
-            case GrantsOffered():
-                worker = core.workers.get(event.worker, event.incarnation)
-                if worker is not None and worker.connected:
-                    worker.offer(event.grant_ids)
-            case OutputSent():
-                messages.on_sent(core, event)
-            case JobSubmitted():
-                self._submit(event)
-            case ResultStored():
-                self._result_stored(event)
-            case ResultFailed():
-                self._result_failed(event)
-            case StageFailed():
-                messages.on_failed(core, event)
-            case SendFailed():
-                messages.on_send_failed(core, event)
-            case CancelRequested():
-                job = core.jobs.get(event.job_id)
-                if job is not None:
-                    core.end(job, JobState.CANCELLED, JobError("CANCELLED", event.message))
-            case JobDropped():
-                job = core.jobs.get(event.job_id)
-                if job is not None:
-                    core.drop(job)
-            case WorkerConnected():
-                recovery.on_connected(core, event)
-                self._expected.discard(event.worker.name)
-                if self._early_end and not self._expected:
-                    recovery.end_recovery(core)
-            case WorkerDisconnected():
-                recovery.on_disconnected(core, event)
-            case WorkerLost():
-                recovery.on_lost(core, event)
-            case WorkerStateChanged():
-                recovery.on_state_changed(core, event)
-            case JobRecovered():
-                recovery.on_recovered(core, event)
-            case Tick():
-                pass
+        core.now = max(core.now, now)
+        return backlog(core.flows, core.estimates, core.now)
+
+    def set_prior(self, prior: Prior | None) -> None:
+        """Take another prior, or the same one once its answers have changed."""
+        self._core.estimates.set_prior(prior)
+
+    def _decide(self) -> None:
+        policy.schedule(self._core)
+
+    def _handlers(self) -> dict[type, Callable[[Any], None]]:
+        """Return what is done about each kind of event."""
+        core = self._core
+        return {
+            StepCompleted: partial(messages.on_step, core),
+            StageStarted: partial(messages.on_started, core),
+            InputReceived: partial(messages.on_received, core),
+            StageDone: partial(messages.on_done, core),
+            GrantsOffered: partial(messages.on_grants, core),
+            OutputSent: partial(messages.on_sent, core),
+            StageFailed: partial(messages.on_failed, core),
+            SendFailed: partial(messages.on_send_failed, core),
+            JobSubmitted: self._submit,
+            JobDropped: self._drop,
+            CancelRequested: self._cancel,
+            ResultStored: self._result_stored,
+            ResultFailed: self._result_failed,
+            JobRecovered: partial(recovery.on_recovered, core),
+            WorkerConnected: self._connected,
+            WorkerDisconnected: partial(recovery.on_disconnected, core),
+            WorkerLost: partial(recovery.on_lost, core),
+            WorkerStateChanged: partial(recovery.on_state_changed, core),
+            Tick: lambda event: None,
+        }
+
+    def _connected(self, event: WorkerConnected) -> None:
+        recovery.on_connected(self._core, event)
+        self._expected.discard(event.worker.name)
+        if self._early_end and not self._expected:
+            recovery.end_recovery(self._core)
+
+    def _cancel(self, event: CancelRequested) -> None:
+        job = self._core.jobs.get(event.job_id)
+        if job is not None:
+            self._core.end(job, JobState.CANCELLED, JobError("CANCELLED", event.message))
+
+    def _drop(self, event: JobDropped) -> None:
+        job = self._core.jobs.get(event.job_id)
+        if job is not None:
+            self._core.drop(job)
 
     def _submit(self, event: JobSubmitted) -> None:
         core = self._core
@@ -188,7 +217,7 @@ class Dispatcher:
 
     def _fire_timers(self) -> None:
         core = self._core
-        while (first := core.timers.peek()) is not None and first[1][0] <= core.now:
+        while (first := core.timers.peek()) is not None and first[1] <= core.now:
             core.timers.pop()
             self._fire(*first[0])
 
@@ -207,6 +236,7 @@ class Dispatcher:
                 message = f"not finished within its time, in {job.state.name}"
                 core.end(job, JobState.EXPIRED, JobError("DEADLINE_EXCEEDED", message))
             case TimerKind.RETRY:
+                job.retrying = False
                 core.enqueue(job)
             case TimerKind.FETCH:
                 core.fetch(job)

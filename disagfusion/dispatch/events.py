@@ -35,7 +35,18 @@ class OutputKey:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker says of itself, as far as dispatch is concerned."""
+    """What a worker says of itself, as far as dispatch is concerned.
+
+    Attributes:
+        name: Unique among those that live.
+        incarnation: New each time it starts.
+        stages: What it does.
+        pipeline: For which pipeline.
+        version: Of the model; one job never mixes versions.
+        state: Whether it takes work.
+        slots: Inputs that it has room for, free or not.
+        pool: Those of one pool have the same kind of accelerator; empty: it is like no other.
+    """
 
     name: str
     incarnation: str
@@ -44,6 +55,7 @@ class WorkerInfo:
     version: str
     state: WorkerState
     slots: int
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from disagfusion.dispatch.actions import Publish, Quarantine
-from disagfusion.dispatch.core import Core, TimerKind
+from disagfusion.dispatch.core import Core
 from disagfusion.dispatch.events import (
+    GrantsOffered,
     HeldOutput,
     InputReceived,
     OutputSent,
@@ -16,7 +17,8 @@ from disagfusion.dispatch.events import (
     StageStarted,
     StepCompleted,
 )
-from disagfusion.dispatch.tables import Assignment, Blame, Held, JobEntry, WorkerEntry
+from disagfusion.dispatch.tables import Assignment, Blame, Held, JobEntry
+from disagfusion.dispatch.workers import WorkerEntry
 from disagfusion.jobs.model import (
     STAGE_STATES,
     FailureKind,
@@ -43,6 +45,16 @@ _STRIKES = frozenset(
 has been replaced already."""
 
 
+def on_grants(core: Core, event: GrantsOffered) -> None:
+    """A worker has room for more."""
+    worker = core.workers.get(event.worker, event.incarnation)
+    if worker is not None and worker.connected:
+        first = not worker.grants
+        worker.offer(event.grant_ids)
+        if first:
+            core.touch(worker)
+
+
 def on_received(core: Core, event: InputReceived) -> None:
     """The input is in its slot."""
     found = _current(core, event, None)
@@ -50,15 +62,7 @@ def on_received(core: Core, event: InputReceived) -> None:
         return
     job, assignment = found
     if not assignment.received:
-        core.estimates.observe_transfer(event.receive_seconds)
-        if job.source is not None:
-            core.links.observe(
-                job.source.worker,
-                event.worker,
-                event.size_bytes,
-                event.receive_seconds,
-                core.now,
-            )
+        core.observe_transfer(job, event.worker, event.size_bytes, event.receive_seconds)
     core.mark_received(job)
 
 
@@ -80,6 +84,7 @@ def on_step(core: Core, event: StepCompleted) -> None:
     core.mark_started(job)
     assignment.step, assignment.step_at = event.step, core.now
     assignment.num_inference_steps = event.num_inference_steps
+    core.follow_steps(job, assignment)
     progress = Progress(assignment.stage, event.step, event.num_inference_steps)
     core.actions.append(Publish(job.job_id, job.state, job.status, job.attempt, progress))
 
@@ -115,13 +120,11 @@ def finish_stage(core: Core, job: JobEntry, worker: WorkerEntry, held: HeldOutpu
         held: The output.
     """
     stage = job.stage
-    assignment = job.assignment or Assignment(
-        worker.name, worker.info.incarnation, stage, held.output.attempt, received=True
-    )
+    assignment = job.assignment or Assignment(worker, stage, held.output.attempt, received=True)
     _observe_service(core, job, assignment, held)
     core.unassign(job, cancel=False)
     core.jobs.dequeue(job)
-    core.clear_timer(TimerKind.RETRY, job.job_id)
+    core.stop_retrying(job)
     job.recovering = False
     if stage is Stage.DECODER and not _complete(held.media):
         core.note_outcome(job, assignment, held.record, "internal")
@@ -195,9 +198,9 @@ def on_transfer_timeout(core: Core, job: JobEntry) -> None:
     if assignment is None or assignment.received:
         return
     core.note_outcome(job, assignment, None, "input_lost")
-    job.avoid.setdefault(assignment.worker, False)
+    job.avoid.setdefault(assignment.worker.name, False)
     core.unassign(job, cancel=True)
-    lose_transfer(core, job, f"{assignment.worker}: the input did not arrive in time")
+    lose_transfer(core, job, f"{assignment.worker.name}: the input did not arrive in time")
 
 
 def on_sent(core: Core, event: OutputSent) -> None:
@@ -239,7 +242,7 @@ def on_send_failed(core: Core, event: SendFailed) -> None:
     if assignment is None or assignment.received or assignment.attempt != event.attempt:
         return
     core.note_outcome(job, assignment, None, "input_lost")
-    job.avoid.setdefault(assignment.worker, False)
+    job.avoid.setdefault(assignment.worker.name, False)
     core.unassign(job, cancel=True)
     lose_transfer(core, job, message)
 
@@ -271,8 +274,13 @@ def backoff(core: Core, job: JobEntry) -> float:
 
 def elsewhere(core: Core, job: JobEntry) -> bool:
     """Whether a worker that has not failed the job's stage could take it, sooner or later."""
-    workers = core.workers.of_stage(job.spec.pipeline, job.stage, job.version)
-    return any(worker.ready and worker.name not in job.avoid for worker in workers)
+    groups = list(job.lane.of_version(job.version))
+    ready = sum(group.ready for group in groups)
+    for name in job.avoid:
+        worker = core.workers.get(name)
+        member = worker.members.get(job.stage) if worker is not None and worker.ready else None
+        ready -= member is not None and member.group in groups
+    return ready > 0
 
 
 def _current(
@@ -281,18 +289,13 @@ def _current(
     """Return what a message is about, or refuse it and stop the work that it speaks of."""
     job = core.jobs.get(event.job_id)
     worker = core.workers.get(event.worker, event.incarnation)
-    assignment = job.assignment if job else None
-    if (
-        job is not None
-        and assignment is not None
-        and worker is not None
-        and job.assigned_to(worker, stage, event.attempt)
-    ):
-        return job, assignment
     if worker is None:
         core.refuse(event.worker, event.job_id, event.attempt, type(event).__name__)
-    else:
-        core.refuse_work(worker, event.job_id, event.attempt, type(event).__name__)
+        return None
+    if job is not None and job.assignment is not None:
+        if job.assigned_to(worker, stage, event.attempt):
+            return job, job.assignment
+    core.refuse_work(worker, event.job_id, event.attempt, type(event).__name__)
     return None
 
 
@@ -303,7 +306,7 @@ def _observe_service(core: Core, job: JobEntry, assignment: Assignment, held: He
         seconds = core.now - assignment.started_at
     else:
         return
-    core.estimates.observe_service(assignment.worker, assignment.stage, job.spec.cost_key, seconds)
+    core.observe(job, assignment, seconds)
 
 
 def _strike(core: Core, job: JobEntry, stage: Stage, succeeded: str) -> None:
@@ -318,6 +321,7 @@ def _strike(core: Core, job: JobEntry, stage: Stage, succeeded: str) -> None:
         worker.strikes = {name: at for name, at in worker.strikes.items() if at > horizon}
         if len(worker.strikes) >= core.settings.strikes and not worker.condemned:
             worker.condemned = True
+            core.touch(worker)
             jobs = ", ".join(sorted(worker.strikes))
             reason = f"failed jobs that succeeded elsewhere: {jobs} (last: {blame.kind.name})"
             core.actions.append(Quarantine(worker.name, worker.info.incarnation, reason))

@@ -1,254 +1,221 @@
-"""Which waiting job goes to which worker, and when to look again."""
+"""Which waiting jobs are assigned now, and when to look again.
+
+Only queues that something has happened to are looked at (`agenda`), and of each no more jobs than
+the lookahead. Who gets a job is `choice`'s to say.
+
+**Waiting for a faster worker.** A job waits for a busy worker that would finish it sooner than any
+that could take it now, behind the jobs that wait for that worker already. So the first few jobs of
+a queue may wait, and one further behind takes the slower worker. Where more workers could be waited
+for than a choice looks at, or all jobs within the lookahead wait, it is estimated how many jobs
+they could take: if more than those wait, then the job in that place, or the last within the
+lookahead, is given to the slower worker, so that no worker is idle beside a long queue.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
-from disagfusion.dispatch.core import Core, TimerKind
-from disagfusion.dispatch.messages import elsewhere
-from disagfusion.dispatch.tables import Assignment, JobEntry, WaitingKey, WorkerEntry
-from disagfusion.jobs.model import JobState, Stage, StageStatus
+from disagfusion.dispatch.choice import Decision
+from disagfusion.dispatch.core import Core
+from disagfusion.dispatch.flow import Flow, Lane, Queue
+from disagfusion.dispatch.groups import Member
+from disagfusion.dispatch.state import TOLERANCE, TimerKind
+from disagfusion.dispatch.tables import JobEntry
+from disagfusion.jobs.model import Stage
 
 _SOURCE_RETRY_SECONDS = 0.25
 _MIN_WAITING = 2
-_TOLERANCE = 1e-3
-"""Seconds; far above the resolution of Unix time in a float, so that looking again at the
-predicted time always finds the prediction come true."""
-_NEGLIGIBLE_TRANSFER = 0.1
-"""Of the time that the stage takes: milliseconds do not keep equal workers from taking turns."""
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A worker with a free grant, and what it has to do before it could begin another job.
-
-    `virtual` is the time of better-placed jobs that were left waiting for it in this decision.
-    """
-
-    worker: WorkerEntry
-    remaining: float
-    known: bool
-    virtual: float = 0.0
-
-    def eligible(self, horizon: float) -> bool:
-        if not self.worker.grants:
-            return False
-        idle = not self.worker.assignments
-        return idle or not self.known or self.remaining <= horizon + _TOLERANCE
-
-
-def schedule(core: Core) -> float | None:
+def schedule(core: Core) -> None:
     """Assign all that should be assigned now.
 
     Later stages come first, so that what was begun is finished and held memory stays small.
-
-    Returns:
-        When a decision may turn out otherwise without any event, or None.
     """
-    look_again = math.inf
-    for key in core.jobs.queues():
-        look_again = min(look_again, _serve(core, key))
-    return None if look_again == math.inf else look_again
+    agenda = core.agenda
+    due = core.now + core.horizon + TOLERANCE
+    if agenda.looks.least <= due:
+        agenda.mark_due(due)
+    if core.touched:
+        core.settle()
+    while True:
+        if agenda.blocked:
+            _open_lanes(core)
+        if not agenda.marked:
+            return
+        _serve(core, agenda.take())
 
 
-def remaining_seconds(core: Core, job: JobEntry, assignment: Assignment) -> tuple[float, bool]:
-    """Predict how long an assignment still takes, and whether that is known."""
-    service = core.estimates.service(assignment.worker, assignment.stage, job.spec.cost_key)
-    if assignment.started_at is None:
-        return service.seconds, service.known
-    steps = assignment.step - assignment.first_step
-    if steps > 0 and assignment.num_inference_steps:
-        per_step = (assignment.step_at - assignment.started_at) / steps
-        left = max(0, assignment.num_inference_steps - assignment.step) * per_step
-        return max(0.0, left - (core.now - assignment.step_at)), True
-    return max(0.0, service.seconds - (core.now - assignment.started_at)), service.known
+def _serve(core: Core, queue: Queue) -> None:
+    """Assign what should be assigned of one queue."""
+    queue.awaited, queue.wary, queue.enough = (), False, 0.0
+    if not queue.items.size:
+        core.agenda.look_at(queue, None)
+        return
+    if queue.version:
+        _watch_version(core, queue)
+    decision = Decision(core, queue.lane.offering(queue.version))
+    if decision.any_free():
+        _Round(core, queue, decision).run()
+        queue.awaited = decision.awaited
+    elif queue.look is not None and len(queue.lane.groups) <= 1:
+        return
+    core.agenda.look_at(queue, decision.next_end() if queue.items.size else None)
 
 
-def _serve(core: Core, key: WaitingKey) -> float:
-    stage, pipeline, version = key
-    _watch_version(core, key)
-    offering = [
-        worker
-        for worker in core.workers.of_stage(pipeline, stage, version)
-        if worker.grants and worker.ready
-    ]
-    if not offering or _held_back(core, stage, pipeline):
-        return math.inf
-    if not version:
-        offering = _complete_versions(core, pipeline, offering)
-    horizon = max(core.settings.prefetch_horizon, 2.0 * core.estimates.transfer())
-    candidates = [_candidate(core, worker) for worker in offering]
-    passed_over: list[JobEntry] = []
-    while any(candidate.eligible(horizon) for candidate in candidates):
-        job = _next(core, key, passed_over)
-        if job is None:
-            break
-        choice = _choose(core, job, candidates, horizon)
-        if choice is None:
-            passed_over.append(job)
-            continue
-        own = core.estimates.service(choice.worker.name, stage, job.spec.cost_key)
-        core.assign(job, choice.worker)
-        choice.remaining += own.seconds
-        choice.known = choice.known and own.known
-        if _held_back(core, stage, pipeline):
-            break
-    for job in passed_over:
-        core.jobs.enqueue(job)
-    if not core.jobs.queue(key):
-        return math.inf
-    return min(
-        (
-            core.now + candidate.remaining - horizon
-            for candidate in candidates
-            if candidate.worker.grants and not candidate.eligible(horizon)
-        ),
-        default=math.inf,
-    )
+class _Round:
+    """Gives jobs of a queue to workers until there is no job, no worker or no room left."""
 
+    def __init__(self, core: Core, queue: Queue, decision: Decision) -> None:
+        self._core = core
+        self._queue = queue
+        self._decision = decision
+        self._lookahead = core.settings.lookahead
+        self._position = 0
+        """Of the job to look at; those in front of it wait although there are workers."""
+        self._over = False
 
-def _next(core: Core, key: WaitingKey, passed_over: list[JobEntry]) -> JobEntry | None:
-    """Take the next job that may be assigned out of a queue."""
-    queue = core.jobs.queue(key)
-    while len(passed_over) < core.settings.lookahead:
-        first = queue.peek()
-        job = core.jobs.get(first[0]) if first else None
-        if job is None or (not job.begun and _full(core, job.spec.pipeline)):
+    def run(self) -> None:
+        """Do it; some worker must be free."""
+        core, decision = self._core, self._decision
+        assigned = False
+        while not self._over:
+            job = self._job_at(self._position)
+            if job is None:
+                continue
+            found = self._choose(job)
+            if found is None:
+                self._position += 1
+                continue
+            job, member = found
+            core.assign(job, member.worker)
+            core.settle()
+            decision.assigned()
+            assigned = True
+            self._over = not decision.any_free()
+        if assigned and self._position:
+            # What is left may be worse for those in front than what they did not want.
+            core.agenda.mark(self._queue)
+
+    def _job_at(self, position: int) -> JobEntry | None:
+        """Return a job if it may be assigned; if not, it leaves the queue, or the round is over."""
+        core, queue = self._core, self._queue
+        if position >= min(queue.items.size, self._lookahead):
+            self._over = True
             return None
-        core.jobs.dequeue(job)
+        job = queue.items.at(position)[-1]
+        if (queue.lane.stage is not Stage.ENCODER or not job.begun) and _is_closed(
+            core, queue.lane
+        ):
+            core.agenda.blocked[queue.lane] = queue.lane.flow.changes
+            self._over = True
+            return None
         source = job.source
-        holder = core.workers.get(source.worker) if source else None
+        holder = core.workers.get(source.worker) if source is not None else None
         if source is None or (holder is not None and holder.connected):
             return job
         # Nobody can be told to send now: the holder comes back, or is lost, shortly.
+        core.jobs.dequeue(job)
         core.enqueue(job, delay=_SOURCE_RETRY_SECONDS)
-    return None
+        return None
 
-
-def _choose(
-    core: Core, job: JobEntry, candidates: list[_Candidate], horizon: float
-) -> _Candidate | None:
-    """Pick the candidate that would finish first, or None when the job had better wait."""
-    pool = [candidate for candidate in candidates if candidate.worker.name not in job.avoid]
-    if not pool:
-        pool = [candidate for candidate in candidates if not job.avoid[candidate.worker.name]]
-    if not pool:
-        if elsewhere(core, job):
+    def _choose(self, job: JobEntry) -> tuple[JobEntry, Member] | None:
+        """Return who gets whom; None: the job had better wait."""
+        decision = self._decision
+        avoided = decision.avoided(job)
+        best = None if avoided is None else decision.best(job, avoided)
+        if avoided is None or best is None:
+            self._queue.wary = True
             return None
-        pool = candidates
-    best: _Candidate | None = None
-    best_rank = (math.inf, 0)
-    best_known = False
-    for candidate in pool:
-        if not candidate.eligible(horizon):
-            continue
-        own = core.estimates.service(candidate.worker.name, job.stage, job.spec.cost_key)
-        begin = _begin(core, job, candidate.worker, candidate.remaining, own.seconds)
-        rank = (begin + own.seconds, candidate.worker.last_assigned)
-        if rank < best_rank:
-            best, best_rank = candidate, rank
-            best_known = own.known and candidate.known
-    if best is None or not best_known:
-        return best
-    for candidate in pool:
-        own = core.estimates.service(candidate.worker.name, job.stage, job.spec.cost_key)
-        if candidate.eligible(horizon) or not (candidate.known and own.known):
-            continue
-        # A busy but faster worker is worth waiting for, behind those who wait for it already.
-        free = candidate.remaining + candidate.virtual
-        begin = _begin(core, job, candidate.worker, free, own.seconds)
-        if begin + own.seconds < best_rank[0]:
-            candidate.virtual += own.seconds
+        if decision.many:
+            places = decision.places()
+            return (job, best) if places < 1.0 else self._choose_behind(places)
+        sooner = decision.sooner(avoided)
+        if sooner is None:
+            return job, best
+        if self._position + 1 == self._lookahead:
+            return self._choose_behind(decision.places())
+        decision.wait_for(sooner)
+        return None
+
+    def _choose_behind(self, places: float) -> tuple[JobEntry, Member] | None:
+        """Give what a job does not want to one behind it, if so many wait that they cannot all."""
+        if self._queue.items.size <= places:
+            self._queue.enough = places
+            self._over = True
             return None
-    return best
+        job = self._job_at(max(self._position, min(int(places), self._lookahead - 1)))
+        if job is None:
+            return None
+        avoided = self._decision.avoided(job)
+        best = None if avoided is None else self._decision.best(job, avoided)
+        return None if best is None else (job, best)
 
 
-def _candidate(core: Core, worker: WorkerEntry) -> _Candidate:
-    remaining, known = 0.0, True
-    for job_id, assignment in worker.assignments.items():
-        job = core.jobs.get(job_id)
-        assert job is not None, "an assignment ends with its job"
-        seconds, certain = remaining_seconds(core, job, assignment)
-        remaining += seconds
-        known = known and certain
-    return _Candidate(worker, remaining, known)
+def _open_lanes(core: Core) -> None:
+    """Have those lanes looked at behind which there is room again."""
+    blocked = core.agenda.blocked
+    for lane, found in list(blocked.items()):
+        if lane.flow.changes == found:
+            continue
+        if _is_closed(core, lane):
+            blocked[lane] = lane.flow.changes
+        else:
+            del blocked[lane]
+            core.agenda.mark_lane(lane)
 
 
-def _begin(
-    core: Core, job: JobEntry, worker: WorkerEntry, free: float, service_seconds: float
-) -> float:
-    """Predict when a worker that is free then can begin a job: its input must be there."""
-    if job.source is None:
-        return free
-    link = core.links.estimate(job.source.worker, worker.name, core.now)
-    arrival = link.seconds(job.source.nbytes)
-    if arrival < _NEGLIGIBLE_TRANSFER * service_seconds:
-        return free
-    return max(free, arrival)
+def _is_closed(core: Core, lane: Lane) -> bool:
+    """Whether no more jobs may be assigned in a stage, or in the first: none may be begun."""
+    if lane.stage is Stage.DIT:
+        return _is_held_back(core, lane.flow)
+    return lane.stage is Stage.ENCODER and _is_full(core, lane.flow)
 
 
-def _held_back(core: Core, stage: Stage, pipeline: str) -> bool:
-    """Whether so many jobs wait for the next stage that this one must not make more."""
-    if stage is not Stage.DIT:
-        return False
-    room = core.settings.waiting_per_slot * core.workers.slots(pipeline, Stage.DECODER)
-    waiting = core.jobs.count(pipeline, JobState.DECODING, StageStatus.WAITING)
-    return waiting >= max(_MIN_WAITING, room)
+def _is_held_back(core: Core, flow: Flow) -> bool:
+    """Whether so many jobs wait for decoders that DiTs must not make more."""
+    room = core.settings.waiting_per_slot * flow.lane(Stage.DECODER).slots
+    return flow.before_decoders >= max(_MIN_WAITING, room)
 
 
-def _full(core: Core, pipeline: str) -> bool:
+def _is_full(core: Core, flow: Flow) -> bool:
     """Whether no further job may be begun."""
-    count = core.jobs.count
-    room = core.settings.waiting_per_slot * core.workers.slots(pipeline, Stage.DIT)
-    ahead = count(pipeline, JobState.ENCODING)
-    ahead += count(pipeline, JobState.DENOISING, StageStatus.WAITING)
-    if ahead >= max(_MIN_WAITING, room):
+    room = core.settings.waiting_per_slot * flow.lane(Stage.DIT).slots
+    if flow.before_dits >= max(_MIN_WAITING, room):
         return True
     limit = core.settings.max_in_flight
-    states = (JobState.ENCODING, JobState.DENOISING, JobState.DECODING)
-    return bool(limit) and sum(count(pipeline, state) for state in states) >= limit
+    return bool(limit) and flow.in_flight >= limit
 
 
-def _complete_versions(core: Core, pipeline: str, offering: list[WorkerEntry]) -> list[WorkerEntry]:
-    """Prefer workers whose version has all stages: the first assignment pins the version."""
-    versions = [
-        {worker.info.version for worker in core.workers.of_stage(pipeline, stage)}
-        for stage in Stage
-    ]
-    complete = set.intersection(*versions)
-    return [worker for worker in offering if worker.info.version in complete] or offering
-
-
-def _watch_version(core: Core, key: WaitingKey) -> None:
+def _watch_version(core: Core, queue: Queue) -> None:
     """Start or stop the clock after which jobs of a vanished version start again."""
-    stage, pipeline, version = key
-    if not version:
+    missing = queue.version not in queue.lane.groups
+    if missing is queue.watched:
         return
-    name = version_timer_name(key)
-    if core.workers.of_stage(pipeline, stage, version):
-        core.clear_timer(TimerKind.VERSION, name)
-    elif (TimerKind.VERSION, name) not in core.timers:
-        core.set_timer(TimerKind.VERSION, name, core.now + core.settings.version_patience)
+    queue.watched = missing
+    if missing:
+        at = core.now + core.settings.version_patience
+        core.set_timer(TimerKind.VERSION, _timer_name(queue), at)
+    else:
+        core.clear_timer(TimerKind.VERSION, _timer_name(queue))
 
 
-def version_timer_name(key: WaitingKey) -> str:
-    """Return the name of a queue's version timer."""
-    stage, pipeline, version = key
-    return f"{int(stage)}\n{pipeline}\n{version}"
+def _timer_name(queue: Queue) -> str:
+    return f"{int(queue.lane.stage)}\n{queue.lane.flow.pipeline}\n{queue.version}"
 
 
 def on_version_timer(core: Core, name: str) -> None:
     """Start jobs again whose model version has not come back, where there is another version."""
     number, pipeline, version = name.split("\n", 2)
-    key = (Stage(int(number)), pipeline, version)
-    if core.workers.of_stage(pipeline, key[0], version):
+    flow = core.flows.get(pipeline)
+    lane = None if flow is None else flow.lane(Stage(int(number)))
+    queue = None if lane is None else lane.queues.get(version)
+    if lane is None or queue is None:
         return
-    if not any(worker.ready for worker in core.workers.of_stage(pipeline, key[0])):
+    core.settle()
+    queue.watched = False
+    core.agenda.mark(queue)
+    if version in lane.groups or not any(group.ready for group in lane.of_version("")):
         return
-    for job_id in list(core.jobs.queue(key)):
-        job = core.jobs.get(job_id)
-        assert job is not None, "only unfinished jobs wait"
+    for *_, job in list(queue.items):
         core.jobs.dequeue(job)
         for stage in list(job.held):
             core.drop_held(job, stage, release=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from disagfusion.dispatch.core import Core, TimerKind
+from disagfusion.dispatch.core import Core
 from disagfusion.dispatch.events import (
     HeldOutput,
     JobRecovered,
@@ -13,7 +13,9 @@ from disagfusion.dispatch.events import (
     WorkerStateChanged,
 )
 from disagfusion.dispatch.messages import finish_stage, lose_held
-from disagfusion.dispatch.tables import JobEntry, WorkerEntry
+from disagfusion.dispatch.state import TimerKind
+from disagfusion.dispatch.tables import JobEntry
+from disagfusion.dispatch.workers import WorkerEntry
 from disagfusion.jobs.model import STAGE_STATES, JobState, Stage, StageStatus
 
 
@@ -65,10 +67,11 @@ def on_connected(core: Core, event: WorkerConnected) -> None:
         worker = None
     if worker is None:
         worker = WorkerEntry(info)
-    worker.info, worker.connected = info, True
+    worker.connected = True
     worker.grants = dict.fromkeys(event.grant_ids)
     worker.used.clear()
-    core.workers.put(worker)
+    core.workers.put(worker, info)
+    core.touch(worker)
 
     listed = {held.output for held in event.held}
     for held in event.held:
@@ -95,6 +98,7 @@ def on_disconnected(core: Core, event: WorkerDisconnected) -> None:
     if worker is not None:
         worker.connected = False
         worker.grants.clear()
+        core.touch(worker)
 
 
 def on_lost(core: Core, event: WorkerLost) -> None:
@@ -108,13 +112,13 @@ def on_state_changed(core: Core, event: WorkerStateChanged) -> None:
     """Take note of a worker's new description."""
     worker = core.workers.get(event.worker.name, event.worker.incarnation)
     if worker is not None:
-        worker.info = event.worker
-        core.workers.put(worker)
+        core.workers.put(worker, event.worker)
+        core.touch(worker)
 
 
 def lose_worker(core: Core, worker: WorkerEntry, reason: str) -> None:
     """Take back all that a worker had: what it held first, so that nothing resumes from it."""
-    core.workers.remove(worker.name)
+    core.workers.remove(worker)
     message = f"{worker.name} was lost: {reason}".rstrip(": ")
     held = [
         (job, job.held.pop(stage))
@@ -136,7 +140,6 @@ def _void(core: Core, worker: WorkerEntry, job_id: str, message: str) -> None:
     started = job.assignment.started_at is not None
     core.note_outcome(job, job.assignment, None, "worker lost")
     core.unassign(job, cancel=False)
-    worker.assignments.pop(job_id, None)
     core.end_attempt(job, "WORKER_LOST", message, counted=started)
 
 

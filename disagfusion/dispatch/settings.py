@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from disagfusion.errors import ResourceExhaustedError
+from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError
+
+QueueOrder = Literal["submission", "shortest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,11 @@ class DispatchSettings:
         waiting_per_slot: Jobs that may wait for a stage, per input slot of that stage, before the
             stage in front of it is held back.
         max_in_flight: Jobs that may be ENCODING or later at a time; 0 for no such limit.
-        lookahead: Waiting jobs that are looked at in one decision.
+        lookahead: Waiting jobs that are looked at in one decision; of those behind them only the
+            number counts.
+        queue_order: Among jobs that wait for a stage, have begun alike and have the same priority:
+            "submission", the first that was submitted, or "shortest", the one for which the stage
+            is predicted to take the fewest seconds at the time when it begins to wait.
     """
 
     max_attempts: int = 5
@@ -49,6 +56,14 @@ class DispatchSettings:
     waiting_per_slot: int = 2
     max_in_flight: int = 0
     lookahead: int = 32
+    queue_order: QueueOrder = "submission"
+
+    def __post_init__(self) -> None:
+        if self.queue_order not in get_args(QueueOrder):
+            known = " or ".join(f'"{order}"' for order in get_args(QueueOrder))
+            raise InvalidArgumentError(
+                "queue_order", f"{self.queue_order!r} is no order of a queue", expected=known
+            )
 
 
 @dataclass(frozen=True, slots=True)

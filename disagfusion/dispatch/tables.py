@@ -1,15 +1,17 @@
-"""What the dispatcher remembers of workers and of unfinished jobs."""
+"""What the dispatcher remembers of unfinished jobs."""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
-from disagfusion.dispatch.events import JobSubmitted, OutputKey, WorkerInfo, WorkerState
-from disagfusion.dispatch.heap import RemovableHeap
+from disagfusion.dispatch.agenda import Agenda
+from disagfusion.dispatch.events import JobSubmitted, OutputKey
+from disagfusion.dispatch.flow import FlowTable, Kind, Lane, Queue, WaitingJob
+from disagfusion.dispatch.workers import WorkerEntry
 from disagfusion.jobs.model import (
+    STAGE_STATES,
     FailureKind,
     JobState,
     Output,
@@ -18,36 +20,38 @@ from disagfusion.jobs.model import (
     StageStatus,
 )
 
-K = TypeVar("K", bound=Hashable)
-
-# Twice the slots that a worker may have: an offer under way is not older than that.
-_REMEMBERED_GRANTS = 128
-
-_STAGE_OF = {
-    JobState.QUEUED: Stage.ENCODER,
-    JobState.ENCODING: Stage.ENCODER,
-    JobState.DENOISING: Stage.DIT,
-    JobState.DECODING: Stage.DECODER,
-}
+_QUEUED = JobState.QUEUED
+_STAGE_OF = {state: stage for stage, state in STAGE_STATES.items()}
+_STAGE_OF[_QUEUED] = Stage.ENCODER
+_NOTHING_AHEAD = len(Stage) + 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Assignment:
     """One stage of one attempt of a job, given to one worker.
 
-    `first_step` is where our knowledge of its speed begins: not 0 if it was adopted.
+    Attributes:
+        worker: As long as it is live.
+        seconds: Predicted when it was given, and again when it began.
+        known: Whether that prediction is known; see `estimates`.
+        end: When it is predicted to end; None: it has not begun.
+        first_step: Where our knowledge of its speed begins: not 0 if it was adopted.
+        counted_end: The end that its lane's `running` counts.
     """
 
-    worker: str
-    incarnation: str
+    worker: WorkerEntry
     stage: Stage
     attempt: int
     received: bool
+    seconds: float = 0.0
+    known: bool = False
+    end: float | None = None
     started_at: float | None = None
     step: int = 0
     first_step: int = 0
     num_inference_steps: int = 0
     step_at: float = 0.0
+    counted_end: float | None = None
 
 
 @dataclass(slots=True)
@@ -71,12 +75,14 @@ class Blame:
     kind: FailureKind
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class JobEntry:
     """An unfinished job.
 
     Attributes:
         order: Rank of submission.
+        lane: The stage that it is in, or waits for.
+        kind: Jobs like it.
         setbacks: Attempts that ended through no fault of the job's.
         held: By stage, what live workers hold for it.
         avoid: Workers that failed its current stage; True: wait for another if there is one.
@@ -85,12 +91,18 @@ class JobEntry:
         unsaved: Keys of records to go with the next transition.
         fetching: Whether its results are being fetched and stored.
         fetch_tries: How often that failed.
+        retrying: Whether it waits until it may wait for a worker.
         recovering: Whether it waits for a worker to claim its recorded attempt.
         doubtful: Whether a gateway before this one may have told a worker of its attempt.
+        waiting: Where it stands in which queue.
+        ahead: The first stage that has not begun, as it is counted in its kind.
     """
 
     spec: JobSubmitted
+    job_id: str = field(init=False)
     order: int
+    lane: Lane
+    kind: Kind
     state: JobState = JobState.QUEUED
     status: StageStatus = StageStatus.WAITING
     attempt: int = 1
@@ -105,36 +117,37 @@ class JobEntry:
     unsaved: dict[tuple[Stage, int], None] = field(default_factory=dict)
     fetching: bool = False
     fetch_tries: int = 0
+    retrying: bool = False
     recovering: bool = False
     doubtful: bool = False
+    waiting: tuple[Queue, WaitingJob] | None = None
+    ahead: int = 0
 
-    @property
-    def job_id(self) -> str:
-        """The job's id."""
-        return self.spec.job_id
+    def __post_init__(self) -> None:
+        self.job_id = self.spec.job_id
 
     @property
     def stage(self) -> Stage:
         """The stage it is in, or waits for."""
-        return _STAGE_OF[self.state]
+        return self.lane.stage
 
     @property
     def source(self) -> Held | None:
         """The output that its stage takes as input, where a live worker holds it."""
-        return None if self.stage is Stage.ENCODER else self.held.get(Stage(self.stage - 1))
+        before = self.lane.before
+        return None if before is None else self.held.get(before)
 
     @property
     def begun(self) -> bool:
         """Whether any work was put into it."""
-        return self.state is not JobState.QUEUED
+        return self.state is not _QUEUED
 
     def assigned_to(self, worker: WorkerEntry, stage: Stage | None, attempt: int) -> bool:
         """Whether this worker was given this stage (any where None) of this attempt."""
         assignment = self.assignment
         return (
             assignment is not None
-            and assignment.worker == worker.name
-            and assignment.incarnation == worker.info.incarnation
+            and assignment.worker is worker
             and assignment.attempt == attempt
             and stage in (None, assignment.stage)
         )
@@ -147,118 +160,22 @@ class JobEntry:
 
     def take_unsaved(self) -> tuple[StageRecord, ...]:
         """Return the records that are not stored yet, once."""
-        records = tuple(self.records[key] for key in self.unsaved)
+        if not self.unsaved:
+            return ()
+        records = tuple([self.records[key] for key in self.unsaved])
         self.unsaved.clear()
         return records
-
-
-@dataclass(slots=True)
-class WorkerEntry:
-    """A live worker.
-
-    Attributes:
-        connected: Whether its stream stands.
-        grants: Rights that are not used, oldest first.
-        used: Grants that were used lately: never again, whatever is offered.
-        assignments: By job id, in the order in which they were given.
-        holding: (job id, stage) of the outputs it holds for unfinished jobs.
-        strikes: Job id → time, of jobs that it failed and another did.
-        last_assigned: Serial number of the last assignment, to break ties.
-    """
-
-    info: WorkerInfo
-    connected: bool = True
-    grants: dict[str, None] = field(default_factory=dict)
-    used: OrderedDict[str, None] = field(default_factory=OrderedDict)
-    assignments: dict[str, Assignment] = field(default_factory=dict)
-    holding: set[tuple[str, Stage]] = field(default_factory=set)
-    strikes: dict[str, float] = field(default_factory=dict)
-    condemned: bool = False
-    last_assigned: int = 0
-
-    @property
-    def name(self) -> str:
-        """The worker's name."""
-        return self.info.name
-
-    @property
-    def ready(self) -> bool:
-        """Whether it would take work."""
-        return self.connected and not self.condemned and self.info.state is WorkerState.READY
-
-    def offer(self, grant_ids: Iterable[str]) -> None:
-        """Add grants, but none that were used."""
-        for grant in grant_ids:
-            if grant not in self.used:
-                self.grants[grant] = None
-
-    def take_grant(self) -> str:
-        """Use up the oldest grant."""
-        grant = next(iter(self.grants))
-        del self.grants[grant]
-        self.used[grant] = None
-        if len(self.used) > _REMEMBERED_GRANTS:
-            self.used.popitem(last=False)
-        return grant
-
-
-class WorkerTable:
-    """The live workers, by name and by what they do."""
-
-    def __init__(self) -> None:
-        self._workers: dict[str, WorkerEntry] = {}
-        self._by_stage: dict[tuple[str, Stage], list[WorkerEntry]] = {}
-
-    def __iter__(self) -> Iterator[WorkerEntry]:
-        return iter(self._workers.values())
-
-    def get(self, name: str, incarnation: str | None = None) -> WorkerEntry | None:
-        """Return a worker, if it is this incarnation."""
-        worker = self._workers.get(name)
-        if worker is None or incarnation not in (None, worker.info.incarnation):
-            return None
-        return worker
-
-    def put(self, worker: WorkerEntry) -> None:
-        """Add a worker, or take note that its description has changed."""
-        self._workers[worker.name] = worker
-        self._index()
-
-    def remove(self, name: str) -> None:
-        """Forget a worker."""
-        self._workers.pop(name, None)
-        self._index()
-
-    def of_stage(self, pipeline: str, stage: Stage, version: str = "") -> list[WorkerEntry]:
-        """Return the workers of a stage, of one model version unless that is empty."""
-        workers = self._by_stage.get((pipeline, stage), [])
-        if not version:
-            return workers
-        return [worker for worker in workers if worker.info.version == version]
-
-    def slots(self, pipeline: str, stage: Stage) -> int:
-        """Return the number of input slots of a stage."""
-        return sum(worker.info.slots for worker in self._by_stage.get((pipeline, stage), ()))
-
-    def _index(self) -> None:
-        self._by_stage = {}
-        for worker in self._workers.values():
-            for stage in worker.info.stages:
-                self._by_stage.setdefault((worker.info.pipeline, stage), []).append(worker)
-
-
-WaitingKey = tuple[Stage, str, str]
-"""Stage, pipeline and pinned version (empty: any) of jobs that can take one another's place."""
 
 
 class JobTable:
     """The unfinished jobs, who waits for what, and how many are where."""
 
-    def __init__(self) -> None:
+    def __init__(self, flows: FlowTable, agenda: Agenda) -> None:
+        self._flows = flows
+        self._agenda = agenda
         self._jobs: dict[str, JobEntry] = {}
         self._tenants: Counter[str] = Counter()
-        self._counts: Counter[tuple[str, JobState, StageStatus]] = Counter()
-        self._waiting: dict[WaitingKey, RemovableHeap[str]] = {}
+        self._queued = 0
         self._submitted = 0
 
     def __len__(self) -> int:
@@ -274,63 +191,106 @@ class JobTable:
     def add(self, spec: JobSubmitted) -> JobEntry:
         """Add a job, QUEUED in attempt 1."""
         self._submitted += 1
-        job = JobEntry(spec, self._submitted)
+        flow = self._flows.of(spec.pipeline)
+        flow.jobs += 1
+        kind = flow.kinds.get(spec.cost_key)
+        if kind is None:
+            kind = flow.kinds[spec.cost_key] = Kind(spec, 0, [0] * (_NOTHING_AHEAD + 1))
+        kind.jobs += 1
+        job = JobEntry(spec, self._submitted, flow.lane(Stage.ENCODER), kind)
         self._jobs[job.job_id] = job
         self._tenants[spec.tenant] += 1
-        self._counts[spec.pipeline, job.state, job.status] += 1
+        self._queued += 1
+        flow.add(job.state, job.status, 1)
+        kind.ahead[0] += 1
+        self.count_ahead(job)
         return job
 
     def remove(self, job: JobEntry) -> None:
         """Forget a job that does not wait."""
         del self._jobs[job.job_id]
-        _decrement(self._tenants, job.spec.tenant)
-        _decrement(self._counts, (job.spec.pipeline, job.state, job.status))
+        tenant = job.spec.tenant
+        self._tenants[tenant] -= 1
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
+        flow = job.lane.flow
+        flow.add(job.state, job.status, -1)
+        self._queued -= job.state is _QUEUED
+        flow.jobs -= 1
+        job.kind.jobs -= 1
+        job.kind.ahead[job.ahead] -= 1
+        if not job.kind.jobs:
+            del flow.kinds[job.spec.cost_key]
+        self._flows.release(flow)
 
     def place(self, job: JobEntry, state: JobState, status: StageStatus) -> None:
         """Move a job to another state."""
-        _decrement(self._counts, (job.spec.pipeline, job.state, job.status))
-        job.state, job.status = state, status
-        self._counts[job.spec.pipeline, state, status] += 1
+        flow = job.lane.flow
+        flow.move((job.state, job.status), (state, status))
+        job.status = status
+        if state is not job.state:
+            self._queued += (state is _QUEUED) - (job.state is _QUEUED)
+            job.state = state
+            stage = _STAGE_OF.get(state)
+            if stage is not None:
+                job.lane = flow.lane(stage)
+                self.count_ahead(job)
 
-    def enqueue(self, job: JobEntry) -> None:
-        """Let a job wait for a worker: what was begun first, then by priority, then in order."""
-        key = (job.stage, job.spec.pipeline, job.version)
-        heap = self._waiting.setdefault(key, RemovableHeap())
-        heap.push(job.job_id, (not job.begun, -job.spec.priority, job.order))
+    def count_ahead(self, job: JobEntry) -> None:
+        """Count of which stages all is still to be done for a job."""
+        if job.fetching:
+            ahead = _NOTHING_AHEAD
+        else:
+            begun = job.assignment is not None and job.assignment.started_at is not None
+            ahead = job.lane.stage + begun
+        counts = job.kind.ahead
+        counts[job.ahead] -= 1
+        counts[ahead] += 1
+        job.ahead = ahead
+
+    def enqueue(self, job: JobEntry, seconds: float = 0.0) -> None:
+        """Let a job wait for a worker.
+
+        What was begun comes first, then by priority, then the fewest seconds, then in order.
+        """
+        self.dequeue(job)
+        queue = job.lane.queue(job.version)
+        item = (job.state is _QUEUED, -job.spec.priority, seconds, job.order, job)
+        queue.items.add(item)
+        job.waiting = queue, item
+        if queue.items.size > queue.enough or queue.items.first() is item:
+            self._agenda.mark(queue)
 
     def dequeue(self, job: JobEntry) -> None:
         """Let a job wait no more."""
-        key = (job.stage, job.spec.pipeline, job.version)
-        heap = self._waiting.get(key)
-        if heap is not None:
-            heap.remove(job.job_id)
-            if not heap:
-                del self._waiting[key]
+        if job.waiting is None:
+            return
+        queue, item = job.waiting
+        job.waiting = None
+        queue.items.remove(item)
+        if not queue.items.size and queue.look is not None:
+            self._agenda.look_at(queue, None)
 
-    def queues(self) -> list[WaitingKey]:
-        """Return the non-empty queues: later stages first, pinned versions before any version."""
-        return sorted(self._waiting, key=lambda key: (-key[0], key[1], not key[2], key[2]))
-
-    def queue(self, key: WaitingKey) -> RemovableHeap[str]:
-        """Return a queue; an empty one where nothing waits."""
-        return self._waiting.get(key) or RemovableHeap()
+    def queues(self) -> list[Queue]:
+        """Return the non-empty queues in the order in which they are served."""
+        found = [
+            queue
+            for flow in self._flows
+            for lane in flow.lanes
+            for queue in lane.queues.values()
+            if queue.items.size
+        ]
+        return sorted(found, key=lambda queue: queue.rank)
 
     def count(self, pipeline: str, state: JobState, *statuses: StageStatus) -> int:
         """Return how many jobs are in a state, with one of these statuses or any."""
-        return sum(
-            self._counts[pipeline, state, status] for status in (statuses or tuple(StageStatus))
-        )
+        flow = self._flows.get(pipeline)
+        return 0 if flow is None else flow.count(state, *statuses)
 
     def count_queued(self) -> int:
         """Return how many jobs have not begun, over all pipelines."""
-        return sum(n for (_, state, _), n in self._counts.items() if state is JobState.QUEUED)
+        return self._queued
 
     def count_tenant(self, tenant: str) -> int:
         """Return how many unfinished jobs a tenant has."""
         return self._tenants[tenant]
-
-
-def _decrement(counter: Counter[K], key: K) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]

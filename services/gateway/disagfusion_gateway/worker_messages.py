@@ -23,6 +23,7 @@ def worker_info(worker: stage_pb2.Worker) -> events.WorkerInfo:
         version=worker.version,
         state=events.WorkerState(worker.state),
         slots=worker.slots,
+        pool=worker.pool,
     )
 
 

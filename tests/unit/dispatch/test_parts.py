@@ -1,18 +1,18 @@
-"""The dispatcher's parts: queue, estimates, links, admission."""
+"""The dispatcher's parts: heap, order, links, admission."""
 
 import math
+from bisect import bisect_left, insort
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disagfusion.dispatch.estimates import Estimates
 from disagfusion.dispatch.heap import RemovableHeap
 from disagfusion.dispatch.links import Links
+from disagfusion.dispatch.ordered import Ordered
 from disagfusion.dispatch.settings import AdmissionLimits, Load, admit
 from disagfusion.errors import ResourceExhaustedError
-from disagfusion.jobs.model import Stage
 
 
 @given(st.lists(st.tuples(st.sampled_from("push pop drop".split()), st.integers(0, 9))))
@@ -21,7 +21,7 @@ def test_heap_is_a_sorted_list(steps: list[tuple[str, int]]) -> None:
     model: dict[int, tuple[int, int]] = {}
     for serial, (what, key) in enumerate(steps):
         if what == "push":
-            heap.push(key, (key % 3,))
+            heap.push(key, key % 3)
             model[key] = (key % 3, serial)
         elif what == "drop":
             heap.remove(key)
@@ -34,45 +34,61 @@ def test_heap_is_a_sorted_list(steps: list[tuple[str, int]]) -> None:
         assert len(heap) == len(model)
         assert set(heap) == set(model)
         assert all(key in heap for key in model)
+        assert all(heap.least <= rank for rank, _ in model.values())
+
+
+@pytest.mark.parametrize("size", [0, 1, 30, 3000])
+@pytest.mark.parametrize("leaving", [0.1, 0.49])
+def test_ordered_is_a_sorted_list(size: int, leaving: float) -> None:
+    ordered: Ordered[tuple[int, int]] = Ordered()
+    model: list[tuple[int, int]] = []
+    random = Random(size)
+    for serial in range(size):
+        if model and random.random() < leaving:
+            item = random.choice(model)
+            ordered.remove(item)
+            model.remove(item)
+        else:
+            item = (random.randrange(50), serial)
+            ordered.add(item)
+            insort(model, item)
+        assert ordered.least == (model[0][0] if model else math.inf)
+    assert list(ordered) == model
+    assert (len(ordered), ordered.size) == (len(model), len(model))
+    assert ordered.first() == (model[0] if model else None)
+    for count in (0, 1, 7, 600):
+        assert ordered.head(count) == model[:count]
+        bound = (random.randrange(60),)
+        place = bisect_left(model, bound)
+        assert ordered.before(bound) == place
+        assert ordered.upto(bound, count) == model[:place][:count]
+        assert ordered.since(bound, count) == model[place:][:count]
+        if count < len(model):
+            assert ordered.at(count) == model[count]
+    with pytest.raises(KeyError):
+        ordered.remove((99, 99))
+    with pytest.raises(IndexError):
+        ordered.at(len(model))
+
+
+def test_ordered_does_not_keep_what_was_removed() -> None:
+    ordered: Ordered[tuple[int]] = Ordered()
+    for i in range(20_000):
+        ordered.add((i,))
+    for i in range(20_000):
+        if i % 1000:
+            ordered.remove((i,))
+    assert [item[0] for item in ordered] == list(range(0, 20_000, 1000))
+    assert len(ordered._blocks) == 1
 
 
 def test_heap_does_not_grow_with_what_was_removed() -> None:
     heap: RemovableHeap[int] = RemovableHeap()
     for i in range(10_000):
-        heap.push(i, (i,))
-        heap.push(7, (i,))
+        heap.push(i, i)
+        heap.push(7, i)
         heap.remove(i)
     assert len(heap._heap) < 200
-
-
-def test_predictions_fall_back_from_the_particular_to_the_general() -> None:
-    estimates = Estimates()
-    assert not estimates.service("a", Stage.DIT, "big").known
-    estimates.observe_service("a", Stage.DIT, "big", 8.0)
-    assert estimates.service("a", Stage.DIT, "big") == estimates.service("a", Stage.DIT, "big")
-    assert estimates.service("a", Stage.DIT, "big").known
-    estimates.observe_service("b", Stage.DIT, "small", 2.0)
-    # The same kind of job elsewhere says more than another kind of job here.
-    elsewhere = estimates.service("b", Stage.DIT, "big")
-    assert (elsewhere.seconds, elsewhere.known) == (8.0, False)
-    unseen = estimates.service("b", Stage.DIT, "huge")
-    assert (unseen.seconds, unseen.known) == (2.0, False)
-    assert 2.0 < estimates.service("c", Stage.DIT, "huge").seconds < 8.0
-    for _ in range(50):
-        estimates.observe_service("a", Stage.DIT, "big", 4.0)
-    assert estimates.service("a", Stage.DIT, "big").seconds == pytest.approx(4.0, rel=0.01)
-
-
-def test_nonsense_is_not_learned_and_memory_is_bounded() -> None:
-    estimates = Estimates()
-    estimates.observe_service("a", Stage.DIT, "x", float("nan"))
-    estimates.observe_service("a", Stage.DIT, "x", -1.0)
-    estimates.observe_transfer(-1.0)
-    assert not estimates.service("a", Stage.DIT, "x").known
-    assert estimates.transfer() == 0.0
-    for i in range(10_000):
-        estimates.observe_service("a", Stage.DIT, str(i), 1.0)
-    assert len(estimates._service._values) <= 4096
 
 
 @pytest.mark.parametrize(("latency", "rate"), [(0.002, 1e9), (0.0, 5e6), (0.3, 1e12)])
@@ -133,7 +149,20 @@ def test_what_is_known_of_links_is_bounded_and_no_nonsense() -> None:
     assert links.estimate("e", "d", now=0.0).seconds(1) == 0.0
     for number in range(5000):
         links.observe(f"e{number}", "d", 1, 1.0, now=0.0)
-    assert len(links._lines) <= 4096
+    assert len(links._pairs) <= 4096
+
+
+def test_receivers_that_are_near_a_sender_are_remembered() -> None:
+    links = Links()
+    for _ in range(20):
+        for number in range(20):
+            seconds = 0.1 if number % 7 == 3 else 1.0
+            links.observe("e", f"d{number}", 1000, seconds, now=0.0)
+    assert sorted(links.near("e")) == ["d10", "d17", "d3"]
+    assert links.near("another") == []
+    for _ in range(3):
+        links.observe("e", "d3", 1000, 2.0, now=0.0)
+    assert sorted(links.near("e")) == ["d10", "d17"]
 
 
 def test_admission() -> None:

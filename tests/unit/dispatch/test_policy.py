@@ -12,7 +12,8 @@ from disagfusion.jobs.model import JobState, Stage, StageStatus
 
 
 def learn(desk: Desk, name: str, stage: Stage, seconds: float) -> None:
-    desk.dispatcher._core.estimates.observe_service(name, stage, "c", seconds)
+    estimates = desk.dispatcher._core.estimates
+    estimates.observe(estimates.of("p", f"/{name}", stage), "c", seconds)
 
 
 def test_priority_then_order_of_submission() -> None:

@@ -308,7 +308,7 @@ class World(Shell, Fronts, RuleBasedStateMachine):
         core = self.dispatcher._core
         assert len(core.jobs) == 0
         assert not core.jobs.queues()
-        assert not core.jobs._counts
+        assert all(not any(flow._counts) and not flow.kinds for flow in core.flows)
         assert not core.jobs._tenants
         assert len(core.timers) == 0
         succeeded = {key for key in self.results if self.succeeded[key[0]]}
