@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
@@ -34,7 +37,6 @@ from disagfusion.scheduling.shapes import Shape, WeightedShape
 from disagfusion.signals.settings import PrometheusSettings
 
 _READ_BYTES = 1 << 16
-_CONCURRENCY = 4
 
 
 class PrometheusClient:
@@ -91,22 +93,47 @@ class PrometheusClient:
                 self._host, self._port, timeout=settings.timeout_seconds, context=self._tls
             )
         try:
-            connection.request("GET", self._path + target, headers=headers)
-            response = connection.getresponse()
-            body = bytearray()
-            declared = response.length
-            while piece := response.read1(_READ_BYTES):
-                body += piece
-                if len(body) > settings.max_answer_bytes:
-                    raise ValueError(f"the answer is longer than {settings.max_answer_bytes} bytes")
-                # Each read has a time-out of its own; a server may send a byte a second.
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no whole answer in {settings.timeout_seconds:g} s")
-            if declared is not None and len(body) < declared:
-                raise ValueError(f"{len(body)} bytes came of the {declared} announced")
-            return response.status, bytes(body)
+            connection.connect()
+            with _cut_off(connection.sock, deadline - time.monotonic()):
+                connection.request("GET", self._path + target, headers=headers)
+                response = connection.getresponse()
+                body, declared = bytearray(), response.length
+                while piece := response.read1(_READ_BYTES):
+                    body += piece
+                    if len(body) > settings.max_answer_bytes:
+                        raise ValueError(
+                            f"the answer is longer than {settings.max_answer_bytes} bytes"
+                        )
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if time.monotonic() < deadline:
+                raise
+            raise TimeoutError(f"no answer in {settings.timeout_seconds:g} s") from error
         finally:
             connection.close()
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"no whole answer in {settings.timeout_seconds:g} s")
+        if declared is not None and len(body) < declared:
+            raise ValueError(f"{len(body)} bytes came of the {declared} announced")
+        return response.status, bytes(body)
+
+
+@contextlib.contextmanager
+def _cut_off(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """End a connection after some time: a time-out of its own is one of each read."""
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            # Not an SSLSocket's own method, which is not made for a second thread.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, seconds), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 class PrometheusSignals:
@@ -145,7 +172,7 @@ class PrometheusSignals:
         self._tally = Tally()
         self._seen_at: float | None = None
         self._replicas: dict[str, dict[str, Replicas]] = {}
-        self._threads = ThreadPoolExecutor(_CONCURRENCY, "disagfusion-prometheus")
+        self._threads = ThreadPoolExecutor(len(QUERIES), "disagfusion-prometheus")
 
     def close(self) -> None:
         """Wait for the questions that are under way and end the threads."""
