@@ -18,7 +18,7 @@ from disagfusion.scheduling.solver.ratio import Answer, Ratio
 
 DEFAULT_LIMIT = 20_000
 """Boxes for each goal; a few seconds."""
-_RUNNER_UP_LIMIT = 500
+_RUNNER_UP_LIMIT = 150
 """It is there to be compared with; that none is better is not worth seconds."""
 
 

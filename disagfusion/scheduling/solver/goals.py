@@ -53,14 +53,19 @@ class _Goals:
         cases: Sequence[Case],
         limit: int,
         basis: Basis | None = None,
+        start: Point | None = None,
+        *,
+        hasty: bool = False,
     ) -> None:
         self._ratio = ratio
         self._program = program
         self._cases = cases
         self._limit = limit
+        self._hasty = hasty
         self._known: list[Charges] = []
-        self._point: Point | None = None
+        self._point = start
         self._basis = basis
+        self._met: list[Point] = []
         self._proven = True
         self._boxes = 0
 
@@ -85,14 +90,23 @@ class _Goals:
         if _proportional(*goals):
             goals.pop(0)
         for coefficients in goals:
+            if self._over:
+                break
             if any(coefficients):
                 spent = self._pursue(Least(coefficients))
                 self._known.append(spent.charges)
                 self._program = self._program.with_rows(Row(coefficients, None, spent.value))
-        if ratio.current is not None:
+        if ratio.current is not None and not self._over:
             self._stay(ratio.current)
         assert self._point is not None
-        return Answer(self._point, self._proven, self._boxes, ceiling, self._basis)
+        return Answer(
+            self._point, self._proven, self._boxes, ceiling, self._basis, tuple(self._met)
+        )
+
+    @property
+    def _over(self) -> bool:
+        """Whether what is found is good enough, being uncertain already."""
+        return self._hasty and not self._proven
 
     def _pursue(self, goal: Goal) -> Optimum:
         found = optimum(
@@ -106,6 +120,7 @@ class _Goals:
         )
         self._point = found.point
         self._basis = found.basis
+        self._met += found.met
         self._proven &= found.proven
         self._boxes += found.boxes
         return found
@@ -152,10 +167,22 @@ def runner_up(ratio: Ratio, answer: Answer, limit: int) -> Answer | None:
         _other_number(serving, answer.point),
     ):
         if cases:
-            found = _Goals(serving, program, cases, limit, answer.basis).run()
+            start = _best_met(serving, program, cases, answer.met)
+            found = _Goals(serving, program, cases, limit, answer.basis, start, hasty=True).run()
         if found:
             break
     return found
+
+
+def _best_met(
+    ratio: Ratio, program: Program, cases: Sequence[Case], met: Sequence[Point]
+) -> Point | None:
+    fitting = (
+        point
+        for point in met
+        if program.admits(point) and any(program.fits(case, point) for case in cases)
+    )
+    return max(fitting, key=lambda point: (ratio.flow(point), point), default=None)
 
 
 def _other_kind(ratio: Ratio, point: Point) -> tuple[Program, list[Case]]:

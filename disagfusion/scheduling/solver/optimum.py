@@ -103,6 +103,7 @@ class Optimum:
         proven: Whether there is no better one for certain.
         boxes: How many were looked at.
         basis: The last that was made.
+        met: Points that satisfy the program and were met on the way.
     """
 
     point: Point | None
@@ -110,6 +111,7 @@ class Optimum:
     proven: bool
     boxes: int
     basis: Basis | None
+    met: tuple[Point, ...]
     _root: _Root
 
     @property
@@ -152,16 +154,16 @@ def optimum(
     if basis and isinstance(goal, Highest):
         few = 1
     found = Search(program, goal, root.relaxation, cases, start, few).run()
-    boxes = found.boxes
+    boxes, met = found.boxes, found.met
     if not found.proven and boxes < limit and root.relaxed.value is not None:
         basis, exponents = root.basis(found.value, basis)
         relaxation = Relaxation(program, goal, basis, exponents)
         found = Search(program, goal, relaxation, cases, found.best, limit - boxes).run()
-        boxes += found.boxes
+        boxes, met = boxes + found.boxes, met + found.met
         if basis.apart and found.proven:
             found = _beyond(program, goal, basis, cases, found, limit)
             boxes += found.boxes
-    return Optimum(found.point, found.value, found.proven, boxes, basis, root)
+    return Optimum(found.point, found.value, found.proven, boxes, basis, met, root)
 
 
 def _beyond(
@@ -179,4 +181,4 @@ def _beyond(
     rows = [*goal.rows, *(row.coefficients for row in whole.rows)]
     body = Body(whole, goal)
     relaxation = Relaxation(whole, goal, unit_basis(rows, basis.size), body.units)
-    return Search(whole, goal, relaxation, parts, found.best, limit).run()
+    return Search(whole, goal, relaxation, parts, found.best, limit, apart=True).run()

@@ -109,6 +109,7 @@ class Answer:
         boxes: How many boxes were looked at.
         ceiling: Flow that no plan exceeds, where the plan with the highest is not certain.
         basis: One in which plans like this are found quickly.
+        met: Other plans that were met on the way.
     """
 
     point: Point
@@ -116,3 +117,4 @@ class Answer:
     boxes: int = 0
     ceiling: int | None = None
     basis: Basis | None = field(default=None, compare=False, repr=False)
+    met: tuple[Point, ...] = field(default=(), compare=False, repr=False)

@@ -33,12 +33,14 @@ class Found:
         value: Its value.
         proven: Whether there is no better one for certain.
         boxes: How many were looked at.
+        met: Points that satisfy the program and were met on the way.
     """
 
     point: Point | None
     value: int | None
     proven: bool
     boxes: int
+    met: tuple[Point, ...] = ()
 
     @property
     def best(self) -> tuple[Point, int] | None:
@@ -77,6 +79,7 @@ class Search:
         cases: Points must satisfy one of these as well, if there are any.
         incumbent: A point to begin with and its value.
         limit: How many boxes to look at.
+        apart: Whether to divide by case first, not when points that fit none are met.
     """
 
     def __init__(
@@ -87,6 +90,8 @@ class Search:
         cases: Sequence[Case],
         incumbent: tuple[Point, int] | None,
         limit: int,
+        *,
+        apart: bool = False,
     ) -> None:
         self._program = program
         self._goal = goal
@@ -106,22 +111,30 @@ class Search:
         self._boxes = 0
         self._chosen = 0
         self._misses = 0
+        self._met: dict[Point, None] = {}
+        self._apart = apart
 
     def run(self) -> Found:
         """Search until nothing better can exist, or the limit is reached."""
         self._relaxation.choose({})
         self._relaxation.set_demand(self._demand)
-        self._look(self._starts[0], 0)
+        if self._apart:
+            self._divide_by_case()
+        else:
+            self._look(self._starts[0], 0)
         while self._heap and not self._goal.done(self._value):
             if self._boxes >= self._limit:
-                return Found(self._best, self._value, False, self._boxes)
+                return self._found(proven=False)
             if self._misses == _MOST_MISSES:
                 self._misses += 1
                 self._heap.clear()
                 self._divide_by_case()
                 continue
             self._expand(heapq.heappop(self._heap))
-        return Found(self._best, self._value, True, self._boxes)
+        return self._found(proven=True)
+
+    def _found(self, *, proven: bool) -> Found:
+        return Found(self._best, self._value, proven, self._boxes, tuple(self._met))
 
     def _divide_by_case(self) -> None:
         box = self._starts[0]
@@ -215,6 +228,7 @@ class Search:
         point = self._relaxation.point(whole)
         if not self._program.admits(point) or not self._program.fits(self._cases[case], point):
             return False
+        self._met[point] = None
         open_cases = () if case else self._cases[1:]
         if open_cases and not any(self._program.fits(one, point) for one in open_cases):
             return True
