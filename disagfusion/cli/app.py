@@ -14,6 +14,7 @@ from disagfusion.cli import (
     generate,
     jobs,
     keys,
+    plan,
     profile,
     schema,
     serve,
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(generate.generate)
 app.command()(serve.serve)
 app.add_typer(jobs.app, name="jobs")
+app.command()(plan.plan)
 app.command()(simulate.simulate)
 app.command()(explain.explain)
 app.command()(top.top)

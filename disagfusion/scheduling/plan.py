@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ConfigDict
+
 from disagfusion.scheduling.document import Count, Document, NonNegative, PositiveCount
 
 
@@ -67,3 +69,15 @@ class Plan(Document):
     reason: str
     proven: bool
     runner_up: RunnerUp | None = None
+
+
+class Running(Document):
+    """Replicas that run; a plan's file says it as well.
+
+    Attributes:
+        replicas: Stage → pool → replicas.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    replicas: dict[str, dict[str, Count]]
