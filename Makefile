@@ -13,6 +13,7 @@ GO := .tools/go/bin/go
 BUF := .tools/bin/buf
 GRPCURL := .tools/bin/grpcurl
 TOXIPROXY := .tools/bin/toxiproxy
+PROMETHEUS := .tools/bin/prometheus
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -60,7 +61,7 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 	$(BIN)/python tools/check_requirements.py
 
 .PHONY: test
-test: lint $(GRPCURL) $(TOXIPROXY) ## Everything that must pass: lint, unit, contract and integration tests
+test: lint $(GRPCURL) $(TOXIPROXY) $(PROMETHEUS) ## Everything that must pass: lint, unit, contract and integration tests
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal tests/unit tests/contract tests/integration
 
 .PHONY: fuzz
@@ -124,10 +125,15 @@ $(GO): requirements/tools.txt | $(UV)
 
 # Go modules are pinned by go.sum; the toolchain is the one above, whatever the machine has.
 GO_BUILD = GOTOOLCHAIN=local GOFLAGS="-buildvcs=false -mod=readonly" CGO_ENABLED=0 GOWORK=off \
-	$(abspath $(GO)) build -trimpath -ldflags "-s -w" -o $(abspath $@) tool
+	$(abspath $(GO)) build -trimpath $(GO_TAGS) -ldflags "-s -w" -o $(GO_OUTPUT) tool
+GO_OUTPUT = $(abspath $@)
 
 .tools/bin/%: tools/%/go.mod tools/%/go.sum | $(GO)
 	@mkdir -p $(@D)
 	@echo "building $* (a few minutes the first time)"
 	cd tools/$* && $(GO_BUILD)
 	touch $@
+
+# Two programs, promtool is the other, without service discovery: that would bring every cloud's SDK.
+$(PROMETHEUS): GO_TAGS := -tags remove_all_sd
+$(PROMETHEUS): GO_OUTPUT = $(abspath $(@D))/

@@ -72,10 +72,12 @@ class Core(State):
             job.retrying = True
             self.set_timer(TimerKind.RETRY, job.job_id, self.now + delay)
         else:
-            seconds = 0.0
+            rank = 0.0
             if self.settings.queue_order == "shortest":
-                seconds = mean_seconds(job.lane, self.estimates, job.spec)
-            self.jobs.enqueue(job, seconds)
+                rank = mean_seconds(job.lane, self.estimates, job.spec)
+            elif self.settings.queue_order == "arrival":
+                rank = self.now
+            self.jobs.enqueue(job, rank)
 
     def stop_retrying(self, job: JobEntry) -> None:
         """Have a job wait for no time."""

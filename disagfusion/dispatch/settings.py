@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError
 
-QueueOrder = Literal["submission", "shortest"]
+QueueOrder = Literal["submission", "arrival", "shortest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ class DispatchSettings:
         lookahead: Waiting jobs that are looked at in one decision; of those behind them only the
             number counts.
         queue_order: Among jobs that wait for a stage, have begun alike and have the same priority:
-            "submission", the first that was submitted, or "shortest", the one for which the stage
-            is predicted to take the fewest seconds at the time when it begins to wait.
+            "submission", the first that was submitted; "arrival", the first that came to the
+            stage; or "shortest", the one for which the stage is predicted to take the fewest
+            seconds at the time when it begins to wait.
     """
 
     max_attempts: int = 5

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from disagfusion.dispatch.settings import QueueOrder
 from disagfusion.scheduling.document import (
     Count,
     Document,
@@ -178,7 +179,7 @@ class Workload(Document):
     initial: dict[Name, dict[Name, Count]] | None = None
     budget: PositiveCount | None = None
     rebind_seconds: NonNegative | dict[Name, NonNegative] | None = None
-    queue_order: Literal["submission", "shortest"] = "submission"
+    queue_order: QueueOrder = "submission"
     waiting_per_slot: PositiveCount = 16
     noise: Noise = Noise()
     failures: tuple[Failure, ...] = ()

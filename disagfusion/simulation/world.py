@@ -104,7 +104,11 @@ class World:
         self._handling = False
         self._wakeup = float("inf")
         self._dispatcher = Dispatcher(
-            DispatchSettings(waiting_per_slot=workload.waiting_per_slot), now=0.0
+            DispatchSettings(
+                waiting_per_slot=workload.waiting_per_slot, queue_order=workload.queue_order
+            ),
+            now=0.0,
+            prior=self._expected_seconds,
         )
         for role in Stage:
             if role not in self._roles:
@@ -346,10 +350,17 @@ class World:
         if not replica.held and not replica.tasks:
             self.on_idle(replica)
 
+    def _expected_seconds(self, pool: str, role: Stage, job: JobSubmitted) -> float | None:
+        """Tell the dispatcher what the profile says, for what it has not seen yet."""
+        if role not in self._roles or pool == "free":
+            return 0.0
+        place = Place(self.stages[self._roles.index(role)], pool)
+        return self.services.expected(place, job.cost_key)
+
     def _connect_free(self, role: Stage) -> None:
         info = WorkerInfo(
             f"free-{role.name.lower()}", "0", frozenset({role}), _PIPELINE, "1",
-            WorkerState.READY, _SLOTS,
+            WorkerState.READY, _SLOTS, "free",
         )  # fmt: skip
         self.tell(WorkerConnected(info, grant_ids=tuple(str(n) for n in range(_SLOTS))))
 
@@ -368,5 +379,6 @@ class World:
     def _info(self, replica: Replica, state: WorkerState) -> WorkerInfo:
         stage = self._roles[self.stages.index(replica.place.stage)]
         return WorkerInfo(
-            replica.name, replica.incarnation, frozenset({stage}), _PIPELINE, "1", state, _SLOTS
-        )
+            replica.name, replica.incarnation, frozenset({stage}), _PIPELINE, "1", state, _SLOTS,
+            replica.place.pool,
+        )  # fmt: skip

@@ -42,7 +42,7 @@ class BalancerSettings:
 
     period: float = 10.0
     paused: bool = False
-    tolerance: float = 0.03
+    tolerance: float = 0.02
     passing_tolerance: float = 0.05
     lasting_gain: float = 0.05
     mix_window: float = 900.0

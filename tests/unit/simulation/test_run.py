@@ -110,7 +110,7 @@ def test_jobs_that_no_replica_is_left_for() -> None:
         simulate("static", what, profile(SECONDS))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     policy=st.sampled_from(["hybrid", "reference", "predict", "feedback", "hpa", "plain"]),
     seed=st.integers(0, 10_000),
@@ -172,12 +172,12 @@ def test_what_does_not_fit_together_is_named(fields: dict[str, Any], field: str)
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
-        ("best", "hybrid, predict"),
+        ("best", "hybrid, elastic"),
         ("static:1:2", "one number for each of encoder, dit, decoder"),
         ("static:1:0:1", "above 0"),
         ("static:1:x:1", "above 0"),
         ("monolith:resident", "add `monoliths`"),
-        ("hybrid:2", "hybrid, predict"),
+        ("hybrid:2", "hybrid, elastic"),
     ],
 )
 def test_wrong_policies(policy: str, expected: str) -> None:
