@@ -6,7 +6,7 @@ be, or as high as is asked for), cost, accelerators, moves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import gcd
 
@@ -167,19 +167,31 @@ def runner_up(ratio: Ratio, answer: Answer, limit: int) -> Answer | None:
         _other_number(serving, answer.point),
     ):
         if cases:
-            start = _best_met(serving, program, cases, answer.met)
+            near = [*answer.met, *_neighbours(serving, answer.point)]
+            start = _best_of(serving, program, cases, near)
             found = _Goals(serving, program, cases, limit, answer.basis, start, hasty=True).run()
         if found:
             break
     return found
 
 
-def _best_met(
-    ratio: Ratio, program: Program, cases: Sequence[Case], met: Sequence[Point]
+def _neighbours(ratio: Ratio, point: Point) -> Iterator[Point]:
+    """Yield plans with one replica of a kind that this one has not, in the place of another."""
+    for j, number in enumerate(point):
+        for i, other in enumerate(point):
+            if not number and other and ratio.pools[i] == ratio.pools[j]:
+                taken = -(-ratio.accelerators[j] // ratio.accelerators[i])
+                changed = list(point)
+                changed[j], changed[i] = 1, other - taken
+                yield tuple(changed)
+
+
+def _best_of(
+    ratio: Ratio, program: Program, cases: Sequence[Case], points: Iterable[Point]
 ) -> Point | None:
     fitting = (
         point
-        for point in met
+        for point in points
         if program.admits(point) and any(program.fits(case, point) for case in cases)
     )
     return max(fitting, key=lambda point: (ratio.flow(point), point), default=None)
