@@ -81,7 +81,7 @@ def test_the_public_service_has_the_methods_of_the_design() -> None:
 def test_the_stage_service_has_the_methods_of_the_design() -> None:
     service = stage_pb2.DESCRIPTOR.services_by_name["StageService"]
     methods: dict[str, MethodDescriptor] = dict(service.methods_by_name)
-    assert set(methods) == {"Describe", "Work", "FetchMedia", "Drain"}
+    assert set(methods) == {"Describe", "Work", "FetchMedia", "Drain", "ChangeStage"}
     assert methods["Work"].client_streaming
     assert methods["Work"].server_streaming
 
