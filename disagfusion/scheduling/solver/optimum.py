@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from disagfusion.scheduling.solver.body import Body, Charges
 from disagfusion.scheduling.solver.lattice import Basis, Reduction, Vector, unit_basis
 from disagfusion.scheduling.solver.program import (
@@ -60,7 +62,8 @@ class _Root:
 
     def charges(self, value: int | None) -> Charges:
         """Return what points that are as good as a value have to pay."""
-        duals, scales = self.relaxed.duals, self.relaxation.scales
+        duals = np.array([*self.relaxed.duals, *self.relaxed.prices])
+        scales = self.relaxation.scales
         return self._body.charges(duals, scales, abs(self.bound - (value or 0)))
 
     def start(self, cases: Sequence[Case]) -> Point | None:
@@ -86,8 +89,8 @@ class _Root:
         near = [round(value) for value in self.relaxed.coordinates.tolist()]
         goals = [self.bound] * len(self._goal.rows)
         values = []
-        duals = self.relaxed.duals[len(goals) :].tolist()
-        for row, dual in zip(self._program.rows, duals, strict=False):
+        duals = self.relaxed.duals[len(goals) :]
+        for row, dual in zip(self._program.rows, duals, strict=True):
             bound = row.lower if dual > 0 else row.upper
             values.append(bound if dual and bound is not None else dot(row.coefficients, near))
         return [*goals, *values, *near]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,6 @@ from disagfusion.scheduling.solver.program import Bounds, dot
 Floats = npt.NDArray[np.float64]
 
 _BITS = 44
-_DIGIT_BITS = 6
 _NOISE = 1e-12
 """Of the largest multiplier: what is smaller is rounding."""
 
@@ -31,7 +31,7 @@ def scaled(value: int, exponent: int) -> float:
 
 @dataclass(frozen=True)
 class Multipliers:
-    """What rows are multiplied by.
+    """What rows, divided by their scales, are multiplied by.
 
     Attributes:
         whole: One for each row.
@@ -97,14 +97,13 @@ class Prover:
         self._shifts = [greatest - scale for scale in scales]
         self._matrix = matrix
 
-    def multipliers(self, duals: Floats) -> Multipliers:
-        """Return the whole numbers that the rows' duals, the first ones, are rounded to."""
-        whole = [0] * len(self._shifts)
-        sizes = np.abs(duals[: len(whole)])
-        largest = float(sizes.max())
-        if largest and math.isfinite(largest):
-            for i in np.nonzero(sizes > _NOISE * largest)[0].tolist():
-                whole[i] = round(math.ldexp(float(duals[i]), _BITS)) << self._shifts[i]
+    def multipliers(self, duals: Sequence[float]) -> Multipliers:
+        """Return the whole numbers that the rows' duals are rounded to."""
+        largest = max(map(abs, duals))
+        if not math.isfinite(largest):
+            return Multipliers([0] * len(duals), _BITS)
+        least = _NOISE * largest
+        whole = [round(math.ldexp(dual, _BITS)) if abs(dual) > least else 0 for dual in duals]
         return Multipliers(whole, _BITS)
 
     def prove(
@@ -120,28 +119,51 @@ class Prover:
         In every point that satisfies the rows, the sum is at least the sum of the multipliers
         times the bounds; and it is at most what the box allows.
         """
-        whole = multipliers.whole.copy()
         demanded = 0
-        for i, multiplier in enumerate(whole):
-            if multiplier:
-                bounds = demand[i] if i < self._goals else case.get(i) or self._bounds[i]
-                bound = bounds[multiplier < 0]
-                if bound is None:
-                    whole[i] = 0
-                elif i >= self._goals:
-                    demanded += multiplier * bound
-        parts = [
-            coefficient * (high if coefficient > 0 else low)
-            for coefficient, low, high in zip(
-                (dot(whole, image) for image in self._images), *box, strict=True
-            )
-        ]
+        goal = [0] * self._goals
+        # Rows that were not scaled are added up first: their multipliers are small.
+        small, large = [], []
+        for i, multiplier in enumerate(multipliers.whole):
+            if not multiplier:
+                continue
+            bounds = demand[i] if i < self._goals else case.get(i) or self._bounds[i]
+            bound = bounds[multiplier < 0]
+            if bound is None:
+                continue
+            shift = self._shifts[i]
+            if i < self._goals:
+                goal[i] = multiplier << shift
+            else:
+                demanded += multiplier * bound << shift
+            if shift == self._greatest:
+                small.append((i, multiplier))
+            else:
+                large.append((i, multiplier << shift))
+        parts = self._parts(small, large, box)
         rounding = sum(parts[k] for k in basic)
-        return Proof(sum(parts) - demanded, rounding, whole[: self._goals])
+        return Proof(sum(parts) - demanded, rounding, goal)
 
-    def digit(self, multipliers: Multipliers) -> int:
-        """Return an excess so small that it may come from rounding the multipliers."""
-        return 1 << max(multipliers.bits + self._greatest - _DIGIT_BITS, 0)
+    def _parts(
+        self,
+        small: list[tuple[int, int]],
+        large: list[tuple[int, int]],
+        box: tuple[Sequence[int], Sequence[int]],
+    ) -> list[int]:
+        """Return the most that each coordinate can add to the sum."""
+        # Twice the first, for nothing: of fewer than two, what is picked would be no sequence.
+        pick = itemgetter(0, 0, *(i for i, _ in small))
+        factors = [0, 0, *(multiplier for _, multiplier in small)]
+        parts = []
+        for image, low, high in zip(self._images, *box, strict=True):
+            total = dot(factors, pick(image)) << self._greatest
+            for i, multiplier in large:
+                total += multiplier * image[i]
+            parts.append(total * (high if total > 0 else low))
+        return parts
+
+    def size(self, excess: int, multipliers: Multipliers) -> float:
+        """Return an excess in the relaxation's unit."""
+        return scaled(excess, multipliers.bits + self._greatest)
 
     def refine(self, multipliers: Multipliers, basic: Sequence[int]) -> Multipliers:
         """Return multipliers whose sum cancels better in some coordinates.
@@ -150,12 +172,13 @@ class Prover:
         point, so every step adds digits.
         """
         unit = multipliers.bits + self._greatest
-        left = [scaled(dot(multipliers.whole, self._images[k]), unit) for k in basic]
+        shifted = [one << shift for one, shift in zip(multipliers.whole, self._shifts, strict=True)]
+        left = [scaled(dot(shifted, self._images[k]), unit) for k in basic]
         rows = [i for i, multiplier in enumerate(multipliers.whole) if multiplier]
         matrix = self._matrix[np.ix_(rows, basic)]
         changes = np.linalg.lstsq(matrix.T, -np.array(left), rcond=None)[0]
         bits = multipliers.bits + _BITS
         whole = [multiplier << _BITS for multiplier in multipliers.whole]
         for i, change in zip(rows, changes.tolist(), strict=True):
-            whole[i] += round(math.ldexp(change, bits)) << self._shifts[i]
+            whole[i] += round(math.ldexp(change, bits))
         return Multipliers(whole, bits)

@@ -26,6 +26,7 @@ _OPTIONS = {
     "threads": 1,
     "presolve": "off",
     "solver": "simplex",
+    "simplex_scale_strategy": 0,
     "primal_feasibility_tolerance": 1e-9,
     "dual_feasibility_tolerance": 1e-9,
 }
@@ -35,6 +36,7 @@ _FAR = 1e4
 """In widths of the body."""
 _CLOSE = 1e-6
 _PRICED = 1e-10
+_TINY = 1e-300
 _CLEAR = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible)
 
 
@@ -45,14 +47,20 @@ class Relaxed:
     Attributes:
         value: Of the objective, less being better; None where the box is said to be empty.
         coordinates: Where that is, or the middle of the box.
-        duals: Of the rows, and then of the coordinates' bounds.
-        basic: The coordinates whose bounds have no price.
+        duals: Of the rows.
+        prices: Of the coordinates' bounds.
     """
 
     value: float | None
     coordinates: Floats
-    duals: Floats
-    basic: list[int]
+    duals: list[float]
+    prices: list[float]
+
+    @property
+    def basic(self) -> list[int]:
+        """The coordinates whose bounds have no price."""
+        least = _PRICED * max(1.0, max(map(abs, self.prices)))
+        return [k for k, price in enumerate(self.prices) if abs(price) <= least]
 
 
 class Relaxation:
@@ -71,14 +79,14 @@ class Relaxation:
         self._basis = basis
         self._goal = goal
         self._goals = len(goal.rows)
-        self._shift = basis.origin
+        self._shift = basis.image(basis.origin)
         bounds: list[Bounds] = [(None, None)] * self._goals
         bounds += [(row.lower, row.upper) for row in program.rows]
         self._rows = len(bounds)
         if not basis.along:
             bounds += zip(program.lower, program.upper, strict=True)
         self._bounds = [self._shifted(i, pair) for i, pair in enumerate(bounds)]
-        images = [image[: len(bounds)] for image in basis.images]
+        images = [basis.image(vector)[: len(bounds)] for vector in basis.vectors]
         largest = [max(map(abs, row)) for row in zip(*images, strict=True)]
         self.scales = [
             max(exponent, 0) if i < self._goals or size > _LARGE else 0
@@ -172,29 +180,26 @@ class Relaxation:
         if status == highspy.HighsModelStatus.kInfeasible:
             _, exists, found = highs.getDualRay()
             ray = np.array(found) if exists else ray
+        # By how much the ray does not cancel, beside the numbers that should.
         left, size = np.abs(ray @ self._matrix), np.abs(ray) @ np.abs(self._matrix)
-        basic = np.nonzero(left <= _PRICED * size)[0].tolist()
-        return Relaxed(None, middle, np.append(ray, np.zeros(self._size)), basic)
+        return Relaxed(None, middle, ray.tolist(), (left / np.maximum(size, _TINY)).tolist())
 
     def value(self, excess: int, multipliers: Multipliers, demand: Sequence[Bounds]) -> float:
         """Return the best value that a proof leaves possible."""
-        room = scaled(excess, multipliers.bits + max(self.scales))
+        room = self.prover.size(excess, multipliers)
         lower, upper = self._scaled(0, demand[0])
         return -(lower + room) if isinstance(self._goal, Highest) else upper - room
 
     def _optimal(self) -> Relaxed:
         solution = self._highs.getSolution()
-        value = self._highs.getInfo().objective_function_value
-        duals = np.array(solution.row_dual)
+        value = self._highs.getObjectiveValue()
+        duals = solution.row_dual
         if isinstance(self._goal, Highest):
             value -= self._base
         else:
             duals[0] = -1.0
-        costs = np.array(solution.col_dual)[: self._size]
-        prices = np.abs(costs)
-        basic = np.nonzero(prices <= _PRICED * max(1.0, float(prices.max())))[0].tolist()
-        coordinates = np.array(solution.col_value)[: self._size]
-        return Relaxed(value, coordinates, np.concatenate([duals, costs]), basic)
+        coordinates = np.array(solution.col_value[: self._size])
+        return Relaxed(value, coordinates, duals, solution.col_dual[: self._size])
 
     def _shifted(self, i: int, bounds: Bounds) -> Bounds:
         lower, upper = bounds

@@ -20,6 +20,8 @@ from disagfusion.scheduling.solver.relaxation import Box, Relaxation, Relaxed
 
 _WHOLE = 1e-6
 _REFINEMENTS = 6
+_LAST_DIGIT = 2.0**-6
+_SHRINKING = 2.0**-10
 _MOST_MISSES = 4
 """Points that fit no case before boxes are divided by case first and along coordinates later."""
 
@@ -210,15 +212,18 @@ class Search:
         the multipliers have to be refined.
         """
         prover = self._relaxation.prover
-        multipliers = prover.multipliers(relaxed.duals)
+        multipliers, basic = prover.multipliers(relaxed.duals), relaxed.basic
+        least = _LAST_DIGIT
         for _ in range(_REFINEMENTS):
-            proof = prover.prove(multipliers, box, self._bounds[case], self._demand, relaxed.basic)
+            proof = prover.prove(multipliers, box, self._bounds[case], self._demand, basic)
             excess = proof.excess(self._demand)
             if excess is None or excess < 0:
                 return excess is not None
-            if excess >= max(proof.rounding, prover.digit(multipliers)):
+            size = prover.size(excess, multipliers)
+            if excess >= proof.rounding and size >= least:
                 return False
-            multipliers = prover.refine(multipliers, relaxed.basic)
+            least = _SHRINKING * size
+            multipliers = prover.refine(multipliers, basic)
         return False
 
     def _try(self, relaxed: Relaxed, box: Box, case: int) -> bool:
