@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from disagfusion.scheduling.conflict import listed, misfit
-from disagfusion.scheduling.instance import Instance, Place
+from disagfusion.scheduling.instance import Instance, Place, describe
 from disagfusion.scheduling.plan import Group
 from disagfusion.scheduling.solver.ratio import Answer
 
@@ -102,6 +102,7 @@ def why(plan: Allotment) -> str:
             parts = [f"{_least(plan)} that does {asked}: {_slowest(plan)}"]
         else:
             parts.insert(0, f"{asked} cannot be reached")
+    parts += _left_out(plan)
     if not plan.answer.proven:
         ended = f"not proven: the search ended after {plan.answer.boxes:,} boxes"
         if plan.answer.ceiling is not None:
@@ -109,6 +110,17 @@ def why(plan: Allotment) -> str:
             ended += f", and no plan does more than {_number(most)} jobs/s"
         parts.append(ended)
     return "; ".join(parts)
+
+
+def _left_out(plan: Allotment) -> list[str]:
+    """Return why the slowest stage is not on other pools that it has figures for."""
+    instance, stage = plan.instance, plan.bottleneck
+    found = []
+    for pool in instance.profile.stages[stage].pools:
+        shape = instance.misfit(stage, pool)
+        if shape is not None and plan.throughput:
+            found.append(f"{describe(shape)} does not fit {pool}")
+    return found
 
 
 def why_not(rival: Allotment, best: Allotment) -> str:

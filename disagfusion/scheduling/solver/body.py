@@ -41,6 +41,11 @@ class Charges:
     budget: float
 
 
+def units(rows: Sequence[Point]) -> list[int]:
+    """Return exponents of two that make all coefficients of rows at most one."""
+    return [max(map(abs, row), default=0).bit_length() for row in rows]
+
+
 class Body:
     """The points that are good enough to be looked at.
 
@@ -65,18 +70,13 @@ class Body:
         self._free = 1 if isinstance(goal, Highest) else 0
         steps = [math.gcd(*row) for row in self._rows]
         self._steps = np.array([_log2(step) for step in steps])
-        self._bits = np.array([max(map(abs, row), default=0).bit_length() for row in self._rows])
+        self._bits = np.array(units(self._rows))
         self._matrix = np.array(
             [
                 [c / (1 << int(bits)) for c in row]
                 for row, bits in zip(self._rows, self._bits, strict=True)
             ]
         ).reshape(len(self._rows), len(spans))
-
-    @property
-    def units(self) -> list[int]:
-        """Exponents that make all coefficients of a row at most one."""
-        return [int(bits) for bits in self._bits] + [0] * self._matrix.shape[1]
 
     def charges(self, duals: Floats, scales: Sequence[int], budget: int) -> Charges:
         """Return what a relaxation along the variables charges.

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from disagfusion.scheduling.solver.body import Body, Charges
+from disagfusion.scheduling.solver.body import Body, Charges, units
 from disagfusion.scheduling.solver.lattice import Basis, Reduction, Vector, unit_basis
 from disagfusion.scheduling.solver.program import (
     Bounds,
@@ -35,9 +35,13 @@ class _Root:
         self._program = program
         self._goal = goal
         self._rows = [*goal.rows, *(row.coefficients for row in program.rows)]
-        self._body = Body(program, goal, known)
+        self._known = known
         basis = unit_basis(self._rows, len(program.lower))
-        self.relaxation = Relaxation(program, goal, basis, self._body.units)
+        self.relaxation = Relaxation(program, goal, basis, units(self._rows))
+
+    @cached_property
+    def _body(self) -> Body:
+        return Body(self._program, self._goal, self._known)
 
     @cached_property
     def relaxed(self) -> Relaxed:
@@ -182,6 +186,5 @@ def _beyond(
         for i, side in enumerate(sides)
     ]
     rows = [*goal.rows, *(row.coefficients for row in whole.rows)]
-    body = Body(whole, goal)
-    relaxation = Relaxation(whole, goal, unit_basis(rows, basis.size), body.units)
+    relaxation = Relaxation(whole, goal, unit_basis(rows, basis.size), units(rows))
     return Search(whole, goal, relaxation, parts, found.best, limit, apart=True).run()
