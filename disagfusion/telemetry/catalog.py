@@ -99,6 +99,13 @@ WORKERS = Metric(
     "Stage services that the gateway is connected to, by state.",
     (*WORKER, "state"),
 )
+BACKLOG_WORK = Metric(
+    "disagfusion_backlog_work_seconds",
+    Kind.GAUGE,
+    "Predicted seconds of work that all unfinished jobs have left, later stages included; without "
+    "a pool where the stage has no workers.",
+    WORKER,
+)
 STALE_RESULTS = Metric(
     "disagfusion_stale_results_total",
     Kind.COUNTER,

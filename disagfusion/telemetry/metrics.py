@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, get_args
 from wsgiref.simple_server import WSGIServer
 
@@ -21,6 +21,8 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from disagfusion.telemetry import catalog
 from disagfusion.telemetry.catalog import Kind, Metric
@@ -66,6 +68,36 @@ def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
     )
 
 
+class Asked(Collector):
+    """A gauge that is asked for at each scrape: what has gone is not left at its last value.
+
+    Args:
+        metric: What is exported, by pipeline, stage and pool.
+        registry: Where it is registered.
+    """
+
+    def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
+        assert metric.kind is Kind.GAUGE
+        self._metric = metric
+        self._ask: Callable[[], Mapping[tuple[str, str, str], float]] = dict
+        registry.register(self)
+
+    def follow(self, ask: Callable[[], Mapping[tuple[str, str, str], float]]) -> None:
+        """Export from now on what this returns; it is called on any thread."""
+        self._ask = ask
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Return the name, so that registering does not ask."""
+        return [GaugeMetricFamily(self._metric.name, self._metric.help, labels=self._metric.labels)]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return what there is now."""
+        (family,) = self.describe()
+        for labels, value in self._ask().items():
+            family.add_metric(labels, value)
+        return [family]
+
+
 class GatewayMetrics:
     """What a gateway exports.
 
@@ -78,6 +110,7 @@ class GatewayMetrics:
         store_commit_seconds: Durations of the job store's transactions.
         dispatch_seconds: Durations of the dispatcher's decisions.
         result_bytes: Size of the result store.
+        backlog: Seconds of work that is left, by pipeline, stage and pool.
     """
 
     def __init__(self, registry: CollectorRegistry, *, pipeline: str) -> None:
@@ -96,6 +129,7 @@ class GatewayMetrics:
         )
         self.dispatch_seconds = _histogram(catalog.DISPATCH_SECONDS, registry).labels(pipeline)
         self.result_bytes = _gauge(catalog.RESULT_BYTES, registry).labels(pipeline)
+        self.backlog = Asked(catalog.BACKLOG_WORK, registry)
         # What has not happened yet is zero: a series that does not exist would say nothing.
         for outcome in get_args(Outcome):
             self._jobs.labels(pipeline, outcome)

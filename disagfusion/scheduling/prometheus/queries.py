@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.telemetry import catalog
 
-BACKLOG_WORK = "disagfusion_backlog_work_seconds"
 PART = "part"
 """Label that tells the parts of an answer from each other."""
 
@@ -208,7 +207,7 @@ BACKLOG = Query(
     "backlog",
     "Seconds of work that unfinished jobs have left, by stage and pool.",
     ("stage", "pool"),
-    BACKLOG_WORK,
+    catalog.BACKLOG_WORK.name,
 )
 
 QUERIES: tuple[Query, ...] = (

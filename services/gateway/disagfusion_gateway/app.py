@@ -32,6 +32,7 @@ from disagfusion.rpc.server import RpcServer
 from disagfusion.telemetry import logging, metrics, tracing
 from disagfusion.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from disagfusion.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from disagfusion_gateway.backlog import FromOtherThreads, by_pool
 from disagfusion_gateway.core import Core
 from disagfusion_gateway.fetching import ResultFetcher
 from disagfusion_gateway.fleet import Fleet
@@ -110,11 +111,7 @@ class Gateway:
         fetcher = ResultFetcher(
             sessions, self._store, self._results, concurrency=settings.fetch_concurrency
         )
-        dispatcher = Dispatcher(
-            DispatchSettings(waiting_per_slot=settings.waiting_per_slot),
-            now=now,
-            expected_workers=[w.name for w in workers if w.name],
-        )
+        dispatcher = self._dispatcher(workers, now)
         incarnation = secrets.token_hex(8)
         fleet = Fleet(incarnation, lambda: sessions.workers, lambda: sessions.known_spec, now)
         core = self._core = Core(
@@ -125,6 +122,10 @@ class Gateway:
         await retention.clean_results(self._store, self._results, now)
         for job in await self._store.unfinished():
             core.recover(job)
+        # Only now: as long as jobs are still read, no work would be a mistake and not a zero.
+        gateway_metrics.backlog.follow(
+            FromOtherThreads(lambda: by_pool(core.backlog(), settings.pipeline, sessions.workers))
+        )
         self._links = WorkerLinks(
             workers,
             self._link_settings(incarnation),
@@ -146,6 +147,13 @@ class Gateway:
         self.address = await self._server.start()
         self._stack.push_async_callback(self._server.stop, settings.shutdown_grace_seconds)
         await self._server.set_serving(True)
+
+    def _dispatcher(self, workers: Sequence[WorkerAddress], now: float) -> Dispatcher:
+        return Dispatcher(
+            DispatchSettings(waiting_per_slot=self._settings.waiting_per_slot),
+            now=now,
+            expected_workers=[w.name for w in workers if w.name],
+        )
 
     async def _serve_internal(self, servicer: FleetServicer) -> None:
         settings = self._settings

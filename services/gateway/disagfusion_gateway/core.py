@@ -21,7 +21,7 @@ from disagfusion.dispatch import actions, events
 from disagfusion.dispatch.dispatcher import Dispatcher
 from disagfusion.dispatch.settings import Load
 from disagfusion.errors import NotFoundError
-from disagfusion.jobs.model import Job, JobEvent, NewJob, StaleTransitionError
+from disagfusion.jobs.model import Job, JobEvent, NewJob, Stage, StaleTransitionError
 from disagfusion.jobs.store import JobStore, Submission
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import stage_pb2
@@ -115,6 +115,10 @@ class Core:
         """Return what admission has to know, submissions that are under way included."""
         load = self._dispatcher.load(tenant)
         return dataclasses.replace(load, queued=load.queued + self._submitting)
+
+    def backlog(self) -> dict[tuple[str, Stage], float]:
+        """Return the predicted seconds of work that is left, by pipeline and stage."""
+        return self._dispatcher.backlog(self._clock())
 
     async def submit(self, job: NewJob, *, parent: str = "") -> Submission:
         """Store a job and hand it to the dispatcher.

@@ -50,11 +50,12 @@ def runtime() -> Iterator[LocalRuntime]:
 
 
 def every(readings: Readings) -> list[Signal[Any]]:
-    """All signals but those that need jobs, and the backlog."""
+    """All signals but those that need jobs."""
     found: list[Signal[Any]] = [readings.queued, readings.arrivals]
     for stage in STAGES:
         found += readings.replicas[stage].values()
         found += readings.shares[stage].values()
+        found += readings.backlog[stage].values()
         found += [
             readings.waiting[stage],
             readings.inside[stage],
@@ -97,6 +98,10 @@ def test_signals_of_a_real_system(
         assert dit.value == Replicas(ready=2)
         assert all(isinstance(one, Missing) for one in last.seconds.values()), "no job has run"
         assert last.jobs(STAGES, signals.mix) == Fresh((), min_time(last))
+        for stage in STAGES:
+            left = last.backlog[stage]["quick"]
+            assert isinstance(left, Fresh)
+            assert left.value == 0.0, "no work, and known to be none"
 
         signals.observe(time.monotonic(), {"quick": 3})
         for handle in [client.submit("p", num_inference_steps=1) for _ in range(6)]:
@@ -149,7 +154,7 @@ def number_for_all(asked: str, number: str, age: float) -> bytes:
     now = time.time()
     metrics: list[dict[str, str]] = [{}]
     for name in query.by:
-        metrics = [{**metric, name: value} for metric in metrics for value in LABELS[name]]
+        metrics = [metric | {name: value} for metric in metrics for value in LABELS[name]]
     parts = {"value": number, "last": number, "at": repr(now - age)}
     result = [
         {"metric": {**metric, "part": part}, "value": [now, value]}
@@ -232,7 +237,7 @@ def check_lies(prometheus: Prometheus) -> None:
 # What a system without a balancer, without failures and without a prompt cache does not have.
 EMPTY_PANELS = {
     "Failures and repetitions", "Prompt cache", "Replicas wanted and ready", "Decisions",
-    "Accelerators", "Work left", "Exposed share of transfers",
+    "Accelerators", "Exposed share of transfers",
 }  # fmt: skip
 
 

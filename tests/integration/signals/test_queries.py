@@ -9,6 +9,7 @@ import yaml
 
 from disagfusion.scheduling.prometheus import queries
 from disagfusion.scheduling.prometheus.queries import Query, Scope
+from disagfusion.telemetry import catalog
 
 from .conftest import tool
 
@@ -18,6 +19,8 @@ SCOPE = Scope("flux", window=60.0, stale=40.0)
 # Samples of a pod that was replaced a minute ago: Prometheus takes the last one of a series that
 # ends without a word for the present one for five minutes.
 GONE = 36
+
+BACKLOG_WORK = catalog.BACKLOG_WORK.name
 
 
 def series(metric: str, values: str, **labels: str) -> dict[str, str]:
@@ -150,7 +153,7 @@ CASES: dict[str, tuple[Query, list[dict[str, str]], Expected]] = {
     "work that is left": (
         queries.BACKLOG,
         [
-            series(queries.BACKLOG_WORK, constant(40), instance=f"g:{n}", stage="dit", pool="a10")
+            series(BACKLOG_WORK, constant(40), instance=f"g:{n}", stage="dit", pool="a10")
             for n in (1, 2)
         ],
         {'{stage="dit", pool="a10"}': 80},

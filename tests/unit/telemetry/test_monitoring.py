@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from disagfusion.scheduling.decision import Reason
-from disagfusion.scheduling.prometheus.queries import BACKLOG_WORK, QUERIES, Scope
+from disagfusion.scheduling.prometheus.queries import QUERIES, Scope
 from disagfusion.telemetry.catalog import CATALOG, Kind
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,7 @@ def expressions() -> dict[str, str]:
 
 def series() -> dict[str, set[str]]:
     """Every series name, and its labels."""
-    names: dict[str, set[str]] = {BACKLOG_WORK: {"pipeline", "stage", "pool"}}
+    names: dict[str, set[str]] = {}
     for metric in CATALOG:
         suffixes = ("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",)
         names |= {metric.name + suffix: set(metric.labels) for suffix in suffixes}
