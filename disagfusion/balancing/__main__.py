@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,7 +16,7 @@ from pydantic import ValidationError
 from disagfusion.balancing.actuator import LocalActuator
 from disagfusion.balancing.control import SupervisorControl
 from disagfusion.balancing.decisions import Decisions
-from disagfusion.balancing.instances import Phase
+from disagfusion.balancing.exporter import Exporter
 from disagfusion.balancing.learner import Learner
 from disagfusion.balancing.loop import Loop
 from disagfusion.balancing.settings import BalancingSettings
@@ -130,32 +128,13 @@ def make_loop(
         patience=settings.patience_seconds,
     )
 
+    exporter = Exporter(exported, settings.pipeline, profile, source, waiting, learner)
+
     async def record(decision: Decision) -> None:
-        _export(exported, profile, source, waiting)
+        exporter.export(decision)
         await decisions.record(decision, time.time())
 
     return Loop(rule, source, actuator, record, time_scale=settings.time_scale), address
-
-
-def _export(
-    exported: metrics.BalancerMetrics,
-    profile: Profile,
-    source: EmbeddedSignals,
-    waiting: Sequence[Place],
-) -> None:
-    """Set the gauges as of the last observation."""
-    wanted, held = Counter(waiting), Counter[str]()
-    for one in source.instances:
-        costs = profile.stages[one.place.stage].pools[one.place.pool]
-        held[one.place.pool] += costs.accelerators
-        if one.phase is not Phase.DRAINING or one.unheard:
-            wanted[Place(one.wanted, one.place.pool)] += 1
-    for stage, costs_of_stage in profile.stages.items():
-        for pool in costs_of_stage.pools:
-            exported.desired(stage, pool).set(wanted[Place(stage, pool)])
-    for name, pool_profile in profile.pools.items():
-        exported.accelerators(name, "usable").set(pool_profile.accelerators)
-        exported.accelerators(name, "held").set(held[name])
 
 
 async def serve(settings: BalancingSettings) -> None:

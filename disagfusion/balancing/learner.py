@@ -10,7 +10,7 @@ import sys
 from disagfusion.errors import DisagfusionError
 from disagfusion.scheduling.performance.documents import from_json, to_json
 from disagfusion.scheduling.performance.exchange import FitAnswer, FitRequest
-from disagfusion.scheduling.performance.model import PerformanceModel
+from disagfusion.scheduling.performance.model import PairSummary, PerformanceModel
 from disagfusion.scheduling.performance.samples import Sample
 from disagfusion.scheduling.performance.settings import PerformanceSettings
 from disagfusion.scheduling.performance.tracker import PerformanceTracker
@@ -45,6 +45,10 @@ class Learner:
     def predictor(self) -> ModelPredictor:
         """What is known by now."""
         return ModelPredictor(self._tracker.model)
+
+    def summary(self, now: float) -> list[PairSummary]:
+        """Return the numbers of every stage and pool."""
+        return self._tracker.summary(now=now)
 
     def observe(self, sample: Sample, *, now: float, incarnation: str) -> None:
         """Take note of a stage that has ended."""

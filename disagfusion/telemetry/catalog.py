@@ -242,6 +242,36 @@ DESIRED_REPLICAS = Metric(
     "Replicas that the balancer wants.",
     WORKER,
 )
+REPLICAS = Metric(
+    "disagfusion_replicas",
+    Kind.GAUGE,
+    "Replicas as the balancer sees them: ready, starting, waiting for room to start, draining.",
+    (*WORKER, "state"),
+)
+MODEL_VERSION = Metric(
+    "disagfusion_model_version",
+    Kind.GAUGE,
+    "Version of the performance model's coefficients in use; 0: predictions rest on the profile.",
+    WORKER,
+)
+MODEL_SAMPLES = Metric(
+    "disagfusion_model_samples",
+    Kind.GAUGE,
+    "Samples at hand for the next fit of the performance model.",
+    WORKER,
+)
+MODEL_ERROR = Metric(
+    "disagfusion_model_error_ratio",
+    Kind.GAUGE,
+    "Median relative error of the fit in use on samples that it had not seen; absent without one.",
+    WORKER,
+)
+MODEL_CORRECTION = Metric(
+    "disagfusion_model_correction_ratio",
+    Kind.GAUGE,
+    "Factor on the performance model's predictions, from the most recent jobs.",
+    WORKER,
+)
 POOL_ACCELERATORS = Metric(
     "disagfusion_pool_accelerators",
     Kind.GAUGE,

@@ -33,6 +33,7 @@ AcceleratorState = Literal["busy", "starved", "blocked", "loading"]
 Direction = Literal["sent", "received"]
 TransferOutcome = Literal["done", "refused", "lost"]
 SlotState = Literal["free", "granted", "filling", "filled", "computing"]
+ReplicaState = Literal["ready", "starting", "waiting", "draining"]
 JobStatus = Literal["waiting", "transferring", "running"]
 
 _STAGES = ("encoder", "dit", "decoder")
@@ -85,6 +86,10 @@ class Asked(Collector):
     def follow(self, ask: Callable[[], Mapping[tuple[str, str, str], float]]) -> None:
         """Export from now on what this returns; it is called on any thread."""
         self._ask = ask
+
+    def show(self, values: Mapping[tuple[str, str, str], float]) -> None:
+        """Export exactly these from now on."""
+        self._ask = lambda: values
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Return the name, so that registering does not ask."""
@@ -272,6 +277,12 @@ class BalancerMetrics:
         registry: Where the metrics are registered.
         pipeline: Value of the label of that name.
         reasons: Every reason that a decision may have, in lower case.
+
+    Attributes:
+        model_version: Of the performance model's coefficients, by pipeline, stage and pool.
+        model_samples: At hand for the next fit, as above.
+        model_error: Of the fit in use, as above.
+        model_correction: Factor on its predictions, as above.
     """
 
     def __init__(
@@ -281,6 +292,11 @@ class BalancerMetrics:
         self._decisions = _counter(catalog.BALANCER_DECISIONS, registry)
         self._desired = _gauge(catalog.DESIRED_REPLICAS, registry)
         self._accelerators = _gauge(catalog.POOL_ACCELERATORS, registry)
+        self._replicas = _gauge(catalog.REPLICAS, registry)
+        self.model_version = Asked(catalog.MODEL_VERSION, registry)
+        self.model_samples = Asked(catalog.MODEL_SAMPLES, registry)
+        self.model_error = Asked(catalog.MODEL_ERROR, registry)
+        self.model_correction = Asked(catalog.MODEL_CORRECTION, registry)
         for reason in reasons:
             self._decisions.labels(pipeline, reason)
 
@@ -291,6 +307,10 @@ class BalancerMetrics:
     def desired(self, stage: str, pool: str) -> Gauge:
         """Return the gauge of the replicas that are wanted of this stage on this pool."""
         return self._desired.labels(self._pipeline, stage, pool)
+
+    def replicas(self, stage: str, pool: str, state: ReplicaState) -> Gauge:
+        """Return the gauge of the replicas of this stage on this pool in this state."""
+        return self._replicas.labels(self._pipeline, stage, pool, state)
 
     def accelerators(self, pool: str, state: Literal["usable", "held"]) -> Gauge:
         """Return the gauge of the accelerators of this pool."""
