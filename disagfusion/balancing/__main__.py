@@ -128,7 +128,9 @@ def make_loop(
         patience=settings.patience_seconds,
     )
 
-    exporter = Exporter(exported, settings.pipeline, profile, source, waiting, learner)
+    exporter = Exporter(
+        exported, settings.pipeline, profile, source, waiting, learner, budget=budget
+    )
 
     async def record(decision: Decision) -> None:
         exporter.export(decision)

@@ -29,6 +29,7 @@ class Exporter:
         signals: Know the workers, by the last observation.
         waiting: Starts that wait for room.
         learner: Has the performance model.
+        budget: Accelerators in use at most.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Exporter:
         signals: EmbeddedSignals,
         waiting: Sequence[Place],
         learner: Learner,
+        *,
+        budget: int,
     ) -> None:
         self._metrics = metrics
         self._pipeline = pipeline
@@ -46,6 +49,7 @@ class Exporter:
         self._signals = signals
         self._waiting = waiting
         self._learner = learner
+        self._budget = budget
 
     def export(self, decision: Decision) -> None:
         """Export the last observation, and what is wanted with this decision."""
@@ -80,7 +84,7 @@ class Exporter:
             place = one.place
             held[place.pool] += self._profile.stages[place.stage].pools[place.pool].accelerators
         for name, pool in self._profile.pools.items():
-            self._metrics.accelerators(name, "usable").set(pool.accelerators)
+            self._metrics.accelerators(name, "usable").set(min(pool.accelerators, self._budget))
             self._metrics.accelerators(name, "held").set(held[name])
 
     def _export_model(self, now: float) -> None:

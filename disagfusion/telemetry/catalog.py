@@ -275,7 +275,8 @@ MODEL_CORRECTION = Metric(
 POOL_ACCELERATORS = Metric(
     "disagfusion_pool_accelerators",
     Kind.GAUGE,
-    "Accelerators of a pool: usable ones, and of these the ones that replicas hold (held).",
+    "Accelerators of a pool: those that the budget allows (usable), and of these the ones that "
+    "replicas hold (held).",
     (*PIPELINE, "pool", "state"),
 )
 

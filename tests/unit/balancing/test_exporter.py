@@ -37,7 +37,7 @@ Labels = tuple[str, ...]
 
 
 class World:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, budget: int = 9) -> None:
         self.registry = CollectorRegistry()
         self.learner, self.waiting = Learner(PROFILE), list[Place]()
         self.signals = EmbeddedSignals(
@@ -45,7 +45,9 @@ class World:
             {}, self.learner, self.waiting, time_scale=1.0, patience=0.05, stale_after=30.0,
         )  # fmt: skip
         metrics = BalancerMetrics(self.registry, pipeline="p", reasons=["rebalance"])
-        self.exporter = Exporter(metrics, "p", PROFILE, self.signals, self.waiting, self.learner)
+        self.exporter = Exporter(
+            metrics, "p", PROFILE, self.signals, self.waiting, self.learner, budget=budget
+        )
 
     def export(self, *moves: Move) -> None:
         self.exporter.export(Decision(100.0, moves, Reason.REBALANCE))
@@ -89,6 +91,12 @@ def test_replicas_there_and_wanted(tmp_path: Path) -> None:
     assert world.read("pool_accelerators", "pool", "state") == {
         ("a", "usable"): 8, ("a", "held"): 1 + 3 * 2 + 1,
     }  # fmt: skip
+
+
+def test_more_than_the_budget_is_not_usable(tmp_path: Path) -> None:
+    world = World(tmp_path, budget=6)
+    world.export()
+    assert world.read("pool_accelerators", "state")["usable",] == 6
 
 
 def test_what_was_just_decided_is_wanted(tmp_path: Path) -> None:
