@@ -89,6 +89,9 @@ class Operations:
         """Let a draining replica go on, if it has done what it had."""
         if replica.phase is not Phase.DRAINING or replica.tasks:
             return
+        if self._world.fleet.get(replica.name) is None:
+            # What it held was released, and it left, while the end of its job was told.
+            return
         if replica.target is not None:
             # The process stays, and what it holds; only its stage is another.
             self._world.leave(replica)
