@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SPARE = "spare"
 """What workers are called that have no stage at the start."""
 
+# As the command line has it, where another profile is that of emulated devices.
+_PROFILE = "balance_profile"
+
 
 @dataclass(frozen=True, slots=True)
 class Balance:
@@ -91,7 +94,7 @@ def resolve_balance(
     missing = [stage for stage in replicas if stage not in profile.stages]
     if missing:
         raise InvalidArgumentError(
-            "balance", f"the profile has no stage {missing[0]}", expected=", ".join(replicas)
+            _PROFILE, f"it has no stage {missing[0]}", expected=", ".join(replicas)
         )
     workers = {f"{stage}-{i}": stage for stage, n in replicas.items() for i in range(n)}
     pools = {name: _pool_of(name, devices, profile, pool) for name in workers}
@@ -99,7 +102,7 @@ def resolve_balance(
     for name, stage in workers.items():
         if pools[name] not in profile.stages[stage].pools:
             raise InvalidArgumentError(
-                "balance", f"the profile does not say how fast the {stage} is on {pools[name]}"
+                _PROFILE, f"it does not say how fast the {stage} is on {pools[name]}"
             )
         used[pools[name]] += profile.stages[stage].pools[pools[name]].accelerators
     for name, count in used.items():
@@ -130,14 +133,17 @@ def _profile(given: Balance, emulated: Profile | None) -> Profile:
     if given.profile is None:
         if emulated is None:
             raise InvalidArgumentError(
-                "balance", "there is no profile", expected="one that says what stages cost"
+                _PROFILE, "is missing", expected="a file that says what stages cost"
             )
         return emulated
     if isinstance(given.profile, str | os.PathLike):
         # Only a balanced or emulated system needs what reads profiles.
         from disagfusion.emulation.profiles import read_profile
 
-        return read_profile(Path(given.profile))
+        try:
+            return read_profile(Path(given.profile))
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(_PROFILE, error.message.removeprefix("profile: ")) from error
     return given.profile
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from disagfusion.cli import app
@@ -25,9 +27,29 @@ def test_devices_that_are_none(given: list[str]) -> None:
     assert refused.value.field == "--device"
 
 
+WAN = Path(__file__).parents[3] / "examples" / "profiles" / "wan2.2-i2v-480p.yaml"
+A10 = ("--profile", str(WAN), "--device", "emulated:a10")
+BALANCED = (*A10, "--balance")
+# A profile of the same stages on another pool.
+ELSEWHERE = WAN.parents[2] / "tests" / "integration" / "balancing" / "profile.yaml"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (("--balance",), "balance_profile: is missing"),
+        ((*BALANCED, "--budget", "2"), "budget: 2 (expected at least the 3 that"),
+        ((*BALANCED, "--budget", "0"), "'--budget'"),
+        ((*BALANCED, "--budget", "many"), "'--budget'"),
+        ((*BALANCED, "--balance-period", "0"), "--balance-period: 0 (expected above 0)"),
+        ((*BALANCED, "--balance-period", "nan"), "--balance-period: nan"),
+        ((*BALANCED, "--balance-profile", "/no/such"), "balance_profile: cannot read /no/such"),
+        ((*BALANCED, "--balance-profile", __file__), "balance_profile: test_serve.py: "),
+        ((*BALANCED, "--balance-profile", str(ELSEWHERE)), "balance_profile: it does not say how"),
+        ((*BALANCED, "--dits", "9"), "balance: the first workers take 11 accelerators of a10"),
+        ((*A10, "--budget", "4"), "--budget: is given (expected --balance beside it)"),
+        ((*A10, "--balance-period", "4"), "--balance-period: is given"),
+        ((*A10, "--balance-profile", str(WAN)), "--balance-profile: is given"),
         (("--device", "emulated:a10"), "profile: is missing"),
         (("--profile", "/no/such.yaml"), "device: not every worker's is emulated"),
         (("--profile", "/no/such.yaml", "--device", "emulated:a10"), "cannot read /no/such.yaml"),

@@ -45,7 +45,7 @@ def test_every_pool_with_room_has_spare_workers() -> None:
 @pytest.mark.parametrize(
     ("given", "pool", "field"),
     [
-        (Balance(), None, "balance"),
+        (Balance(), None, "balance_profile"),
         (Balance(profile(a=3)), None, "balance"),
         (Balance(profile(a=8), budget=3), None, "budget"),
         (Balance(profile(a=4, b=2)), None, "pool"),
@@ -61,4 +61,4 @@ def test_what_does_not_fit_is_refused(given: Balance, pool: str | None, field: s
 def test_real_devices_need_a_profile() -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         LocalRuntime(balance=True)
-    assert refused.value.field == "balance"
+    assert refused.value.field == "balance_profile"
