@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 
 from disagfusion.scheduling.decision import Move, Place
@@ -39,22 +40,51 @@ class Room:
             for pool, count in used.items()
         }
         self._budget = budget - sum(used.values())
+        self._over = {pool: max(0, -free) for pool, free in self._free.items()}
+
+    def copy(self) -> Room:
+        """Return the same room, to try something in thought."""
+        other = copy.copy(self)
+        other._free = dict(self._free)  # noqa: SLF001 -- another of this class
+        return other
 
     def accelerators(self, place: Place) -> int:
         """Return what one replica takes."""
         return self._profile.stages[place.stage].pools[place.pool].accelerators
 
-    def starts(self, place: Place) -> int:
-        """Return how many replicas can start at a place now."""
+    def starts(self, place: Place, *, instead: Place | None = None, bounded: bool = True) -> int:
+        """Return how many replicas can start at a place now.
+
+        Args:
+            place: Where.
+            instead: Each as soon as one on another pool has stopped.
+            bounded: Whether the stage's maximum counts.
+        """
         if place.pool in self._full:
             return 0
-        free = max(0, min(self._budget, self._free[place.pool]))
-        return min(free // self.accelerators(place), self.below_maximum(place.stage))
+        need = self.accelerators(place)
+        count = max(0, self._free[place.pool]) // need
+        each = need if instead is None else need - self.accelerators(instead)
+        if each > 0 or self._budget < 0:
+            count = min(count, max(0, self._budget) // max(1, each))
+        if bounded and (instead is None or instead.stage != place.stage):
+            count = min(count, self.below_maximum(place.stage))
+        return count
 
     def take(self, place: Place, count: int) -> None:
         """Take note that so many will start."""
         self._budget -= count * self.accelerators(place)
         self._free[place.pool] -= count * self.accelerators(place)
+
+    def give(self, place: Place, count: int) -> None:
+        """Take note that so many will stop; until then they take their pool's accelerators."""
+        self._budget += count * self.accelerators(place)
+
+    def stuck(self, place: Place) -> int:
+        """Return how many replicas have been asked for that cannot start: the pool has failed."""
+        counts = self._observation.replicas[place.stage][place.pool]
+        waiting = max(0, counts.starting - len(counts.available_at))
+        return min(waiting, -(-self._over[place.pool] // self.accelerators(place)))
 
     def below_maximum(self, stage: str) -> int:
         """Return how many replicas a stage may get."""
@@ -73,6 +103,10 @@ class Room:
     def ready(self, place: Place) -> int:
         """Return the replicas of a place that take work."""
         return self._observation.replicas[place.stage][place.pool].ready
+
+    def count(self, place: Place) -> int:
+        """Return the replicas of a place that take work or will."""
+        return self._observation.replicas[place.stage][place.pool].committed
 
 
 def places(profile: Profile) -> Iterator[Place]:

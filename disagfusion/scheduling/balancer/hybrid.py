@@ -20,6 +20,7 @@ from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.balancer.sizing import Sizing
 from disagfusion.scheduling.balancer.state import Pending, State, restless
+from disagfusion.scheduling.balancer.targets import Targets
 from disagfusion.scheduling.balancer.view import View
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
 from disagfusion.scheduling.observation import (
@@ -67,6 +68,7 @@ class Hybrid:
         self._fallback = dict(fallback or {})
         self._view = View.of(profile)
         self._sizing = Sizing(profile, self._budget, self._settings)
+        self._targets = Targets(profile, self._budget)
         self._look_ahead = LookAhead(self._view, load_seconds, self._settings)
 
     @property
@@ -221,8 +223,9 @@ class Hybrid:
             self._view.outlook(observation, jobs, expected, horizon, predictor, (), now)
             for expected in ((rates, {}) if rates and horizon else ({},))
         ]
-        capacity = Capacity(self._view, observation, mix, predictor)
-        return self._look_ahead.choose(scenarios, room, capacity, now)
+        capacity = Capacity(self._view, observation, mix, rates, predictor)
+        plans = self._targets.plans(observation, jobs, rates, horizon, predictor)
+        return self._look_ahead.choose(scenarios, room, capacity, now, plans)
 
     def _give_up(self, expired: list[Pending], observation: Observation, now: float) -> Decision:
         """Take back what has not started in time."""

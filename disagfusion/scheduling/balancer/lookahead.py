@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from disagfusion.scheduling.balancer.capacity import Capacity
+from disagfusion.scheduling.balancer.candidates import Candidate, Candidates, Leg
+from disagfusion.scheduling.balancer.capacity import Backlog, Capacity
 from disagfusion.scheduling.balancer.fleet import Room
-from disagfusion.scheduling.balancer.outlook import Change, Outlook, Prospect, Spot
+from disagfusion.scheduling.balancer.outlook import Change, Outlook, Prospect
 from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.balancer.view import View
-from disagfusion.scheduling.decision import Decision, Move, Place, Reason
+from disagfusion.scheduling.decision import Decision, Place, Reason
 
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A change that could be made.
-
-    Attributes:
-        source: Where replicas drain; None: they are new.
-        target: Where they go.
-        count: How many.
-        score: What is minimized if it were made now, over what it is without any change; the
-            mean over the scenarios.
-    """
-
-    source: Spot | None
-    target: Spot
-    count: int
-    score: float = math.inf
+_MOST = 36
+"""Changes that are looked at well; of more, those that look best at a rough look."""
+_PARTNERS = 6
+_ROUNDS = 2
+_RIVALS = 4
+"""Changes across pools that are tried at a later time."""
+_EACH_LEG = 0.002
+"""By so much must another move at the same time make it better."""
 
 
 class LookAhead:
@@ -53,7 +45,12 @@ class LookAhead:
         self._settings = settings
 
     def choose(
-        self, scenarios: Sequence[Outlook], room: Room, capacity: Capacity, now: float
+        self,
+        scenarios: Sequence[Outlook],
+        room: Room,
+        capacity: Capacity,
+        now: float,
+        plans: Sequence[Mapping[Place, int]] = (),
     ) -> Decision:
         """Return the change to be made now, or why there is none.
 
@@ -62,15 +59,12 @@ class LookAhead:
             room: For more replicas.
             capacity: In the long run.
             now: Seconds.
+            plans: Replicas by place that may be good to go to.
         """
         bases = [(outlook, self._cost(outlook.prospect())) for outlook in scenarios]
         unit = scenarios[0].unit
-        candidates = [
-            replace(one, score=self._score(bases, one, 0.0)) for one in self._candidates(room, unit)
-        ]
-        best = min(
-            candidates, key=lambda one: one.score + self._tolerance(one, capacity), default=None
-        )
+        candidates = self._scored(bases, Candidates(self._view, room, unit), plans)
+        best = min(candidates, key=lambda one: self._rank(one, capacity), default=None)
         if best is None:
             message = "no stage has a replica to spare, and there is no room for another"
             return Decision(now, (), Reason.AT_LIMIT, message)
@@ -80,15 +74,69 @@ class LookAhead:
         message = self._say(best)
         if best.score > 1.0 - self._tolerance(best, capacity):
             return Decision(now, (), Reason.WITHIN_TOLERANCE, message, details)
-        if best.source is not None:
+        if not best.starts:
             delay = self._better_later(bases, candidates, best, unit)
             if delay is not None:
                 message = f"{message}, and better still in {delay:g} s"
                 return Decision(now, (), Reason.WAIT, message, details)
-        source, target = self._ends(best)
-        move = Move(source, target, best.count)
-        reason = Reason.SCALE_UP if source is None else Reason.REBALANCE
-        return Decision(now, (move,), reason, message, details)
+        moves = tuple(move for leg in best.legs if not leg.later for move in leg.moves(self._view))
+        reason = Reason.SCALE_UP if best.starts else Reason.REBALANCE
+        return Decision(now, moves, reason, message, details)
+
+    def _scored(
+        self,
+        bases: Sequence[tuple[Outlook, float]],
+        found: Candidates,
+        plans: Sequence[Mapping[Place, int]],
+    ) -> list[Candidate]:
+        """Return changes with their scores; with several pools also those across them."""
+        first = list(found.single())
+        if len(self._view.pools) > 1:
+            first = self._screened(bases, [*first, *found.across(), *found.exchanges()])
+            first += [one for one in map(found.toward, plans) if one is not None]
+        scored = [replace(one, score=self._score(bases, one, 0.0)) for one in first]
+        if len(self._view.pools) > 1:
+            self._combine(bases, found, scored)
+        return scored
+
+    def _screened(
+        self, bases: Sequence[tuple[Outlook, float]], candidates: list[Candidate]
+    ) -> list[Candidate]:
+        """Return those that look best at a rough look."""
+        if len(candidates) <= _MOST:
+            return candidates
+        backlogs = [Backlog(outlook) for outlook, _ in bases]
+
+        def rough(one: Candidate) -> tuple[float, float]:
+            changes = self._changes(one, 0.0, bases[0][0])
+            looks = [backlog.after(changes) for backlog in backlogs]
+            return sum(busiest for busiest, _ in looks), sum(total for _, total in looks)
+
+        return sorted(candidates, key=rough)[:_MOST]
+
+    def _combine(
+        self,
+        bases: Sequence[tuple[Outlook, float]],
+        found: Candidates,
+        scored: list[Candidate],
+    ) -> None:
+        """Add the best change with another, and that with one more, while it gets better."""
+        if not scored:
+            return
+        ordered = sorted(scored, key=lambda one: one.score)
+        best = ordered[0]
+        for _ in range(_ROUNDS):
+            pairs = (found.together(best, other) for other in ordered[1 : 1 + _PARTNERS])
+            more = [
+                replace(pair, score=self._score(bases, pair, 0.0))
+                for pair in pairs
+                if pair is not None
+            ]
+            scored += more
+            better = min(more, key=lambda one: one.score, default=best)
+            if better.score >= best.score:
+                return
+            best = better
 
     def _better_later(
         self,
@@ -98,36 +146,40 @@ class LookAhead:
         unit: int,
     ) -> float | None:
         """Return after how many seconds a change is better than the best one now."""
+        rivals = [
+            one for one in candidates if not one.starts and (one.count <= unit or one is best)
+        ]
+        if len(self._view.pools) > 1:
+            rivals = sorted(rivals, key=lambda one: one.score)[:_RIVALS]
+            rivals += [best] if best not in rivals else []
         for delay in self._settings.delays:
-            for one in candidates:
-                if one.source is None or (one.count > unit and one is not best):
-                    continue
+            for one in rivals:
                 if self._score(bases, one, delay) < best.score:
                     return delay
         return None
 
     def _score(self, bases: Sequence[tuple[Outlook, float]], one: Candidate, delay: float) -> float:
         """Return what a change makes of the costs, as their mean share."""
-        change = self._change(one, delay)
         total = 0.0
         for outlook, base in bases:
-            cost = self._cost(outlook.prospect([change]))
+            cost = self._cost(outlook.prospect(self._changes(one, delay, outlook)))
             if math.isinf(base):
                 total += 1.0 if math.isinf(cost) else 0.0
             else:
                 total += cost / base if base > 0.0 else 1.0
         return total / len(bases)
 
+    def _rank(self, one: Candidate, capacity: Capacity) -> float:
+        return one.score + self._tolerance(one, capacity) + _EACH_LEG * (len(one.legs) - 1)
+
     def _tolerance(self, one: Candidate, capacity: Capacity) -> float:
-        source, target = self._ends(one)
-        lasting = capacity.after(source, target, one.count)
+        moves = [move for leg in one.legs for move in leg.moves(self._view)]
+        if capacity.falls_short(moves):
+            return self._settings.shortfall_tolerance
+        lasting = capacity.after(moves)
         if lasting is None or lasting > 1.0 + self._settings.lasting_gain:
             return self._settings.tolerance
         return self._settings.passing_tolerance
-
-    def _ends(self, one: Candidate) -> tuple[Place | None, Place]:
-        source = None if one.source is None else self._view.spots[one.source]
-        return source, self._view.spots[one.target]
 
     def _cost(self, prospect: Prospect) -> float:
         settings = self._settings
@@ -137,34 +189,36 @@ class LookAhead:
             + settings.weight_p95 * prospect.p95
         )
 
-    def _change(self, one: Candidate, delay: float) -> Change:
-        seconds = self._load_seconds(self._view.spots[one.target])
-        return Change(delay, one.source, one.target, one.count, seconds)
-
-    def _candidates(self, room: Room, unit: int) -> Iterator[Candidate]:
-        """Yield starts, and changes of stage within a pool, in steps that double."""
-        for target, place in self._view.spots.items():
-            yield from _steps(None, target, unit, room.starts(place))
-            for source, other in self._view.spots.items():
-                if source[1] != target[1] or source[0] == target[0]:
-                    continue
-                if room.accelerators(other) != room.accelerators(place):
-                    continue
-                spare = min(room.ready(other), room.above_minimum(other.stage))
-                count = min(spare, room.below_maximum(place.stage))
-                yield from _steps(source, target, unit, count)
+    def _changes(self, one: Candidate, delay: float, outlook: Outlook) -> list[Change]:
+        """Return what a candidate means; its second steps begin when the first ones are there."""
+        changes = []
+        for leg in one.legs:
+            source = None if leg.stuck else leg.source
+            seconds = self._load_seconds(self._view.spots[leg.target])
+            changes.append(Change(delay, source, leg.target, leg.count, seconds))
+        if any(leg.later for leg in one.legs):
+            there = max(
+                outlook.arrives(change)
+                for change, leg in zip(changes, one.legs, strict=True)
+                if not leg.later
+            )
+            changes = [
+                replace(change, delay=there) if leg.later else change
+                for change, leg in zip(changes, one.legs, strict=True)
+            ]
+        return changes
 
     def _say(self, one: Candidate) -> str:
-        target = self._view.spots[one.target]
-        source = "new" if one.source is None else f"from {self._view.spots[one.source].stage}"
         gain = 100.0 * (1.0 - one.score)
-        return (
-            f"{one.count} {source} to {target.stage} on {target.pool}: outlook {gain:.1f} % better"
-        )
+        legs = ", ".join(self._say_leg(leg) for leg in one.legs)
+        return f"{legs}: outlook {gain:.1f} % better"
 
-
-def _steps(source: Spot | None, target: Spot, unit: int, most: int) -> Iterator[Candidate]:
-    count = unit
-    while count <= most:
-        yield Candidate(source, target, count)
-        count *= 2
+    def _say_leg(self, leg: Leg) -> str:
+        target = self._view.spots[leg.target]
+        source = "new"
+        if leg.source is not None:
+            place = self._view.spots[leg.source]
+            across = f" on {place.pool}" if place.pool != target.pool else ""
+            source = f"from {place.stage}{across}"
+        then = "then " if leg.later else ""
+        return f"{then}{leg.count} {source} to {target.stage} on {target.pool}"

@@ -72,6 +72,10 @@ class Prospect:
     p95: float
 
 
+Flow = list[tuple[float, int, int, float, float]]
+"""Jobs as (ready, rank among those ready at once, kind, age, weight)."""
+
+
 @dataclass(slots=True)
 class Outlook:
     """Jobs and replicas at one moment.
@@ -82,7 +86,7 @@ class Outlook:
         items: Jobs, those that run included as waiting for the next stage once they are done.
         stretch: Place → by how much a unit's service takes longer than a job's, per job in it.
         done: (seconds from now, age, weight) of jobs in the last stage, which end for certain.
-        unit: Replicas, and jobs, that are taken together.
+        unit: Replicas that are taken together.
     """
 
     seconds: Sequence[Mapping[int, Sequence[float]]]
@@ -91,6 +95,8 @@ class Outlook:
     stretch: Mapping[Spot, float] = field(default_factory=dict)
     done: Sequence[tuple[float, float, float]] = ()
     unit: int = 1
+    _waiting: list[Flow] | None = None
+    _passed: list[Flow] = field(default_factory=list)
 
     def prospect(self, changes: Sequence[Change] = ()) -> Prospect:
         """Look ahead under changes; all infinite if jobs are left without replicas."""
@@ -108,21 +114,38 @@ class Outlook:
                 if change.target is not None and change.target[0] <= change.source[0]:
                     for released in self._released(change):
                         joining.setdefault(change.target, []).append(released + change.seconds)
-        ended = list(self.done)
-        flow: list[tuple[float, int, int, float, float]] = []
-        for stage in range(len(self.seconds)):
-            flow += [
-                (item.ready, -round(item.age * 1e3), item.kind, item.age, item.weight)
-                for item in self.items
-                if item.stage == stage
-            ]
-            flow.sort()
+        first = min((spot[0] for spot in (*leaving, *joining)), default=len(self.seconds))
+        # What happens in front of the first stage that changes is known from the time before.
+        first = min(first, len(self._passed))
+        flow = self._passed[first - 1] if first else []
+        for stage in range(first, len(self.seconds)):
+            flow = sorted([*flow, *self._arrivals(stage)])
             served = self._serve(stage, flow, leaving, joining)
             if served is None:
                 return Prospect(math.inf, math.inf, math.inf)
             flow = served
-        ended += [(ready, age, weight) for ready, _, _, age, weight in flow]
-        return _summarize(ended)
+            if not changes:
+                self._passed.append(flow)
+        return _summarize(
+            [*self.done, *[(ready, age, weight) for ready, _, _, age, weight in flow]]
+        )
+
+    def arrives(self, change: Change) -> float:
+        """Return when the last of the replicas that change their place takes work there."""
+        if change.source is None:
+            return change.delay + change.seconds
+        released = self._released(change)
+        return (released[-1] if released else change.delay) + change.seconds
+
+    def _arrivals(self, stage: int) -> Flow:
+        """Return the jobs that wait for a stage, or will without having passed another."""
+        if self._waiting is None:
+            self._waiting = [[] for _ in self.seconds]
+            for item in self.items:
+                rank = -round(item.age * 1e3)
+                one = (item.ready, rank, item.kind, item.age, item.weight)
+                self._waiting[item.stage].append(one)
+        return self._waiting[stage]
 
     def _units(self, change: Change) -> int:
         return max(1, round(change.count / self.unit))
@@ -135,38 +158,34 @@ class Outlook:
     def _serve(
         self,
         stage: int,
-        flow: list[tuple[float, int, int, float, float]],
+        flow: Flow,
         leaving: dict[Spot, list[Change]],
         joining: dict[Spot, list[float]],
-    ) -> list[tuple[float, int, int, float, float]] | None:
+    ) -> Flow | None:
         """Return when each job is through, in any order; None if one never is."""
-        heaps: list[_Servers] = []
+        places: list[_Servers] = []
         for pool, seconds in self.seconds[stage].items():
             spot = (stage, pool)
             times = [*self.free.get(spot, ()), *joining.get(spot, ())]
             gone = sorted(leaving.get(spot, ()), key=lambda change: change.delay)
             pending = [change for change in gone for _ in range(self._units(change))]
             if times:
-                heaps.append(_Servers(times, pending, seconds, self.stretch.get(spot, 0.0)))
-        served = []
-        for ready, order, kind, age, weight in flow:
-            best: _Servers | None = None
-            best_end = math.inf
-            for servers in heaps:
-                end = servers.end(ready, kind, weight, joining)
-                if end < best_end:
-                    best, best_end = servers, end
-            if best is None:
-                return None
-            best.take(best_end)
-            served.append((best_end, order, kind, age, weight))
-        for servers in heaps:
-            servers.retire_rest(joining)
+                servers = _Servers(times, pending, seconds, self.stretch.get(spot, 0.0))
+                servers.retire(0.0, joining)
+                places.append(servers)
+        if any(servers.leaving for servers in places):
+            served = _serve_changing(flow, places, joining)
+        else:
+            served = _serve_steady(flow, places)
+        for servers in places:
+            servers.retire(math.inf, joining)
         return served
 
 
 class _Servers:
     """The replicas of one place, by the times at which they are free."""
+
+    __slots__ = ("leaving", "seconds", "stretch", "times")
 
     def __init__(
         self,
@@ -175,55 +194,88 @@ class _Servers:
         seconds: Sequence[float],
         stretch: float,
     ) -> None:
-        self._times = times
+        self.times = times
         heapq.heapify(times)
-        self._leaving = leaving
-        self._seconds = seconds
-        self._stretch = stretch
+        self.leaving = leaving
+        self.seconds = seconds
+        self.stretch = stretch
 
-    def end(
-        self, ready: float, kind: int, weight: float, joining: dict[Spot, list[float]]
-    ) -> float:
-        """Return when a job that is ready then would be done here."""
-        while self._leaving and self._times:
-            begin = max(ready, self._times[0])
-            if begin < self._leaving[0].delay - _EPSILON:
-                break
-            self._retire(joining)
-        if not self._times:
-            return math.inf
-        begin = ready if ready > self._times[0] else self._times[0]
-        seconds = self._seconds[kind]
-        stretched = self._stretch * weight
-        return begin + (seconds * stretched if stretched > 1.0 else seconds)
+    def retire(self, begin: float, joining: dict[Spot, list[float]]) -> None:
+        """Let those leave that are to be gone when the next job begins; not before its time."""
+        while self.leaving and self.times:
+            if max(begin, self.times[0]) < self.leaving[0].delay - _EPSILON:
+                return
+            change = self.leaving.pop(0)
+            released = max(change.delay, heapq.heappop(self.times))
+            if change.target is not None and change.source is not None:
+                if change.target[0] > change.source[0]:
+                    joining.setdefault(change.target, []).append(released + change.seconds)
 
-    def take(self, end: float) -> None:
-        """Let the replica that is free first work until then."""
-        heapq.heapreplace(self._times, end)
 
-    def retire_rest(self, joining: dict[Spot, list[float]]) -> None:
-        """Let those leave that no job has waited for."""
-        while self._leaving and self._times:
-            self._retire(joining)
+def _serve_steady(flow: Flow, places: list[_Servers]) -> Flow | None:
+    """Serve where nobody leaves any more; where most of the time goes."""
+    served = []
+    usable = [(one.times, one.seconds, one.stretch) for one in places if one.times]
+    replace = heapq.heapreplace
+    for ready, rank, kind, age, weight in flow:
+        best: list[float] = []
+        best_end = math.inf
+        for times, seconds, stretch in usable:
+            begin = times[0]
+            if ready > begin:
+                begin = ready
+            stretched = stretch * weight
+            taken = seconds[kind]
+            end = begin + (taken * stretched if stretched > 1.0 else taken)
+            if end < best_end:
+                best, best_end = times, end
+        if not best:
+            return None
+        replace(best, best_end)
+        served.append((best_end, rank, kind, age, weight))
+    return served
 
-    def _retire(self, joining: dict[Spot, list[float]]) -> None:
-        change = self._leaving.pop(0)
-        released = max(change.delay, heapq.heappop(self._times))
-        if change.target is not None and change.source is not None:
-            if change.target[0] > change.source[0]:
-                joining.setdefault(change.target, []).append(released + change.seconds)
+
+def _serve_changing(
+    flow: Flow, places: list[_Servers], joining: dict[Spot, list[float]]
+) -> Flow | None:
+    """Serve where some leave later on."""
+    served: Flow = []
+    for index, (ready, rank, kind, age, weight) in enumerate(flow):
+        for servers in places:
+            servers.retire(ready, joining)
+        if not any(servers.leaving for servers in places):
+            rest = _serve_steady(flow[index:], places)
+            return None if rest is None else served + rest
+        best: _Servers | None = None
+        best_end = math.inf
+        for servers in places:
+            if not servers.times:
+                continue
+            begin = max(ready, servers.times[0])
+            stretched = servers.stretch * weight
+            taken = servers.seconds[kind]
+            end = begin + (taken * stretched if stretched > 1.0 else taken)
+            if end < best_end:
+                best, best_end = servers, end
+        if best is None:
+            return None
+        heapq.heapreplace(best.times, best_end)
+        served.append((best_end, rank, kind, age, weight))
+    return served
 
 
 def _summarize(ended: list[tuple[float, float, float]]) -> Prospect:
     if not ended:
         return Prospect(0.0, 0.0, 0.0)
-    latencies = sorted((at + age, weight) for at, age, weight in ended)
-    total = math.fsum(weight for _, weight in latencies)
-    mean = math.fsum(latency * weight for latency, weight in latencies) / total
+    latencies = [(at + age, weight) for at, age, weight in ended]
+    latencies.sort()
+    total = math.fsum([weight for _, weight in latencies])
+    mean = math.fsum([latency * weight for latency, weight in latencies]) / total
     reached, p95 = 0.0, latencies[-1][0]
     for latency, weight in latencies:
         reached += weight
         if reached >= 0.95 * total - _EPSILON:
             p95 = latency
             break
-    return Prospect(max(at for at, _, _ in ended), mean, p95)
+    return Prospect(max([at for at, _, _ in ended]), mean, p95)

@@ -18,6 +18,8 @@ class BalancerSettings:
         tolerance: Share by which the outlook must improve before anything changes.
         passing_tolerance: The same for a change that does not raise the fleet's throughput for the
             jobs that come: it will have to be taken back.
+        shortfall_tolerance: The same for a change after which the fleet would not keep up with the
+            jobs that come, though it does now.
         lasting_gain: Share by which it must raise that to count as lasting.
         mix_window: Arrivals of so long decide which change is lasting.
         forecast_window: Arrivals of so long count for the forecast.
@@ -44,6 +46,7 @@ class BalancerSettings:
     paused: bool = False
     tolerance: float = 0.02
     passing_tolerance: float = 0.05
+    shortfall_tolerance: float = 0.15
     lasting_gain: float = 0.05
     mix_window: float = 900.0
     forecast_window: float = 180.0

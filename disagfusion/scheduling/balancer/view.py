@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from disagfusion.scheduling.balancer.outlook import Item, Outlook, Spot
 from disagfusion.scheduling.decision import Move, Place
@@ -74,9 +74,9 @@ class View:
         )
         coming = sum(expected.values()) * horizon
         count = sum(group.count for group in jobs) + coming
-        unit = max(1, math.ceil(total / _MAX_UNITS), math.ceil(count / _MAX_ITEMS))
-        builder = _Builder(self, kinds, seconds, unit)
-        for group in jobs:
+        unit = max(1, math.ceil(total / _MAX_UNITS))
+        builder = _Builder(self, kinds, seconds, unit, max(unit, math.ceil(count / _MAX_ITEMS)))
+        for group in builder.together(jobs):
             builder.add(group)
         for shape, rate in expected.items():
             builder.expect(kinds[shape], rate, horizon)
@@ -91,11 +91,14 @@ class _Builder:
         kinds: Mapping[Shape, int],
         seconds: Sequence[Mapping[int, Sequence[float]]],
         unit: int,
+        batch: int,
     ) -> None:
         self._view = view
         self._kinds = kinds
         self._seconds = seconds
         self._unit = unit
+        # A unit that gets single jobs would do no more than one replica.
+        self._batch = batch
         self.items: list[Item] = []
         self.done: list[tuple[float, float, float]] = []
         self.free: dict[Spot, list[float]] = {}
@@ -103,8 +106,27 @@ class _Builder:
         self._running: dict[Spot, list[float]] = {}
         self._draining: dict[Spot, list[float]] = {}
 
+    def together(self, jobs: Sequence[JobGroup]) -> Iterator[JobGroup]:
+        """Yield jobs that wait, where there are many, together with others of their age."""
+        alike: dict[tuple[int, Shape], list[JobGroup]] = {}
+        for group in jobs:
+            if self._batch == 1 or group.pool or group.count >= self._batch:
+                yield group
+            else:
+                alike.setdefault((group.stage, group.shape), []).append(group)
+        for groups in alike.values():
+            groups.sort(key=lambda group: -group.age)
+            count, ages = 0, 0.0
+            for group in groups:
+                count, ages = count + group.count, ages + group.count * group.age
+                if count >= self._batch:
+                    yield replace(group, count=count, age=ages / count)
+                    count, ages = 0, 0.0
+            if count:
+                yield replace(groups[-1], count=count, age=ages / count)
+
     def add(self, group: JobGroup) -> None:
-        pieces = math.ceil(group.count / self._unit)
+        pieces = math.ceil(group.count / self._batch)
         weight = group.count / pieces
         kind = self._kinds[group.shape]
         if not group.pool:
@@ -127,7 +149,7 @@ class _Builder:
 
     def expect(self, kind: int, rate: float, horizon: float) -> None:
         count = rate * horizon
-        pieces = math.ceil(count / self._unit)
+        pieces = math.ceil(count / self._batch)
         if not pieces:
             return
         for piece in range(pieces):
@@ -164,6 +186,8 @@ class _Builder:
                 ordered = sorted(times)
                 times[:] = [ordered[(2 * i + 1) * exact // (2 * units)] for i in range(units)]
                 self.stretch[spot] = units / exact
+            elif self._batch > 1:
+                self.stretch[spot] = 1.0 / self._unit
 
     def _spot(self, place: Place) -> Spot:
         return self._view.stages.index(place.stage), self._view.pools.index(place.pool)

@@ -1,0 +1,245 @@
+"""The changes that could be made, on one pool and across pools.
+
+On one pool replicas change their stage in place, and start where accelerators are free. With
+several pools that is not enough: what a stage gives away on one pool it may have to get back on
+another at the same time, and each half alone would do harm. So there are three more kinds: a stop
+on one pool with a start on another, two opposite changes on two pools, and all changes towards an
+exact plan.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from disagfusion.scheduling.balancer.fleet import Room
+from disagfusion.scheduling.balancer.outlook import Spot
+from disagfusion.scheduling.balancer.view import View
+from disagfusion.scheduling.decision import Move, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """Replicas that leave one place for another.
+
+    Attributes:
+        source: Where they drain; None: they are new.
+        target: Where they go.
+        count: How many.
+        stuck: They have been asked for at the source, and cannot start there.
+        later: Thought of only: to be made when what goes before has arrived.
+    """
+
+    source: Spot | None
+    target: Spot
+    count: int
+    stuck: bool = False
+    later: bool = False
+
+    def moves(self, view: View) -> Iterator[Move]:
+        """Yield what has to be done."""
+        target = view.spots[self.target]
+        source = None if self.source is None else view.spots[self.source]
+        if self.stuck:
+            yield Move(source, None, self.count, cancel=True)
+            source = None
+        yield Move(source, target, self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A change that could be made.
+
+    Attributes:
+        legs: What it is made of.
+        score: What is minimized if it were made now, over what it is without any change; the
+            mean over the scenarios.
+    """
+
+    legs: tuple[Leg, ...]
+    score: float = math.inf
+
+    @property
+    def count(self) -> int:
+        """Replicas that it moves, at most from one place."""
+        return max(leg.count for leg in self.legs)
+
+    @property
+    def starts(self) -> bool:
+        """Whether nothing leaves any place."""
+        return all(leg.source is None for leg in self.legs)
+
+
+class Candidates:
+    """Finds changes that keep to minima, maxima, pools and the budget.
+
+    Args:
+        view: Names and indices.
+        room: For more replicas.
+        unit: Replicas that are moved together.
+    """
+
+    def __init__(self, view: View, room: Room, unit: int) -> None:
+        self._view = view
+        self._room = room
+        self._unit = unit
+
+    def single(self) -> Iterator[Candidate]:
+        """Yield starts, and changes of stage within a pool, in steps that double."""
+        room = self._room
+        for target, place in self._view.spots.items():
+            yield from self._steps(None, target, room.starts(place))
+            for source, other in self._view.spots.items():
+                if source[1] != target[1] or not self._in_place(source, target):
+                    continue
+                spare = min(room.ready(other), room.above_minimum(other.stage))
+                yield from self._steps(source, target, min(spare, room.below_maximum(place.stage)))
+
+    def across(self) -> Iterator[Candidate]:
+        """Yield stops on one pool with starts on another, where nothing can start without."""
+        room = self._room
+        for target, place in self._view.spots.items():
+            for source, other in self._view.spots.items():
+                if source[1] == target[1]:
+                    continue
+                within = room.starts(place, instead=other)
+                stuck = min(room.stuck(other), within)
+                for one in self._steps(source, target, stuck):
+                    yield Candidate((replace(one.legs[0], stuck=True),))
+                if room.starts(place):
+                    continue
+                spare = min(room.ready(other), room.above_minimum(other.stage))
+                yield from self._steps(source, target, min(spare, within))
+
+    def exchanges(self) -> Iterator[Candidate]:
+        """Yield two opposite changes of stage on two pools."""
+        for source, target in self._pairs():
+            for back in range(len(self._view.pools)):
+                a, b = (target[0], back), (source[0], back)
+                if back == source[1] or not self._in_place(a, b):
+                    continue
+                most = min(self._ready(source), self._ready(a))
+                for one in self._steps(source, target, most):
+                    legs = (*one.legs, Leg(a, b, one.count))
+                    if (found := self.checked(legs)) is not None:
+                        yield found
+
+    def toward(self, wanted: Mapping[Place, int]) -> Candidate | None:
+        """Return all changes at once that lead to a plan, as far as there is room."""
+        room, spots = self._room, self._view.spots
+        free = room.copy()
+        missing = {spot: wanted.get(place, 0) - room.count(place) for spot, place in spots.items()}
+        spare = {spot: min(-missing[spot], room.ready(place)) for spot, place in spots.items()}
+        stuck = {spot: room.stuck(place) for spot, place in spots.items()}
+        legs: list[Leg] = []
+
+        def match(source: Spot | None, target: Spot, most: int, of: dict[Spot, int]) -> int:
+            count = max(0, min(most, missing[target]) // self._unit * self._unit)
+            if count:
+                legs.append(Leg(source, target, count, stuck=of is stuck))
+                missing[target] -= count
+            if source is not None:
+                of[source] -= count
+            return count
+
+        for target in spots:
+            for source in spots:
+                if source[1] == target[1] and self._in_place(source, target):
+                    match(source, target, spare[source], spare)
+        for target, place in spots.items():
+            free.take(place, match(None, target, free.starts(place), spare))
+        for target, place in spots.items():
+            for source, of in ((source, of) for of in (stuck, spare) for source in spots):
+                if source[1] != target[1]:
+                    other = spots[source]
+                    count = min(of[source], free.starts(place, instead=other))
+                    count = match(source, target, count, of)
+                    free.give(other, count)
+                    free.take(place, count)
+        return self.checked(legs) if legs else None
+
+    def together(self, one: Candidate, other: Candidate) -> Candidate | None:
+        """Return two changes as one, if they do not need the same replicas or room."""
+        targets = {leg.target for leg in one.legs} | {leg.target for leg in other.legs}
+        sources = {leg.source for leg in one.legs} | {leg.source for leg in other.legs}
+        if targets & sources:
+            return None
+        legs: dict[tuple[Spot | None, Spot, bool], Leg] = {}
+        for leg in (*one.legs, *other.legs):
+            key = leg.source, leg.target, leg.stuck
+            count = leg.count + (legs[key].count if key in legs else 0)
+            legs[key] = replace(leg, count=count, later=False)
+        return self.checked(tuple(legs.values()))
+
+    def checked(self, legs: Sequence[Leg]) -> Candidate | None:
+        """Return a change that everything allows, or None.
+
+        A stage that would be left without replicas gets those that come before it gives away those
+        it has: that second step is left for later.
+        """
+        room, spots = self._room, self._view.spots
+        left = room.copy()
+        leaving: dict[Spot, int] = {}
+        for leg in legs:
+            place = spots[leg.target]
+            other = None if leg.source is None else spots[leg.source]
+            if leg.source is not None:
+                leaving[leg.source] = leaving.get(leg.source, 0) + leg.count
+            if other is None or other.pool != place.pool:
+                if left.starts(place, instead=other, bounded=False) < leg.count:
+                    return None
+                if other is not None:
+                    left.give(other, leg.count)
+                left.take(place, leg.count)
+        if any(count > room.ready(spots[spot]) for spot, count in leaving.items()
+               if not any(leg.stuck for leg in legs if leg.source == spot)):  # fmt: skip
+            return None
+        net: dict[str, int] = {}
+        for leg in legs:
+            net[spots[leg.target].stage] = net.get(spots[leg.target].stage, 0) + leg.count
+            if leg.source is not None:
+                stage = spots[leg.source].stage
+                net[stage] = net.get(stage, 0) - leg.count
+        if any(more > room.below_maximum(stage) for stage, more in net.items() if more > 0):
+            return None
+        if any(-more > room.above_minimum(stage) for stage, more in net.items() if more < 0):
+            return None
+        return self._in_turn(legs, leaving)
+
+    def _in_turn(self, legs: Sequence[Leg], leaving: Mapping[Spot, int]) -> Candidate | None:
+        stages: dict[int, int] = {}
+        for spot, count in leaving.items():
+            stages[spot[0]] = stages.get(spot[0], 0) + count
+        bare = {
+            stage
+            for stage, count in stages.items()
+            if count > self._room.above_minimum(self._view.stages[stage])
+        }
+        later = tuple(
+            replace(leg, later=leg.source is not None and leg.source[0] in bare) for leg in legs
+        )
+        return None if all(leg.later for leg in later) else Candidate(later)
+
+    def _pairs(self) -> Iterator[tuple[Spot, Spot]]:
+        """Yield places whose stages could change in place, the earlier stage first."""
+        for source in self._view.spots:
+            for target in self._view.spots:
+                if source[1] == target[1] and source[0] < target[0]:
+                    if self._in_place(source, target):
+                        yield source, target
+
+    def _in_place(self, source: Spot, target: Spot) -> bool:
+        spots = self._view.spots
+        if source not in spots or target not in spots or source[0] == target[0]:
+            return False
+        return self._room.accelerators(spots[source]) == self._room.accelerators(spots[target])
+
+    def _ready(self, spot: Spot) -> int:
+        return self._room.ready(self._view.spots[spot])
+
+    def _steps(self, source: Spot | None, target: Spot, most: int) -> Iterator[Candidate]:
+        count = self._unit
+        while count <= most:
+            yield Candidate((Leg(source, target, count),))
+            count *= 2
