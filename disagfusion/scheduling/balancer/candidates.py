@@ -67,8 +67,8 @@ class Candidate:
 
     @property
     def starts(self) -> bool:
-        """Whether nothing leaves any place."""
-        return all(leg.source is None for leg in self.legs)
+        """Whether nothing leaves any place now."""
+        return all(leg.source is None or leg.stuck for leg in self.legs if not leg.later)
 
 
 class Candidates:
@@ -205,21 +205,21 @@ class Candidates:
             return None
         if any(-more > room.above_minimum(stage) for stage, more in net.items() if more < 0):
             return None
-        return self._in_turn(legs, leaving)
+        return self._in_turn(legs)
 
-    def _in_turn(self, legs: Sequence[Leg], leaving: Mapping[Spot, int]) -> Candidate | None:
-        stages: dict[int, int] = {}
-        for spot, count in leaving.items():
-            stages[spot[0]] = stages.get(spot[0], 0) + count
-        bare = {
-            stage
-            for stage, count in stages.items()
-            if count > self._room.above_minimum(self._view.stages[stage])
-        }
-        later = tuple(
-            replace(leg, later=leg.source is not None and leg.source[0] in bare) for leg in legs
-        )
-        return None if all(leg.later for leg in later) else Candidate(later)
+    def _in_turn(self, legs: Sequence[Leg]) -> Candidate | None:
+        """Leave for later what would take a stage's last replicas; None if nothing is left."""
+        spare = {stage: self._room.above_minimum(stage) for stage in self._view.stages}
+        ordered = []
+        for leg in legs:
+            at_once = leg.count
+            if leg.source is not None:
+                stage = self._view.stages[leg.source[0]]
+                at_once = min(leg.count, spare[stage]) // self._unit * self._unit
+                spare[stage] -= at_once
+            parts = ((at_once, False), (leg.count - at_once, True))
+            ordered += [replace(leg, count=n, later=later) for n, later in parts if n]
+        return None if all(leg.later for leg in ordered) else Candidate(tuple(ordered))
 
     def _pairs(self) -> Iterator[tuple[Spot, Spot]]:
         """Yield places whose stages could change in place, the earlier stage first."""

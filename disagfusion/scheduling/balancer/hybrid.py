@@ -10,6 +10,7 @@ against a forecast alone has to help much.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -98,7 +99,7 @@ class Hybrid:
             Pending(
                 move,
                 now,
-                now + self._expected_seconds(move) + self._settings.change_timeout,
+                now + self._expected_seconds(move, observation) + self._settings.change_timeout,
                 restless(move, observation),
             )
             for move in decision.moves
@@ -293,8 +294,19 @@ class Hybrid:
     def _committed(self, observation: Observation, place: Place) -> int:
         return observation.replicas[place.stage][place.pool].committed
 
-    def _expected_seconds(self, move: Move) -> float:
-        return 0.0 if move.target is None else self._load_seconds(move.target)
+    def _expected_seconds(self, move: Move, observation: Observation) -> float:
+        """Return how long a move takes: the jobs that run at its source, and loading."""
+        load = 0.0 if move.target is None else self._load_seconds(move.target)
+        if move.source is None or not isinstance(observation.jobs, Fresh):
+            return load
+        stage, pool = self._view.stages.index(move.source.stage), move.source.pool
+        predictor = observation.predictor or self._predictor
+        running = [
+            predictor.seconds(move.source.stage, pool, group.shape)
+            for group in observation.jobs.value
+            if (group.stage, group.pool) == (stage, pool)
+        ]
+        return load + max((one for one in running if math.isfinite(one)), default=0.0)
 
 
 def _describe(move: Move) -> str:
