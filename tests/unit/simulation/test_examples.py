@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from simulationkit.runs import EXAMPLES, example_profile, example_workload, simulate
 
@@ -24,8 +26,18 @@ PROFILES = {
 }
 
 
-def test_every_workload_has_a_profile() -> None:
-    assert {path.stem for path in (EXAMPLES / "workloads").glob("*.yaml")} == set(PROFILES)
+@pytest.mark.parametrize(
+    "path", sorted((EXAMPLES / "workloads").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_workload_loads(path: Path) -> None:
+    assert example_workload(path.stem).name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((EXAMPLES / "profiles").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_profile_loads(path: Path) -> None:
+    assert example_profile(path.stem).name
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -76,7 +88,7 @@ def test_hand_overs_are_hidden_behind_compute() -> None:
     """20 ms of compute, 10 ms of transfer: a job each 20 ms and not each 30."""
     result = simulate("static", example_workload("w6"), example_profile("w6"))
     # The first job passes three stages and two links before any other ends.
-    assert result.last_finish_seconds == pytest.approx(2000 * 0.020 + 0.060, abs=0.005)
+    assert result.last_finish_seconds == pytest.approx(500 * 0.020 + 0.060, abs=0.005)
 
 
 def test_a_transfer_longer_than_the_compute_sets_the_pace_of_two_slots() -> None:
@@ -85,7 +97,7 @@ def test_a_transfer_longer_than_the_compute_sets_the_pace_of_two_slots() -> None
     slow = costs.model_copy(update={"pools": {"gpu": pool}})
     result = simulate("static", example_workload("w6"), slow)
     # 40 ms from the assignment to the input, then 20 ms of compute, in two slots at a time.
-    assert result.last_finish_seconds == pytest.approx(2000 * (0.040 + 0.020) / 2, rel=0.01)
+    assert result.last_finish_seconds == pytest.approx(500 * (0.040 + 0.020) / 2, rel=0.01)
 
 
 def test_the_balancer_follows_pictures_that_grow() -> None:
@@ -93,8 +105,8 @@ def test_the_balancer_follows_pictures_that_grow() -> None:
     what, costs = example_workload("w5-flux-shifting"), example_profile("w5-flux")
     heavy, light = what.arrivals[1:]
     streams = (
-        heavy.model_copy(update={"start": 0.0, "end": 120.0}),
-        light.model_copy(update={"start": 120.0, "end": 150.0}),
+        heavy.model_copy(update={"start": 0.0, "end": 90.0}),
+        light.model_copy(update={"start": 90.0, "end": 97.0}),
     )
     what = what.model_copy(update={"arrivals": streams})
     fixed, balanced = (simulate(policy, what, costs) for policy in ("static", "hybrid"))
