@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,16 +21,22 @@ from disagfusion.balancing.decisions import Decisions
 from disagfusion.balancing.exporter import Exporter
 from disagfusion.balancing.learner import Learner
 from disagfusion.balancing.loop import Loop
+from disagfusion.balancing.scraped import ScrapedSignals, Targets
 from disagfusion.balancing.settings import BalancingSettings
 from disagfusion.balancing.signals import EmbeddedSignals
 from disagfusion.errors import DisagfusionError, InvalidArgumentError
+from disagfusion.local.balance import PROMETHEUS
 from disagfusion.scheduling.balancer.hybrid import Hybrid
 from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.balancer.state import State
 from disagfusion.scheduling.decision import Decision, Place, Reason
 from disagfusion.scheduling.document import parse
+from disagfusion.scheduling.ports import SignalSource
 from disagfusion.scheduling.predictors import ProfilePredictor
 from disagfusion.scheduling.profile import Profile
+from disagfusion.scheduling.prometheus.queries import Scope
+from disagfusion.signals.prometheus import PrometheusSignals
+from disagfusion.signals.settings import PrometheusSettings
 from disagfusion.telemetry import logging, metrics
 
 _STALE_PERIODS = 3
@@ -68,25 +76,26 @@ def behavior_of(settings: BalancingSettings) -> BalancerSettings:
 
 
 def make_loop(
-    settings: BalancingSettings, learner: Learner, profile: Profile
+    settings: BalancingSettings, learner: Learner, profile: Profile, stack: ExitStack
 ) -> tuple[Loop[State], str]:
     """Return the loop that the settings describe, and where its metrics are.
+
+    Args:
+        settings: The process's.
+        learner: Has the performance model.
+        profile: Stages and pools.
+        stack: Closes what was opened.
 
     Raises:
         DisagfusionError: A setting is wrong, or the address of the metrics is in use.
     """
     behavior = behavior_of(settings)
-    registry = metrics.new_registry("balancer")
-    address = ""
-    if settings.metrics_listen:
-        address = metrics.serve(settings.metrics_listen, registry).address
-    addresses = {name: one.address for name, one in settings.balanced_workers.items()}
     pools = {name: one.pool for name, one in settings.balanced_workers.items()}
     total = sum(pool.accelerators for pool in profile.pools.values())
     budget = total if settings.balance_budget is None else settings.balance_budget
     control = SupervisorControl(settings.control, settings.patience_seconds)
     waiting: list[Place] = []
-    source = EmbeddedSignals(
+    embedded = EmbeddedSignals(
         settings.fleet_address,
         control,
         profile,
@@ -98,10 +107,10 @@ def make_loop(
         stale_after=_STALE_PERIODS * behavior.period,
     )
     actuator = LocalActuator(
-        source,
+        embedded,
         control,
         profile,
-        addresses,
+        {name: one.address for name, one in settings.balanced_workers.items()},
         pools,
         learner,
         waiting,
@@ -117,26 +126,61 @@ def make_loop(
         behavior,
         budget=budget,
     )
+    registry = metrics.new_registry("balancer")
     exported = metrics.BalancerMetrics(
         registry, pipeline=settings.pipeline, reasons=[reason.name.lower() for reason in Reason]
     )
+    exporter = Exporter(
+        exported, settings.pipeline, profile, embedded, waiting, learner, budget=budget
+    )
+    record = _recorder(settings, rule.name, exported, exporter)
+    source = _source(settings, embedded, stack)
+    address = ""
+    if settings.metrics_listen:
+        address = metrics.serve(settings.metrics_listen, registry).address
+    return Loop(rule, source, actuator, record, time_scale=settings.time_scale), address
+
+
+def _recorder(
+    settings: BalancingSettings,
+    balancer: str,
+    exported: metrics.BalancerMetrics,
+    exporter: Exporter,
+) -> Callable[[Decision], Awaitable[None]]:
     decisions = Decisions(
         settings.decision_log,
         settings.fleet_address,
-        rule.name,
+        balancer,
         exported,
         patience=settings.patience_seconds,
-    )
-
-    exporter = Exporter(
-        exported, settings.pipeline, profile, source, waiting, learner, budget=budget
     )
 
     async def record(decision: Decision) -> None:
         exporter.export(decision)
         await decisions.record(decision, time.time())
 
-    return Loop(rule, source, actuator, record, time_scale=settings.time_scale), address
+    return record
+
+
+def _source(
+    settings: BalancingSettings, embedded: EmbeddedSignals, stack: ExitStack
+) -> SignalSource:
+    if not settings.balance_signals:
+        return embedded
+    scope = Scope(
+        settings.pipeline, window=settings.signals_window, stale=settings.signals_window / 2.0
+    )
+    signals = PrometheusSignals(
+        PrometheusSettings(
+            url=settings.balance_signals.removeprefix(f"{PROMETHEUS}:"),
+            timeout_seconds=settings.patience_seconds,
+        ),
+        scope,
+        stages=embedded.stages,
+    )
+    stack.enter_context(signals)
+    targets = Targets(settings.targets_file)
+    return ScrapedSignals(embedded, signals, targets, time_scale=settings.time_scale)
 
 
 async def serve(settings: BalancingSettings) -> None:
@@ -147,19 +191,20 @@ async def serve(settings: BalancingSettings) -> None:
     """
     profile = read_profile(settings.balance_profile)
     learner = Learner(profile)
-    loop, address = make_loop(settings, learner, profile)
-    _log.info("balancer runs", workers=len(settings.balanced_workers), metrics=address)
-    if settings.ready_file is not None:
-        _write_ready(settings.ready_file, address)
-    work = asyncio.create_task(loop.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        _log.info("balancer ends")
-    finally:
-        await learner.aclose()
+    with ExitStack() as stack:
+        loop, address = make_loop(settings, learner, profile, stack)
+        _log.info("balancer runs", workers=len(settings.balanced_workers), metrics=address)
+        if settings.ready_file is not None:
+            _write_ready(settings.ready_file, address)
+        work = asyncio.create_task(loop.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        try:
+            await work
+        except asyncio.CancelledError:
+            _log.info("balancer ends")
+        finally:
+            await learner.aclose()
 
 
 def _write_ready(path: Path, metrics_address: str) -> None:

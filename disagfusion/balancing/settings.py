@@ -35,6 +35,11 @@ class BalancingSettings(BaseSettings):
         balance_profile: YAML or JSON file: what stages cost, on which accelerators.
         balance_budget: Accelerators in use at most; all of the profile's where it is not given.
         balance: Fields of `disagfusion.scheduling.balancer.settings.BalancerSettings`, as JSON.
+        balance_signals: Where jobs and loads are read: `prometheus:URL`; empty: the gateway is
+            asked.
+        signals_window: Real seconds over which Prometheus takes rates; a sample that is half as
+            old is not acted upon.
+        targets_file: Where the processes' metrics are is written here, for Prometheus' `file_sd`.
         time_scale: Real seconds for one second of the profile.
         decision_log: Every decision is written here, one JSON object per line.
         pipeline: For metrics and the log.
@@ -52,6 +57,9 @@ class BalancingSettings(BaseSettings):
     balance_profile: Path
     balance_budget: int | None = Field(default=None, ge=1)
     balance: dict[str, Any] = Field(default_factory=dict)
+    balance_signals: str = ""
+    signals_window: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    targets_file: Path | None = None
     time_scale: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
     decision_log: Path
     pipeline: str = "default"
@@ -65,7 +73,10 @@ class BalancingSettings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("tls_cert", "tls_key", "tls_ca", "ready_file", "balance_budget", mode="before")
+    @field_validator(
+        *("tls_cert", "tls_key", "tls_ca", "ready_file", "balance_budget", "targets_file"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

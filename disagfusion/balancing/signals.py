@@ -51,7 +51,9 @@ class EmbeddedSignals(SignalSource):
         stale_after: Seconds of the balancer's after which an answer is too old even to show.
 
     Attributes:
+        stages: In the pipeline's order.
         instances: The workers, by the last observation.
+        processes: What each process does, the workers among them, by the last observation.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class EmbeddedSignals(SignalSource):
         self._scale = time_scale
         self._patience = patience
         self._stale_after = stale_after
-        self._stages = tuple(profile.stages)
-        self._processes: list[ProcessStatus] = []
+        self.stages = tuple(profile.stages)
+        self.processes: list[ProcessStatus] = []
         self._last: fleet_pb2.GetFleetResponse | None = None
         self._last_at = 0.0
         self.instances: list[Instance] = []
@@ -85,7 +87,7 @@ class EmbeddedSignals(SignalSource):
     async def observe(self, now: float) -> Observation:
         """See `SignalSource`."""
         try:
-            self._processes = await self._control.status()
+            self.processes = await self._control.status()
         except DisagfusionError as error:
             _log.warning("the supervisor does not answer", problem=error.message)
         problem = ""
@@ -98,7 +100,7 @@ class EmbeddedSignals(SignalSource):
         if answer is not None:
             self._last, self._last_at = answer, now
             self._learn(answer, now)
-        self.instances = instances(self._processes, self._pools, self._last)
+        self.instances = instances(self.processes, self._pools, self._last)
         return Observation(
             replicas=self._replicas(now),
             jobs=self._jobs(answer, problem, now),
@@ -230,7 +232,7 @@ class EmbeddedSignals(SignalSource):
         now: float,
     ) -> dict[str, StageLoad]:
         if answer is None or before is None or before.incarnation != answer.incarnation:
-            return {stage: _absent_load(problem or "nothing to compare") for stage in self._stages}
+            return {stage: _absent_load(problem or "nothing to compare") for stage in self.stages}
         earlier = {one.stage: one for one in before.activities}
         return {
             stage_of(one.stage).value: self._load(one, earlier[one.stage], answer, now)

@@ -113,6 +113,24 @@ def serve(
             help="Accelerators in use at most. [default: the first workers'; if emulated: all]",
         ),
     ] = None,
+    balance_signals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="prometheus:URL",
+            rich_help_panel=BALANCING,
+            show_default=False,
+            help="Where the balancer reads jobs and loads. [default: the gateway is asked]",
+        ),
+    ] = None,
+    signals_window: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=BALANCING,
+            show_default=False,
+            help="Seconds that Prometheus takes rates over: at least four scrape intervals. Samples"
+            " half as old are too old. [default: 60]",
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     logs: options.Logs = False,
     api_keys: Annotated[
@@ -151,7 +169,9 @@ def serve(
         time_scale=time_scale,
         time_noise=time_noise,
         monolith=monolith,
-        balance=parse_balance(balance, balance_profile, balance_period, budget),
+        balance=parse_balance(
+            balance, balance_profile, balance_period, budget, balance_signals, signals_window
+        ),
         settings=settings,
         echo=logs,
     )
@@ -168,24 +188,43 @@ def serve(
 
 
 def parse_balance(
-    balance: bool, profile: Path | None, period: float | None, budget: int | None
+    balance: bool,
+    profile: Path | None,
+    period: float | None,
+    budget: int | None,
+    signals: str | None,
+    window: float | None,
 ) -> Balance | bool:
     """Return how the system is to be balanced.
 
     Raises:
-        InvalidArgumentError: It is not, but is said how; or the period is none.
+        InvalidArgumentError: It is not, but is said how; or a number is none that can be.
     """
-    given = {"--balance-profile": profile, "--balance-period": period, "--budget": budget}
+    given = {
+        "--balance-profile": profile, "--balance-period": period, "--budget": budget,
+        "--balance-signals": signals, "--signals-window": window,
+    }  # fmt: skip
     if not balance:
         for option, value in given.items():
             if value is not None:
                 raise InvalidArgumentError(option, "is given", expected="--balance beside it")
         return False
-    if period is not None and not 0 < period < math.inf:
-        raise InvalidArgumentError("--balance-period", f"{period:g}", expected="above 0")
+    if window is not None and signals is None:
+        raise InvalidArgumentError(
+            "--signals-window", "is given", expected="--balance-signals beside it"
+        )
+    for option, seconds in {"--balance-period": period, "--signals-window": window}.items():
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise InvalidArgumentError(option, f"{seconds:g}", expected="above 0")
     from disagfusion.local import Balance
 
-    return Balance(profile, budget, {} if period is None else {"period": period})
+    return Balance(
+        profile,
+        budget,
+        {} if period is None else {"period": period},
+        signals or "",
+        60.0 if window is None else window,
+    )
 
 
 def parse_devices(given: list[str]) -> dict[str, str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 SPARE = "spare"
 """What workers are called that have no stage at the start."""
 
+PROMETHEUS = "prometheus"
+"""What precedes a URL where signals come from a Prometheus."""
+
 # As the command line has it, where another profile is that of emulated devices.
 _PROFILE = "balance_profile"
 
@@ -34,11 +38,16 @@ class Balance:
             those of the first workers otherwise.
         settings: Fields of `disagfusion.scheduling.balancer.settings.BalancerSettings`, such as
             `{"period": 5}`; seconds are the profile's.
+        signals: Where jobs and loads are read: `prometheus:URL`; empty: the gateway is asked.
+        signals_window: Seconds over which Prometheus takes rates, at least four scrape intervals.
+            A sample that is half as old is not acted upon.
     """
 
     profile: str | os.PathLike[str] | Profile | None = None
     budget: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    signals: str = ""
+    signals_window: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class ResolvedBalance:
         profile: What stages cost.
         budget: Accelerators in use at most.
         settings: As given.
+        signals: As given.
+        signals_window: As given.
         pools: Of every worker, spare ones included.
         devices: Of spare workers that were given none.
     """
@@ -56,6 +67,8 @@ class ResolvedBalance:
     profile: Profile
     budget: int
     settings: Mapping[str, Any]
+    signals: str
+    signals_window: float
     pools: Mapping[str, str]
     devices: Mapping[str, str]
 
@@ -126,7 +139,33 @@ def resolve_balance(
         if emulated is not None
     }
     pools |= {f"{SPARE}-{i}": name for i, name in enumerate(spares)}
-    return ResolvedBalance(profile, budget, dict(given.settings), pools, found)
+    _check_signals(given)
+    return ResolvedBalance(
+        profile, budget, dict(given.settings), given.signals, given.signals_window, pools, found
+    )
+
+
+def _check_signals(given: Balance) -> None:
+    if not given.signals_window > 0.0 or math.isinf(given.signals_window):
+        raise InvalidArgumentError(
+            "signals_window", f"{given.signals_window:g}", expected="seconds, above 0"
+        )
+    if not given.signals:
+        return
+    from pydantic import ValidationError
+
+    from disagfusion.signals.settings import PrometheusSettings
+
+    kind, _, url = given.signals.partition(":")
+    problem = "" if kind == PROMETHEUS else given.signals
+    try:
+        PrometheusSettings(url=url)
+    except ValidationError as error:
+        problem = problem or f"{url}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+    if problem:
+        raise InvalidArgumentError(
+            "balance_signals", problem, expected=f"{PROMETHEUS}:http://HOST:PORT"
+        )
 
 
 def _profile(given: Balance, emulated: Profile | None) -> Profile:

@@ -137,6 +137,9 @@ class Deployment:
             "balance_profile": str(balance.write(self.run_directory)),
             "balance_budget": str(balance.budget),
             "balance": json.dumps(balance.settings),
+            "balance_signals": balance.signals,
+            "signals_window": str(balance.signals_window),
+            "targets_file": str(self.data_directory / "targets.json") if balance.signals else "",
             "decision_log": str(self.data_directory / "decisions.jsonl"),
             "pipeline": self.pipeline,
         }

@@ -34,16 +34,27 @@ def until(holds: Callable[[], bool], what: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-class Prometheus:
-    """A Prometheus that can be stopped and started again, with what it has stored."""
+Targets = Sequence[str] | Path
 
-    def __init__(self, directory: Path, targets: Sequence[str]) -> None:
+
+class Prometheus:
+    """A Prometheus that can be stopped and started again, with what it has stored.
+
+    Its targets are addresses, or the file that has them.
+    """
+
+    def __init__(self, directory: Path, targets: Targets) -> None:
         self._directory = directory
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
         self.port = self._port
-        scrape = {"job_name": "disagfusion", "static_configs": [{"targets": list(targets)}]}
+        found = (
+            {"file_sd_configs": [{"files": [str(targets)]}]}
+            if isinstance(targets, Path)
+            else {"static_configs": [{"targets": list(targets)}]}
+        )
+        scrape = {"job_name": "disagfusion", **found}
         config = {
             "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
             "scrape_configs": [scrape],
@@ -87,11 +98,11 @@ class Prometheus:
 
 
 @pytest.fixture
-def prometheus_of(tmp_path: Path) -> Iterator[Callable[[Sequence[str]], Prometheus]]:
+def prometheus_of(tmp_path: Path) -> Iterator[Callable[[Targets], Prometheus]]:
     """Makes one that scrapes targets; it ends with the test."""
     made: list[Prometheus] = []
 
-    def make(targets: Sequence[str]) -> Prometheus:
+    def make(targets: Targets) -> Prometheus:
         made.append(Prometheus(tmp_path, targets))
         return made[-1]
 

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from disagfusion.scheduling.prometheus.readings import Readings
 from disagfusion.signals.prometheus import PrometheusSignals
 from disagfusion.signals.settings import PrometheusSettings
 
-from .conftest import PATIENCE, Prometheus, until
+from .conftest import PATIENCE, Prometheus, Targets, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -72,7 +72,7 @@ def fresh(readings: Readings, replicas: int = 2) -> bool:
 
 
 def test_signals_of_a_real_system(
-    runtime: LocalRuntime, prometheus_of: Callable[[Sequence[str]], Prometheus]
+    runtime: LocalRuntime, prometheus_of: Callable[[Targets], Prometheus]
 ) -> None:
     addresses = [entry.metrics_address for entry in runtime.status() if entry.metrics_address]
     assert len(addresses) == 5
@@ -157,7 +157,7 @@ def number_for_all(asked: str, number: str, age: float) -> bytes:
         metrics = [metric | {name: value} for metric in metrics for value in LABELS[name]]
     parts = {"value": number, "last": number, "at": repr(now - age)}
     result = [
-        {"metric": {**metric, "part": part}, "value": [now, value]}
+        {"metric": dict(metric, part=part), "value": [now, value]}
         for metric in metrics
         for part, value in parts.items()
     ]

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from disagfusion.cli import app
-from disagfusion.cli.serve import parse_devices
+from disagfusion.cli.serve import parse_balance, parse_devices
 from disagfusion.errors import InvalidArgumentError
+from disagfusion.local import Balance
+
+
+def test_where_a_balancer_reads() -> None:
+    assert parse_balance(False, None, None, None, None, None) is False
+    assert parse_balance(True, None, None, None, None, None) == Balance()
+    found = parse_balance(True, None, 5.0, 6, "prometheus:http://h:9090", 20.0)
+    assert found == Balance(None, 6, {"period": 5.0}, "prometheus:http://h:9090", 20.0)
 
 
 def test_devices_of_workers() -> None:
@@ -50,6 +58,15 @@ ELSEWHERE = WAN.parents[2] / "tests" / "integration" / "balancing" / "profile.ya
         ((*A10, "--budget", "4"), "--budget: is given (expected --balance beside it)"),
         ((*A10, "--balance-period", "4"), "--balance-period: is given"),
         ((*A10, "--balance-profile", str(WAN)), "--balance-profile: is given"),
+        ((*BALANCED, "--balance-signals", "fleet"), "balance_signals: fleet (expected prometheus:"),
+        ((*BALANCED, "--balance-signals", "prometheus:"), "balance_signals: : http://host:port"),
+        ((*BALANCED, "--balance-signals", "prometheus:ftp://h"), "balance_signals: ftp://h: http"),
+        ((*BALANCED, "--signals-window", "9"), "(expected --balance-signals beside it)"),
+        (
+            (*BALANCED, "--balance-signals", "prometheus:http://h:9", "--signals-window", "0"),
+            "--signals-window: 0 (expected above 0)",
+        ),
+        ((*A10, "--balance-signals", "prometheus:http://h:9"), "--balance-signals: is given"),
         (("--device", "emulated:a10"), "profile: is missing"),
         (("--profile", "/no/such.yaml"), "device: not every worker's is emulated"),
         (("--profile", "/no/such.yaml", "--device", "emulated:a10"), "cannot read /no/such.yaml"),

@@ -37,6 +37,22 @@ def test_a_real_system_keeps_to_its_first_workers_unless_told() -> None:
     assert (found.budget, found.spares, dict(found.devices)) == (5, ("spare-0",), {})
 
 
+def test_where_signals_come_from_is_judged_and_passed_on() -> None:
+    given = Balance(profile(a=4), signals="prometheus:https://h/path", signals_window=20.0)
+    found = resolve_balance(given, REPLICAS, {}, None, None)
+    assert (found.signals, found.signals_window) == ("prometheus:https://h/path", 20.0)
+    for signals, window, field in (
+        ("graphite:http://h", 60.0, "balance_signals"),
+        ("prometheus:h:9090", 60.0, "balance_signals"),
+        ("prometheus:http://h", 0.0, "signals_window"),
+        ("prometheus:http://h", float("nan"), "signals_window"),
+    ):
+        wrong = Balance(profile(a=4), signals=signals, signals_window=window)
+        with pytest.raises(InvalidArgumentError) as refused:
+            resolve_balance(wrong, REPLICAS, {}, None, None)
+        assert refused.value.field == field
+
+
 def test_every_pool_with_room_has_spare_workers() -> None:
     found = resolve_balance(Balance(profile(a=4, b=2), budget=5), REPLICAS, {}, None, "a")
     assert [found.pools[name] for name in found.spares] == ["b", "b"]
