@@ -90,7 +90,6 @@ def make_loop(
         DisagfusionError: A setting is wrong, or the address of the metrics is in use.
     """
     behavior = behavior_of(settings)
-    pools = {name: one.pool for name, one in settings.balanced_workers.items()}
     total = sum(pool.accelerators for pool in profile.pools.values())
     budget = total if settings.balance_budget is None else settings.balance_budget
     control = SupervisorControl(settings.control, settings.patience_seconds)
@@ -99,32 +98,12 @@ def make_loop(
         settings.fleet_address,
         control,
         profile,
-        pools,
+        {name: one.pool for name, one in settings.balanced_workers.items()},
         learner,
         waiting,
         time_scale=settings.time_scale,
         patience=settings.patience_seconds,
         stale_after=_STALE_PERIODS * behavior.period,
-    )
-    actuator = LocalActuator(
-        embedded,
-        control,
-        profile,
-        {name: one.address for name, one in settings.balanced_workers.items()},
-        pools,
-        learner,
-        waiting,
-        budget=budget,
-        time_scale=settings.time_scale,
-        patience=settings.patience_seconds,
-        tls=settings.tls,
-    )
-    rule = Hybrid(
-        profile,
-        ProfilePredictor(profile),
-        lambda place: profile.load_seconds(place.stage, place.pool),
-        behavior,
-        budget=budget,
     )
     registry = metrics.new_registry("balancer")
     exported = metrics.BalancerMetrics(
@@ -133,12 +112,52 @@ def make_loop(
     exporter = Exporter(
         exported, settings.pipeline, profile, embedded, waiting, learner, budget=budget
     )
-    record = _recorder(settings, rule.name, exported, exporter)
-    source = _source(settings, embedded, stack)
     address = ""
     if settings.metrics_listen:
         address = metrics.serve(settings.metrics_listen, registry).address
-    return Loop(rule, source, actuator, record, time_scale=settings.time_scale), address
+    rule = _rule(profile, behavior, budget)
+    loop = Loop(
+        rule,
+        _source(settings, embedded, stack),
+        _actuator(settings, embedded, control, profile, learner, waiting, budget),
+        _recorder(settings, rule.name, exported, exporter),
+        time_scale=settings.time_scale,
+    )
+    return loop, address
+
+
+def _actuator(
+    settings: BalancingSettings,
+    embedded: EmbeddedSignals,
+    control: SupervisorControl,
+    profile: Profile,
+    learner: Learner,
+    waiting: list[Place],
+    budget: int,
+) -> LocalActuator:
+    return LocalActuator(
+        embedded,
+        control,
+        profile,
+        {name: one.address for name, one in settings.balanced_workers.items()},
+        {name: one.pool for name, one in settings.balanced_workers.items()},
+        learner,
+        waiting,
+        budget=budget,
+        time_scale=settings.time_scale,
+        patience=settings.patience_seconds,
+        tls=settings.tls,
+    )
+
+
+def _rule(profile: Profile, behavior: BalancerSettings, budget: int) -> Hybrid:
+    return Hybrid(
+        profile,
+        ProfilePredictor(profile),
+        lambda place: profile.load_seconds(place.stage, place.pool),
+        behavior,
+        budget=budget,
+    )
 
 
 def _recorder(

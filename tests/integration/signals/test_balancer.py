@@ -25,9 +25,9 @@ pytestmark = pytest.mark.timeout(240)
 
 PROFILE = Path(__file__).parents[1] / "balancing" / "profile.yaml"
 SCALE = 0.02
-# A decoder takes 10 s, a DiT 2 s of the profile's; and here a DiT 20 s, a decoder 0.4 s.
-HEAVY: dict[str, Any] = {"height": 500, "width": 500}
-LONG: dict[str, Any] = {"height": 100, "width": 100, "num_inference_steps": 10}
+# A decoder takes 40 s, a DiT 2 s of the profile's; and here a DiT 60 s, a decoder 0.4 s.
+HEAVY: dict[str, Any] = {"height": 1000, "width": 1000}
+LONG: dict[str, Any] = {"height": 100, "width": 100, "num_inference_steps": 30}
 BLIND = {"METRICS_MISSING", "METRICS_STALE", "METRICS_INVALID"}
 LIES = {
     "errors": {"METRICS_MISSING"},
@@ -173,8 +173,8 @@ def test_the_ratio_holds_while_nobody_can_see_and_follows_the_work_again(
     prometheus = prometheus_of(tmp_path / "served" / "targets.json")
     proxy.behind = prometheus.port
     with Client(system.runtime.address, timeout=60.0) as client:
-        # Enough for the only decoder that a DiT would help it, were it known.
-        heavy = [client.submit("p", seed=seed, **HEAVY) for seed in range(150)]
+        # The decoder has a minute of work, and a DiT would help it, were it known.
+        heavy = [client.submit("p", seed=seed, **HEAVY) for seed in range(90)]
         system.stays_as_it_is({"METRICS_MISSING"})  # there is no Prometheus yet
         proxy.told = "errors"
         prometheus.start()
@@ -201,7 +201,7 @@ def test_the_ratio_holds_while_nobody_can_see_and_follows_the_work_again(
         prometheus.stop()
         for handle in heavy:
             handle.cancel()
-        long = [client.submit("p", seed=seed, **LONG) for seed in range(20)]
+        long = [client.submit("p", seed=seed, **LONG) for seed in range(40)]
         system.stays_as_it_is(BLIND)
         prometheus.start()
         system.becomes(encoder=1, dit=2, decoder=1)
