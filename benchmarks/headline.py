@@ -1,6 +1,6 @@
 """A model that does not fit one accelerator: split, against unsplit pipelines, simulated.
 
-    python benchmarks/headline.py [--seeds 20] [--profiles NAME,...] [--out benchmarks/results]
+    python benchmarks/headline.py [--seeds 10] [--profiles NAME,...] [--out benchmarks/results]
 
 Three profiles of published stage times (examples/profiles) under W3's rates of Poisson arrivals:
 eight small accelerators with DisagFusion, in the exact plan's ratio and with the balancer; eight
@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--profiles", default=",".join(PROFILES))
     parser.add_argument("--out", type=Path, help="write headline.txt and headline.json there")
     arguments = parser.parse_args()

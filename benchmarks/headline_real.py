@@ -184,7 +184,7 @@ def show(report: dict[str, Any]) -> str:
         f" one thread each; paced: a Poisson process of {settings['rate']:g} jobs/s",
         "",
         f"{'system':12} {'processes':>9} {'jobs/s':>7} {'alone s':>8} {'P50 s':>7} {'P95 s':>7}"
-        f" {'peak MiB':>9} {'cache MiB':>9} {'limit hits':>10} {'major faults':>12}",
+        f" {'peak MiB':>9} {'cache MiB':>9} {'anon. MiB':>9} {'read again MiB':>14}",
     ]
     for name in (name for name in SYSTEMS if name in systems):
         one = systems[name]
@@ -193,8 +193,14 @@ def show(report: dict[str, Any]) -> str:
             f"{name:12} {one['processes']:9d} {one['jobs_per_second']:7.3f}"
             f" {one['alone_seconds']:8.2f} {one['paced']['p50']:7.2f} {one['paced']['p95']:7.2f}"
             f" {max(m['peak'] for m in memory):9.0f} {max(m['page_cache'] for m in memory):9.0f}"
-            f" {sum(m['hits'] for m in memory):10d} {sum(m['major_faults'] for m in memory):12d}"
+            f" {max(m['anonymous'] for m in memory):9.0f}"
+            f" {sum(m['read_again'] for m in memory):14.0f}"
         )
+    lines += [
+        "",
+        "peak, cache, anonymous: of the process that has most of it; read again: weights that were",
+        "dropped from the page cache at the limit and read from the disk again, of all processes",
+    ]
     if "fits" in report:
         fate = "fits" if report["fits"] else "is killed for want of memory"
         lines += ["", f"One unsplit pipeline with all weights in memory, within the limit: {fate}."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ class Memory:
         peak: The most that was charged to it, page cache included.
         page_cache: Files' pages charged to it at the end.
         anonymous: Other pages at the end.
-        hits: How often the limit was reached and pages had to be dropped.
+        read_again: Files' pages that were dropped for want of memory and then read again.
+        hits: How often the kernel says that the limit was reached. Version 1 counts what it could
+            not help by dropping pages of files.
         major_faults: Pages that had to be read from a file.
         killed: Processes that were ended for want of memory.
     """
@@ -34,6 +37,7 @@ class Memory:
     peak: float
     page_cache: float
     anonymous: float
+    read_again: float
     hits: int
     major_faults: int
     killed: int
@@ -133,15 +137,18 @@ class Group:
             events = _pairs(self.directory / "memory.events")
             peak, hits = self._number("memory.peak"), events["max"]
             cache, anonymous = stat["file"], stat["anon"]
+            refaults = stat["workingset_refault_file"]
         else:
             events = _pairs(self.directory / "memory.oom_control")
             peak, hits = self._number("memory.max_usage_in_bytes"), self._number("memory.failcnt")
             cache, anonymous = stat["total_cache"], stat["total_rss"]
+            refaults = stat["total_workingset_refault_file"]
         return Memory(
             limit=self._limit,
             peak=peak / _MEBIBYTE,
             page_cache=cache / _MEBIBYTE,
             anonymous=anonymous / _MEBIBYTE,
+            read_again=refaults * resource.getpagesize() / _MEBIBYTE,
             hits=hits,
             major_faults=stat.get("pgmajfault", 0),
             killed=events.get("oom_kill", 0),

@@ -25,7 +25,7 @@ ATTAINED = 0.95
 
 _SATURATION_JOBS = 240
 _GROWTH = 0.05
-_HEADROOMS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)
+_HEADROOMS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -59,13 +60,15 @@ def test_what_the_kernel_counts(version: int, tmp_path: Path) -> None:
     group = Group(Hierarchy(version, tmp_path), "it", 100)
     files = {
         1: {
-            "memory.stat": f"total_cache {MEBIBYTE}\ntotal_rss {2 * MEBIBYTE}\npgmajfault 7\n",
+            "memory.stat": f"total_cache {MEBIBYTE}\ntotal_rss {2 * MEBIBYTE}\npgmajfault 7\n"
+            "total_workingset_refault_file 512\n",
             "memory.oom_control": "oom_kill_disable 0\noom_kill 1\n",
             "memory.max_usage_in_bytes": f"{50 * MEBIBYTE}\n",
             "memory.failcnt": "3\n",
         },
         2: {
-            "memory.stat": f"file {MEBIBYTE}\nanon {2 * MEBIBYTE}\npgmajfault 7\n",
+            "memory.stat": f"file {MEBIBYTE}\nanon {2 * MEBIBYTE}\npgmajfault 7\n"
+            "workingset_refault_file 512\n",
             "memory.events": "low 0\nmax 3\noom_kill 1\n",
             "memory.peak": f"{50 * MEBIBYTE}\n",
         },
@@ -75,6 +78,7 @@ def test_what_the_kernel_counts(version: int, tmp_path: Path) -> None:
     memory = group.memory()
     assert (memory.limit, memory.peak, memory.page_cache, memory.anonymous) == (100, 50, 1, 2)
     assert (memory.hits, memory.major_faults, memory.killed) == (3, 7, 1)
+    assert memory.read_again == 512 * resource.getpagesize() / MEBIBYTE
     limit = "memory.max" if version == 2 else "memory.limit_in_bytes"
     assert (group.directory / limit).read_text() == str(100 * MEBIBYTE)
 
@@ -126,7 +130,7 @@ def test_pixels_are_compared_and_not_files() -> None:
 
 
 def report(**pictures: list[str]) -> dict[str, Any]:
-    memory = {"peak": 900.0, "page_cache": 600.0, "hits": 12, "major_faults": 34}
+    memory = {"peak": 900.0, "page_cache": 600.0, "anonymous": 500.0, "read_again": 34.0}
     return {
         "settings": {"limit": 1280, "jobs": 30, "rate": 0.3},
         "environment": {"cpus": 2},
@@ -150,7 +154,7 @@ def test_the_report_says_whether_pictures_are_equal() -> None:
     assert "split, resident are equal" in show(same)
     assert "is killed for want of memory" in show(same)
     row = next(line for line in show(same).splitlines() if line.startswith("split"))
-    assert row.split() == ["split", "3", "0.500", "1.00", "1.00", "2.00", "900", "600", "24", "68"]
+    assert row.split() == ["split", "3", "0.500", "1.00", "1.00", "2.00", "900", "600", "500", "68"]
     other = report(split=["a", "b"], resident=["a", "c"])
     assert not equal(other)
     assert "split, resident DIFFER" in show(other)
