@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from disagfusion.scheduling.shapes import Shape
@@ -29,17 +30,80 @@ class History:
             counts = counts[1:]
         return History(now if since is None else since, counts)
 
-    def rates(self, now: float, window: float) -> dict[Shape, float]:
-        """Return jobs per second by shape within a window; empty before anything was counted."""
+    def rates(self, now: float, window: float, sigmas: float = math.inf) -> dict[Shape, float]:
+        """Return jobs per second by shape within a window; empty before anything was counted.
+
+        Args:
+            now: Seconds.
+            window: Seconds.
+            sigmas: The window is cut where jobs of a shape came at another rate before than since,
+                if that is as unlikely to be chance as so many standard deviations.
+        """
         begin = now if self.since is None else self.since
-        totals: dict[Shape, int] = {}
+        counted: list[tuple[float, Mapping[Shape, int]]] = []
         for at, arrived in self.counts:
             if at <= now - window:
                 begin = at
-                continue
-            for shape, count in arrived.items():
-                totals[shape] = totals.get(shape, 0) + count
+            else:
+                counted.append((at, arrived))
+        begin, counted = _since_shift(begin, counted, sigmas)
+        totals = _sums(arrived for _, arrived in counted)
         elapsed = now - begin
         if elapsed <= 0.0:
             return {}
         return {shape: count / elapsed for shape, count in totals.items() if count}
+
+
+def _since_shift(
+    begin: float, counted: list[tuple[float, Mapping[Shape, int]]], sigmas: float
+) -> tuple[float, list[tuple[float, Mapping[Shape, int]]]]:
+    """Leave out the time before the likeliest shift, again and again as long as there is one."""
+    while not math.isinf(sigmas):
+        shifts = list(_shifts(begin, counted))
+        surest = max(shifts, default=0.0)
+        if surest <= sigmas:
+            break
+        cut = shifts.index(surest) + 1
+        begin, counted = counted[cut - 1][0], counted[cut:]
+    return begin, counted
+
+
+def _shifts(begin: float, counted: Sequence[tuple[float, Mapping[Shape, int]]]) -> Iterator[float]:
+    """Yield, for each time between two counts, how sure it is that the rates changed then."""
+    old: dict[Shape, int] = {}
+    totals = _sums(arrived for _, arrived in counted)
+    for middle, arrived in counted[:-1]:
+        old = _sums((old, arrived))
+        before, since = middle - begin, counted[-1][0] - middle
+        if before <= 0.0 or since <= 0.0:
+            yield 0.0
+            continue
+        yield max(
+            (
+                _differ(old.get(shape, 0), before, total - old.get(shape, 0), since)
+                for shape, total in totals.items()
+            ),
+            default=0.0,
+        )
+
+
+def _differ(old: int, before: float, new: int, since: float) -> float:
+    """Return how unlikely it is that two numbers come of one rate, in standard deviations.
+
+    The root of twice the logarithm of the ratio of likelihoods (Wilks): unlike the difference over
+    its deviation it is not far off where jobs are few, and a single rare one is no shift.
+    """
+    total = old + new
+    ratio = 0.0
+    for count, seconds in ((old, before), (new, since)):
+        if count:
+            ratio += count * math.log(count * (before + since) / (total * seconds))
+    return math.sqrt(2.0 * max(0.0, ratio))
+
+
+def _sums(counts: Iterable[Mapping[Shape, int]]) -> dict[Shape, int]:
+    totals: dict[Shape, int] = {}
+    for arrived in counts:
+        for shape, count in arrived.items():
+            totals[shape] = totals.get(shape, 0) + count
+    return totals

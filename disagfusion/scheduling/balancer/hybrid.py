@@ -216,7 +216,8 @@ class Hybrid:
         room: Room,
         now: float,
     ) -> Decision:
-        rates = state.history.rates(now, self._settings.forecast_window)
+        window, sigmas = self._settings.forecast_window, self._settings.shift_sigmas
+        rates = state.history.rates(now, window, sigmas)
         mix = state.history.rates(now, self._settings.mix_window) if rates else {}
         horizon = self._settings.forecast_horizon
         predictor = observation.predictor or self._predictor

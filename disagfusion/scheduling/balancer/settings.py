@@ -24,6 +24,8 @@ class BalancerSettings:
         mix_window: Arrivals of so long decide which change is lasting.
         forecast_window: Arrivals of so long count for the forecast.
         forecast_horizon: They are expected to go on for so long; 0 looks at what is there only.
+        shift_sigmas: Where the rates of jobs differ by so many standard deviations between two
+            parts of the forecast's window, only the later part counts.
         delays: Later times at which the same change is tried in thought: where one of them is
             better than now, the change waits.
         weight_last: Of the time at which the last job ends, in what is minimized.
@@ -51,6 +53,7 @@ class BalancerSettings:
     mix_window: float = 900.0
     forecast_window: float = 180.0
     forecast_horizon: float = 180.0
+    shift_sigmas: float = 3.5
     delays: tuple[float, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     weight_last: float = 1.0
     weight_mean: float = 1.0
