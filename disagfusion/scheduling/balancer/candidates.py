@@ -105,6 +105,8 @@ class Candidates:
                     continue
                 within = room.starts(place, instead=other)
                 stuck = min(room.stuck(other), within)
+                if other.stage != place.stage:
+                    stuck = min(stuck, room.above_minimum(other.stage))
                 for one in self._steps(source, target, stuck):
                     yield Candidate((replace(one.legs[0], stuck=True),))
                 if room.starts(place):
@@ -180,21 +182,22 @@ class Candidates:
         """
         room, spots = self._room, self._view.spots
         left = room.copy()
-        leaving: dict[Spot, int] = {}
+        leaving: dict[tuple[Spot, bool], int] = {}
         for leg in legs:
             place = spots[leg.target]
             other = None if leg.source is None else spots[leg.source]
             if leg.source is not None:
-                leaving[leg.source] = leaving.get(leg.source, 0) + leg.count
+                key = leg.source, leg.stuck
+                leaving[key] = leaving.get(key, 0) + leg.count
             if other is None or other.pool != place.pool:
                 if left.starts(place, instead=other, bounded=False) < leg.count:
                     return None
                 if other is not None:
                     left.give(other, leg.count)
                 left.take(place, leg.count)
-        if any(count > room.ready(spots[spot]) for spot, count in leaving.items()
-               if not any(leg.stuck for leg in legs if leg.source == spot)):  # fmt: skip
-            return None
+        for (spot, stuck), count in leaving.items():
+            if count > (room.stuck(spots[spot]) if stuck else room.ready(spots[spot])):
+                return None
         net: dict[str, int] = {}
         for leg in legs:
             net[spots[leg.target].stage] = net.get(spots[leg.target].stage, 0) + leg.count
@@ -213,7 +216,7 @@ class Candidates:
         ordered = []
         for leg in legs:
             at_once = leg.count
-            if leg.source is not None:
+            if leg.source is not None and not leg.stuck:
                 stage = self._view.stages[leg.source[0]]
                 at_once = min(leg.count, spare[stage]) // self._unit * self._unit
                 spare[stage] -= at_once

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from disagfusion.scheduling.balancer.fleet import Room
 from disagfusion.scheduling.balancer.outlook import Change, Outlook, Spot
 from disagfusion.scheduling.balancer.view import View
 from disagfusion.scheduling.decision import Move, Place
-from disagfusion.scheduling.observation import Observation, Predictor
+from disagfusion.scheduling.observation import Predictor
 from disagfusion.scheduling.shapes import Shape
 
 
@@ -17,7 +18,7 @@ class Capacity:
 
     Args:
         view: Stages and pools.
-        observation: The replicas there are, or will be.
+        room: The replicas there are, or will be; those that cannot start are none.
         mix: Jobs per second by shape, over a long time.
         rates: The same of late.
         predictor: How long stages take.
@@ -26,15 +27,14 @@ class Capacity:
     def __init__(
         self,
         view: View,
-        observation: Observation,
+        room: Room,
         mix: Mapping[Shape, float],
         rates: Mapping[Shape, float],
         predictor: Predictor,
     ) -> None:
         self._rate = sum(rates.values())
         self._counts = {
-            place: observation.replicas[place.stage][place.pool].committed
-            for place in view.spots.values()
+            place: room.count(place) - room.stuck(place) for place in view.spots.values()
         }
         self._lasting = _speeds(view, mix, predictor)
         self._present = _speeds(view, rates, predictor)
@@ -80,7 +80,7 @@ def _changed(moves: Sequence[Move]) -> dict[Place, int]:
     changed: dict[Place, int] = {}
     for move in moves:
         for place, by in ((move.source, -move.count), (move.target, move.count)):
-            if place is not None:
+            if place is not None and not move.cancel:
                 changed[place] = changed.get(place, 0) + by
     return changed
 

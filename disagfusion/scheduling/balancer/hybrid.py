@@ -225,7 +225,7 @@ class Hybrid:
             self._view.outlook(observation, jobs, expected, horizon, predictor, (), now)
             for expected in ((rates, {}) if rates and horizon else ({},))
         ]
-        capacity = Capacity(self._view, observation, mix, rates, predictor)
+        capacity = Capacity(self._view, room, mix, rates, predictor)
         plans = self._targets.plans(observation, jobs, rates, horizon, predictor)
         return self._look_ahead.choose(scenarios, room, capacity, now, plans)
 

@@ -178,6 +178,27 @@ def test_who_cannot_start_on_a_failed_pool_starts_on_another() -> None:
     )
 
 
+def test_no_more_are_taken_back_than_have_been_asked_for() -> None:
+    replicas = {"encoder/old": 1, "decoder/old": 1, "dit/old": 1, "dit/new": Replicas(starting=2)}
+    fleet = TwoPools(replicas, unequal(old=8), budget=5)
+    fleet.usable["new"] = 0
+    found = fleet.candidates()
+    one = Candidate((Leg((1, 1), (1, 0), 2, stuck=True),))
+    assert found.together(one, Candidate((Leg((1, 1), (2, 0), 1, stuck=True),))) is None
+    assert found.checked(one.legs) == one
+
+
+def test_the_last_replica_of_a_stage_is_replaced_if_its_pool_has_failed() -> None:
+    replicas = {"encoder/old": 1, "decoder/old": 1, "dit/new": Replicas(starting=1)}
+    fleet = TwoPools(replicas, budget=3)
+    fleet.usable["new"] = 0
+    fleet.wait_for(1, 5)
+    assert fleet.decide().moves == (
+        Move(place("dit", "new"), None, cancel=True),
+        Move(None, place("dit", "old")),
+    )
+
+
 def test_who_starts_on_a_pool_that_works_is_left_alone() -> None:
     replicas = {"dit/new": Replicas(starting=2, available_at=(30.0, 30.0))}
     assert TwoPools(replicas).room().stuck(place("dit", "new")) == 0
@@ -276,7 +297,7 @@ def test_a_long_drain_is_no_failed_change() -> None:
 counts = st.builds(
     Replicas,
     ready=st.integers(0, 3),
-    starting=st.integers(0, 1),
+    starting=st.integers(0, 3),
     draining=st.integers(0, 1),
 )
 spots = st.fixed_dictionaries({f"{stage}/{pool}": counts for stage in STAGES for pool in SECONDS})
@@ -335,6 +356,10 @@ def test_no_decision_takes_more_than_pools_and_budget_have(
                 if move.source == place(stage, pool) and not move.cancel
             )
             assert out <= fleet.replicas[stage][pool].ready
+            taken_back = sum(
+                move.count for move in moves if move.source == place(stage, pool) and move.cancel
+            )
+            assert taken_back <= fleet.replicas[stage][pool].starting
             leaving += out
         assert leaving <= ready
         assert leaving == 0 or committed - leaving >= 1
