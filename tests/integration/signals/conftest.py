@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,7 +13,13 @@ import pytest
 import yaml
 
 TOOLS = Path(__file__).parents[3] / ".tools" / "bin"
+DASHBOARD = Path(__file__).parents[3] / "charts" / "disagfusion" / "dashboards" / "disagfusion.json"
 PATIENCE = 60.0
+
+# What only a balancer tells; the last one after a fit.
+BALANCER_PANELS = {
+    "Decisions", "Accelerators", "Model correction", "Model samples and version", "Model error",
+}  # fmt: skip
 
 
 def tool(name: str) -> Path:
@@ -109,3 +117,22 @@ def prometheus_of(tmp_path: Path) -> Iterator[Callable[[Targets], Prometheus]]:
     yield make
     for one in made:
         one.stop()
+
+
+def without_data(url: str, pipeline: str) -> set[str]:
+    """Ask a Prometheus what the dashboard asks; return the panels that stay empty."""
+    empty = set()
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        found = 0
+        for target in panel.get("targets", ()):
+            text = target["expr"].replace("$pipeline", pipeline)
+            text = text.replace("$__rate_interval", "30s")
+            query = urllib.parse.urlencode({"query": text})
+            with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=10) as answer:
+                told = json.load(answer)
+            assert told["status"] == "success", (panel["title"], told)
+            assert not told.get("warnings"), (panel["title"], told)
+            found += len(told["data"]["result"])
+        if panel["type"] != "row" and not found:
+            empty.add(panel["title"])
+    return empty

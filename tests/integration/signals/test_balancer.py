@@ -19,11 +19,12 @@ import pytest
 from disagfusion.client import Client
 from disagfusion.local import Balance, LocalRuntime
 
-from .conftest import Prometheus, Targets, until
+from .conftest import BALANCER_PANELS, Prometheus, Targets, until, without_data
 
 pytestmark = pytest.mark.timeout(240)
 
 PROFILE = Path(__file__).parents[1] / "balancing" / "profile.yaml"
+PIPELINE = "emulated-unseen"
 SCALE = 0.02
 # A decoder takes 40 s, a DiT 2 s of the profile's; and here a DiT 60 s, a decoder 0.4 s.
 HEAVY: dict[str, Any] = {"height": 1000, "width": 1000}
@@ -153,6 +154,7 @@ def system(tmp_path: Path, proxy: Proxy) -> Iterator[System]:
         device="emulated:quick",
         dits=2,
         time_scale=SCALE,
+        pipeline=PIPELINE,
         transport="tcp",
         data_dir=data,
         balance=Balance(
@@ -197,6 +199,11 @@ def test_the_ratio_holds_while_nobody_can_see_and_follows_the_work_again(
         proxy.told = "truth"
         system.becomes(encoder=1, dit=1, decoder=2)
         until(lambda: all(one.state == "ready" for one in system.runtime.status()), str)
+
+        def empty() -> set[str]:
+            return without_data(prometheus.url, PIPELINE) & BALANCER_PANELS - {"Model error"}
+
+        until(lambda: not empty(), empty)
 
         prometheus.stop()
         for handle in heavy:

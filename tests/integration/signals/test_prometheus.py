@@ -7,7 +7,6 @@ import json
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,14 +22,15 @@ from disagfusion.scheduling.prometheus.readings import Readings
 from disagfusion.signals.prometheus import PrometheusSignals
 from disagfusion.signals.settings import PrometheusSettings
 
-from .conftest import PATIENCE, Prometheus, Targets, until
+from .conftest import BALANCER_PANELS, PATIENCE, Prometheus, Targets, until, without_data
 
 pytestmark = pytest.mark.timeout(300)
 
 PROFILE = Path(__file__).parents[1] / "emulation" / "profile.yaml"
-DASHBOARD = Path(__file__).parents[3] / "charts" / "disagfusion" / "dashboards" / "disagfusion.json"
 STAGES = ("encoder", "dit", "decoder")
 PIPELINE = "emulated-signals"
+# What a system without a balancer, without failures and without a prompt cache does not have.
+EMPTY_PANELS = {"Failures and repetitions", "Prompt cache", "Exposed share of transfers"}
 # Long enough that a busy machine's scrape is not old, short enough that the test is not slow.
 SCOPE = Scope(PIPELINE, window=30.0, stale=10.0)
 
@@ -120,7 +120,10 @@ def test_signals_of_a_real_system(
         assert observation.loads["dit"].reporting == 2
         assert observation.replicas["dit"]["quick"].ready == 2
 
-        until(lambda: not without_data(prometheus.url), lambda: without_data(prometheus.url))
+        def empty() -> set[str]:
+            return without_data(prometheus.url, PIPELINE) - EMPTY_PANELS - BALANCER_PANELS
+
+        until(lambda: not empty(), empty)
 
         prometheus.stop()
         for one in every(read()):
@@ -232,29 +235,3 @@ def check_lies(prometheus: Prometheus) -> None:
                 asked.set()
         assert all(isinstance(one, kinds) for one in found), (name, found)
         assert any(isinstance(one, kinds[0]) for one in found), (name, found)
-
-
-# What a system without a balancer, without failures and without a prompt cache does not have.
-EMPTY_PANELS = {
-    "Failures and repetitions", "Prompt cache", "Replicas wanted and ready", "Decisions",
-    "Accelerators", "Exposed share of transfers",
-}  # fmt: skip
-
-
-def without_data(url: str) -> list[str]:
-    """Ask what the dashboard asks; return the panels that stay empty and should not."""
-    empty = []
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        found = 0
-        for target in panel.get("targets", ()):
-            text = target["expr"].replace("$pipeline", PIPELINE)
-            text = text.replace("$__rate_interval", "30s")
-            query = urllib.parse.urlencode({"query": text})
-            with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=10) as answer:
-                told = json.load(answer)
-            assert told["status"] == "success", (panel["title"], told)
-            assert not told.get("warnings"), (panel["title"], told)
-            found += len(told["data"]["result"])
-        if panel["type"] != "row" and panel["title"] not in EMPTY_PANELS and not found:
-            empty.append(panel["title"])
-    return empty
