@@ -36,6 +36,8 @@ class Running:
 
     def put(self, assignment: Assignment, end: float, now: float) -> None:
         """Count an assignment in, or take note that its predicted end is another."""
+        if assignment.counted_end == end:
+            return
         self.drop(assignment)
         heap = self._heap
         if heap and heap[0][0] <= now:
@@ -44,20 +46,20 @@ class Running:
             # Sums of large numbers lose digits, so begin anew where that is possible.
             self._sum, self._origin = 0.0, now
         if end > now:
-            assignment.counted_end = end
+            self._serial += 1
+            assignment.counted_end, assignment.counted_as = end, self._serial
             self._count += 1
             self._sum += end - self._origin
-            self._serial += 1
             heapq.heappush(heap, (end, self._serial, assignment))
             if len(heap) > 2 * self._count + _SLACK:
-                self._heap = [entry for entry in heap if entry[2].counted_end == entry[0]]
+                self._heap = [entry for entry in heap if entry[2].counted_as == entry[1]]
                 heapq.heapify(self._heap)
 
     def drop(self, assignment: Assignment) -> None:
         """Count an assignment out if it is in."""
         end = assignment.counted_end
         if end is not None:
-            assignment.counted_end = None
+            assignment.counted_end, assignment.counted_as = None, 0
             self._count -= 1
             self._sum -= end - self._origin
 
@@ -69,8 +71,8 @@ class Running:
     def _expire(self, now: float) -> None:
         heap = self._heap
         while heap and heap[0][0] <= now:
-            end, _, assignment = heapq.heappop(heap)
-            if assignment.counted_end == end:
+            _, serial, assignment = heapq.heappop(heap)
+            if assignment.counted_as == serial:
                 self.drop(assignment)
 
 

@@ -22,7 +22,7 @@ import math
 from typing import TYPE_CHECKING
 
 from disagfusion.dispatch.core import Core
-from disagfusion.dispatch.groups import EXAMINED, Free, Group, Member
+from disagfusion.dispatch.groups import EXAMINED, Busy, Free, Group, Member
 from disagfusion.dispatch.messages import elsewhere
 from disagfusion.dispatch.state import TOLERANCE
 
@@ -116,11 +116,10 @@ class Decision:
                     self._weigh(avoided, member, 0.0, own, known)
             busy = group.known
             if busy.running.least <= now + self.reach or busy.waiting.least <= self.reach:
-                self._weigh_busy(avoided, busy.within(now, self.reach, count), services[-1])
+                self._weigh_busy(avoided, busy, self.reach, count, services[-1])
             busy = group.unknown
             if busy.running.size or busy.waiting.size:
-                found = busy.within(now, math.inf, count)
-                self._weigh_busy(avoided, found, (group, seconds, False))
+                self._weigh_busy(avoided, busy, math.inf, count, (group, seconds, False))
         if self._late and any(group.idle.size > EXAMINED for group in self._groups):
             self._weigh_near(job, avoided)
         return self._best
@@ -181,8 +180,10 @@ class Decision:
 
     def next_end(self) -> float | None:
         """Return when a worker that is busy for longer than the horizon will be free."""
-        ends = [group.known.next_end(self._now, self.reach) for group in self._groups]
-        return min((end for end in ends if end is not None), default=None)
+        first = math.inf
+        for group in self._groups:
+            first = min(first, group.known.next_end(self._now, self.reach))
+        return None if first == math.inf else first
 
     def _could_be_waited_for(self, group: Group) -> list[Free]:
         """Return those that are busy for longer than the horizon, the soonest first."""
@@ -195,15 +196,25 @@ class Decision:
     def _weigh_busy(
         self,
         avoided: Collection[str],
-        busy: list[Free],
+        busy: Busy,
+        reach: float,
+        count: int,
         service: tuple[Group, float, bool],
     ) -> None:
+        """Weigh those that are free within so many seconds, at most so many of each kind."""
         group, seconds, known = service
         fastest = seconds * group.fastest
-        for free, last, order, member in busy:
-            if self._rank <= (free + fastest, last, order):
-                break
-            self._weigh(avoided, member, free, seconds * member.factor, known)
+        now = self._now
+        for places, begin in ((busy.running, now), (busy.waiting, 0.0)):
+            if places.least > begin + reach:
+                continue
+            for first, last, order, member in places.head(count):
+                soonest = first - begin
+                if soonest > reach or self._rank <= (soonest + fastest, last, order):
+                    break
+                free = member.free_in(now)
+                if free <= reach:
+                    self._weigh(avoided, member, free, seconds * member.factor, known)
 
     def _weigh_near(self, job: JobEntry, avoided: Collection[str]) -> None:
         """Weigh the workers that the job's input reaches soonest, wherever they stand."""

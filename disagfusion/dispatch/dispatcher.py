@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -77,10 +77,21 @@ class Dispatcher:
             event: What happened.
             now: Unix seconds; never goes back (an earlier time counts as the latest one seen).
         """
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[Event], now: float) -> list[Action]:
+        """Take note of events that happened together; decide once, with all of them in mind.
+
+        Args:
+            events: What happened, in order.
+            now: Unix seconds, as in `handle`.
+        """
         core = self._core
         if now > core.now:
             core.now = now
-        self._react[type(event)](event)
+        react = self._react
+        for event in events:
+            react[type(event)](event)
         if core.timers.least <= core.now:
             self._fire_timers()
         self._decide()

@@ -103,8 +103,13 @@ class Lane:
         Where any version would do, those are preferred that have all stages: the first assignment
         pins the version.
         """
+        if len(self.groups) == 1:
+            for alone, groups in self.groups.items():
+                if version in ("", alone):
+                    return [group for group in groups.values() if group.offering]
+            return []
         found = [group for group in self.of_version(version) if group.offering]
-        if version or len(self.groups) <= 1:
+        if version:
             return found
         complete = [group for group in found if self.flow.is_complete(group.version)]
         return complete or found
@@ -137,7 +142,7 @@ class Flow:
 
     Attributes:
         pipeline: Its name.
-        lanes: By stage; nothing at 0.
+        lanes: The stages in order.
         jobs: How many are unfinished.
         workers: How many there are.
         solos: Of those, how many are pools by themselves.
@@ -145,11 +150,11 @@ class Flow:
         changes: Grows with each change of what is counted here.
     """
 
-    __slots__ = ("_counts", "_lanes", "changes", "jobs", "kinds", "pipeline", "solos", "workers")
+    __slots__ = ("_counts", "changes", "jobs", "kinds", "lanes", "pipeline", "solos", "workers")
 
     def __init__(self, pipeline: str) -> None:
         self.pipeline = pipeline
-        self._lanes = {stage: Lane(self, stage) for stage in Stage}
+        self.lanes = tuple(Lane(self, stage) for stage in Stage)
         self.jobs = 0
         self.workers = 0
         self.solos = 0
@@ -159,16 +164,11 @@ class Flow:
 
     def lane(self, stage: Stage) -> Lane:
         """Return a stage."""
-        return self._lanes[stage]
-
-    @property
-    def lanes(self) -> tuple[Lane, ...]:
-        """All stages in order."""
-        return tuple(self._lanes.values())
+        return self.lanes[stage - 1]
 
     def is_complete(self, version: str) -> bool:
         """Whether all stages have workers of a version."""
-        return all(version in lane.groups for lane in self._lanes.values())
+        return all(version in lane.groups for lane in self.lanes)
 
     def add(self, state: JobState, status: StageStatus, amount: int) -> None:
         """Count jobs in or out."""

@@ -84,6 +84,16 @@ class Member:
             return self._put(busy.running, worker.end + worker.queued) or changed
         return self._put(busy.waiting, worker.queued) or changed
 
+    def free_in(self, now: float) -> float:
+        """Predict in how many seconds the worker, which is busy, could begin another job."""
+        worker = self.worker
+        if worker.end > now:
+            return worker.end - now + worker.queued
+        if worker.queued:
+            # It is overdue: time does not bring nearer what else it has to do.
+            self.settle(True, now)
+        return worker.queued
+
     def leave(self) -> None:
         """Leave the group."""
         self._put(None, 0.0)
@@ -132,13 +142,6 @@ class Busy:
         """How many there are."""
         return self.running.size + self.waiting.size
 
-    def within(self, now: float, seconds: float, count: int) -> list[Free]:
-        """Return those that are free so soon, the soonest first; at most so many."""
-        places = self.running.upto((now + seconds, math.inf), count)
-        if self.waiting.least <= seconds:
-            places += self.waiting.upto((seconds, math.inf), count)
-        return [free for free in _in_order(places, now, count) if free[0] <= seconds]
-
     def beyond(self, now: float, seconds: float, count: int) -> list[Free]:
         """Return those that are not free so soon, the soonest first; at most so many."""
         places = self.running.since((now + seconds, math.inf), count)
@@ -146,10 +149,13 @@ class Busy:
             places += self.waiting.since((seconds, math.inf), count)
         return _in_order(places, now, count)
 
-    def next_end(self, now: float, seconds: float) -> float | None:
+    def next_end(self, now: float, seconds: float) -> float:
         """Return when the first of those that are not free so soon will be, if time brings it."""
-        found = self.running.since((now + seconds, math.inf), 1)
-        return found[0][0] if found else None
+        until = now + seconds
+        if self.running.least > until:
+            return self.running.least
+        found = self.running.since((until, math.inf), 1)
+        return found[0][0] if found else math.inf
 
     def count(self, now: float, seconds: float) -> tuple[int, float]:
         """Return how many are free within some seconds, and after how many half of them are."""
@@ -237,17 +243,7 @@ class Group:
 
 
 def _in_order(places: list[Place], now: float, count: int) -> list[Free]:
-    found = [_free(place, now) for place in places]
+    found = [(member.free_in(now), last, order, member) for _, last, order, member in places]
     if len(found) > 1:
         found.sort()
     return found[:count]
-
-
-def _free(place: Place, now: float) -> Free:
-    """Return a place with the seconds until its worker is free in the front."""
-    _, last, order, member = place
-    worker = member.worker
-    if worker.queued and worker.end <= now:
-        # It is overdue: time does not bring nearer what else it has to do.
-        member.settle(True, now)
-    return worker.remaining(now), last, order, member

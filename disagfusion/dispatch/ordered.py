@@ -26,7 +26,7 @@ class Ordered(Generic[T]):
     __slots__ = ("_blocks", "_lasts", "least", "size")
 
     def __init__(self) -> None:
-        self.least: Any = math.inf
+        self.least: float = math.inf
         self._blocks: list[list[T]] = []
         self._lasts: list[T] = []
         self.size = 0

@@ -48,6 +48,15 @@ class StageMeter:
     blocked: float = 0.0
     _at: float = field(default=0.0)
 
+    def count(self, running: bool, by: int, now: float) -> None:
+        """Count jobs in or out: those that are computed, or those that wait."""
+        if now > self._at:
+            self.advance(now)
+        if running:
+            self.running += by
+        else:
+            self.waiting += by
+
     def advance(self, now: float) -> None:
         """Account for the time until now; before each change of a number."""
         elapsed = now - self._at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -88,6 +87,8 @@ class World:
             self.clock,
         )
         self.meters = {stage: StageMeter() for stage in self.stages}
+        self._meters = tuple(self.meters.values())
+        self._index = {stage: index for index, stage in enumerate(self.stages)}
         self.jobs: dict[str, JobRecord] = {}
         self.arrived: dict[str, int] = dict.fromkeys(workload.shapes, 0)
         self.lost = 0
@@ -100,7 +101,7 @@ class World:
         self._finished = finished
         self._arrivals = arrivals
         self._coming: Arrival | None = None
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._handling = False
         self._wakeup = float("inf")
         self._dispatcher = Dispatcher(
@@ -182,19 +183,24 @@ class World:
             return
         self._handling = True
         while self._events:
-            for action in self._dispatcher.handle(self._events.popleft(), self.clock.now):
+            events, self._events = self._events, []
+            for action in self._dispatcher.handle_all(events, self.clock.now):
                 self._carry_out(action)
         self._handling = False
         wakeup = self._dispatcher.next_wakeup()
-        if wakeup is not None and wakeup != self._wakeup:
+        if wakeup is not None and wakeup < self._wakeup:
             self._wakeup = wakeup
             self.clock.at(wakeup, partial(self._tick, wakeup))
 
     def _tick(self, at: float) -> None:
-        # One that was set before the latest is of no use any more.
-        if at == self._wakeup:
-            self._wakeup = float("inf")
-            self.tell(Tick())
+        # One that was set before an earlier one is of no use any more.
+        if at != self._wakeup:
+            return
+        self._wakeup = float("inf")
+        wakeup = self._dispatcher.next_wakeup()
+        if wakeup is not None and wakeup <= at:
+            self._events.append(Tick())
+        self._flush()
 
     def _expect(self) -> None:
         self._coming = next(self._arrivals, None)
@@ -243,17 +249,12 @@ class World:
     def _place(self, job: JobRecord, state: JobState | None, *, running: bool) -> None:
         """Count a job where it is now."""
         stage = None if state is None else self._stage_of.get(state)
-        if (stage, running) == (job.stage, job.running):
+        if stage == job.stage and running is job.running:
             return
-        for index, by in ((job.stage, -1), (stage, 1)):
-            if index is None:
-                continue
-            meter = self.meters[self.stages[index]]
-            meter.advance(self.clock.now)
-            if job.running if by < 0 else running:
-                meter.running += by
-            else:
-                meter.waiting += by
+        if job.stage is not None:
+            self._meters[job.stage].count(job.running, -1, self.clock.now)
+        if stage is not None:
+            self._meters[stage].count(running, 1, self.clock.now)
         job.stage, job.running = stage, running
 
     def _assigned(self, action: Assign) -> None:
@@ -303,7 +304,7 @@ class World:
         job = self.jobs[task.job_id]
         task.started = job.started = self.clock.now
         job.replica = replica.name
-        stage = self.stages.index(replica.place.stage)
+        stage = self._index[replica.place.stage]
         end = self.services.end(replica.place, job.shape, job.deviations[stage], self.clock.now)
         self.clock.at(end, partial(self._end, replica, task, replica.epoch))
         self._events.append(
@@ -317,8 +318,8 @@ class World:
         if replica.epoch != epoch:
             return
         replica.tasks.popleft()
-        stage = self.stages.index(replica.place.stage)
-        meter = self.meters[replica.place.stage]
+        stage = self._index[replica.place.stage]
+        meter = self._meters[stage]
         assert task.started is not None, "it ends because it has begun"
         meter.completed += 1
         seconds = self.clock.now - task.started
@@ -377,7 +378,7 @@ class World:
         return tuple(f"{replica.name}.{number}" for number in range(first, replica.grants))
 
     def _info(self, replica: Replica, state: WorkerState) -> WorkerInfo:
-        stage = self._roles[self.stages.index(replica.place.stage)]
+        stage = self._roles[self._index[replica.place.stage]]
         return WorkerInfo(
             replica.name, replica.incarnation, frozenset({stage}), _PIPELINE, "1", state, _SLOTS,
             replica.place.pool,
