@@ -22,6 +22,8 @@ _MIN_NEW_SAMPLES = 40
 _NEW_SHARE = 0.5
 _FIT_SECONDS = 120.0
 _NICENESS = 10
+# What grows too old does so in days.
+_REFRESH_SECONDS = 3600.0
 
 _log = get_logger(__name__)
 
@@ -39,6 +41,7 @@ class Learner:
         self._tracker = PerformanceTracker(PerformanceModel(profile), self._settings, now=0.0)
         self._observed = 0
         self._fitted = 0
+        self._refreshed = 0.0
         self._fit: asyncio.Task[None] | None = None
 
     @property
@@ -56,7 +59,10 @@ class Learner:
         self._observed += 1
 
     def consider(self, now: float) -> None:
-        """Begin a fit where there is enough that is new."""
+        """Begin a fit where there is enough that is new, and give up what has grown too old."""
+        if now >= self._refreshed + _REFRESH_SECONDS:
+            self._refreshed = now
+            self._tracker.refresh(now=now)
         new = self._observed - self._fitted
         if self._fit is None and new >= max(_MIN_NEW_SAMPLES, _NEW_SHARE * self._fitted):
             self._fitted = self._observed

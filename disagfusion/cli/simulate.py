@@ -93,22 +93,27 @@ def simulate(
 
 
 def _run(policy: str, workload: Workload, profile: Profile, seed: int) -> Result:
-    import random
+    from random import Random
 
+    from disagfusion.scheduling.planner import plan
+    from disagfusion.simulation.arrivals import demand_of
     from disagfusion.simulation.policies.named import set_up
     from disagfusion.simulation.run import Simulation
 
-    def plan() -> dict[str, dict[str, int]]:
-        raise InvalidArgumentError("initial", "missing in the workload", expected="replicas")
+    def generator(stream: int) -> Random:
+        return Random(f"{seed}/{stream}")  # noqa: S311 -- not a secret
 
-    setup = set_up(policy, profile, workload, plan)
+    def planned() -> dict[str, dict[str, int]]:
+        return plan(profile, demand_of(workload, generator), workload.budget).replicas
+
+    setup = set_up(policy, profile, workload, planned)
     return Simulation(
         workload,
         setup.profile,
         setup.balancer,
         initial=setup.initial,
         learn=setup.learn,
-        generator=lambda stream: random.Random(f"{seed}/{stream}"),  # noqa: S311 -- not a secret
+        generator=generator,
     ).run()
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from disagfusion.scheduling.demand import Demand
+from disagfusion.scheduling.shapes import WeightedShape
 from disagfusion.simulation.workload import Stream, Workload
 
 if TYPE_CHECKING:
@@ -52,6 +55,23 @@ def draw_arrivals(
         exact = (1.0,) * stages
         return (Arrival(at, shape, exact) for at, shape in planned)
     return _blur(workload, stages, planned, generator(0))
+
+
+def demand_of(workload: Workload, generator: Callable[[int], Random]) -> Demand:
+    """Return the mix of all jobs of a workload.
+
+    Args:
+        workload: Says which jobs.
+        generator: As for `draw_arrivals`, which gives the same jobs.
+    """
+    counts = Counter(arrival.shape for arrival in draw_arrivals(workload, 0, generator))
+    shapes = workload.shapes
+    return Demand(
+        shapes=tuple(
+            WeightedShape(**shapes[name].model_dump(), weight=count)
+            for name, count in sorted(counts.items())
+        )
+    )
 
 
 def _blur(

@@ -40,6 +40,18 @@ def run(arguments: list[str]) -> int:
     return int(ended.value.code or 0)
 
 
+def test_without_an_initial_ratio_it_is_the_exact_plan(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for initial in ("initial: {encoder: {a: 1}, dit: {a: 2}, decoder: {a: 1}}", ""):
+        text = WORKLOAD.replace("initial: {encoder: {a: 1}, dit: {a: 2}, decoder: {a: 1}}", initial)
+        (tmp_path / "w.yaml").write_text(text)
+        assert run(["simulate", *files, "--policy", "static", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+
+
 def test_one_policy_as_json(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", *files, "--policy", "static:1:2:1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -12,6 +12,7 @@ from disagfusion.scheduling.planner import plan
 from disagfusion.scheduling.shapes import WeightedShape
 
 PROFILES = {
+    "w1": "w1-one-step",
     "pools": "unequal-pools",
     "w2": "wan2.2-i2v-480p",
     "w3": "wan2.2-i2v-a10",
@@ -82,6 +83,23 @@ def test_the_fleet_of_a_trace_is_the_exact_plan_for_it(name: str) -> None:
     assert found.replicas == what.initial
     assert what.arrivals[0].every is not None
     assert found.throughput > 1.0 / what.arrivals[0].every
+
+
+@pytest.mark.parametrize(
+    ("costs", "policy", "capacity"),
+    [
+        ("w1-four-steps", "static", 0.0809),
+        ("w1-one-step", "static", 0.2151),
+        ("w1-one-step", "static:1:5:2", 0.1980),
+    ],
+)
+def test_a_backlog_is_worked_off_at_the_capacity_of_the_ratio(
+    costs: str, policy: str, capacity: float
+) -> None:
+    """The facts of W1; without an initial ratio it is the exact plan's."""
+    result = simulate(policy, example_workload("w1"), example_profile(costs))
+    assert result.completed == 4000
+    assert result.completed / result.last_finish_seconds == pytest.approx(capacity, rel=0.003)
 
 
 def test_hand_overs_are_hidden_behind_compute() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from disagfusion.scheduling.document import parse, validate
+from disagfusion.scheduling.planner import plan
 from disagfusion.scheduling.profile import Profile
+from disagfusion.simulation.arrivals import demand_of
 from disagfusion.simulation.policies.named import set_up
 from disagfusion.simulation.result import Result
 from disagfusion.simulation.run import Simulation
@@ -46,16 +48,19 @@ def simulate(
     seed: int = 0,
     until: float | None = None,
 ) -> Result:
-    def plan() -> dict[str, dict[str, int]]:
-        raise AssertionError("the workload says how to begin")
+    def generator(stream: int) -> random.Random:
+        return random.Random(f"{seed}/{stream}")
 
-    setup = set_up(policy, costs, what, plan)
+    def planned() -> dict[str, dict[str, int]]:
+        return plan(costs, demand_of(what, generator), what.budget, compare=False).replicas
+
+    setup = set_up(policy, costs, what, planned)
     return Simulation(
         what,
         setup.profile,
         setup.balancer,
         initial=setup.initial,
-        generator=lambda stream: random.Random(f"{seed}/{stream}"),
+        generator=generator,
         learn=setup.learn,
         until=until,
     ).run()
