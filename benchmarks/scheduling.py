@@ -9,6 +9,7 @@ Parts, each a table:
     constant    Six hours of constant load: when anything changes.
     calibration Self-calibration on against off, on the drawn workloads.
     pools       Three pools of different speed, memory and price: cost for a rate of jobs.
+    unequal     A mix that shifts on such pools, also with failures and a slow pool.
     scale       A million jobs on ten thousand accelerators.
 
 Usage: python benchmarks/scheduling.py [--parts w2,seeds,...] [--seed TEXT] [--output DIR]
@@ -30,7 +31,7 @@ from typing import Any
 
 from benchmarks.reporting import environment
 from benchmarks.schedulingkit.drawn import KINDS, draw
-from benchmarks.schedulingkit.pools import only, price, price_if_alike
+from benchmarks.schedulingkit.pools import cases, contenders, only, price, price_if_alike
 from benchmarks.schedulingkit.runs import (
     HEAD,
     Figures,
@@ -202,6 +203,18 @@ def part_pools(_: str) -> dict[str, Any]:
     return found
 
 
+def part_unequal(_: str) -> dict[str, Any]:
+    """The balancer and what knows less, or more."""
+    found: dict[str, Any] = {}
+    for case in cases():
+        print(f"{case.name}\n{HEAD}")
+        found[case.name] = {}
+        for name, figures in contenders(case):
+            found[case.name][name] = asdict(figures)
+            print(row(name, figures), flush=True)
+    return found
+
+
 def part_scale(_: str) -> dict[str, Any]:
     """A million jobs."""
     workload, profile = load("w2", "wan2.2-i2v-480p")
@@ -295,6 +308,7 @@ PARTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "constant": part_constant,
     "calibration": part_calibration,
     "pools": part_pools,
+    "unequal": part_unequal,
     "scale": part_scale,
 }
 
