@@ -65,6 +65,10 @@ class EmulatedService(StageService):
         config = super().engine_config(stage)
         return config.model_copy(update={"emulation": emulation, "engine": ENGINE})
 
+    @property
+    def _has_room_for_two(self) -> bool:
+        return self._accelerator.profile.pools[self._accelerator.pool].load_ahead
+
     def _make_transport(self, settings: TransportSettings, observer: Observer) -> Transport:
         clock = asyncio.get_running_loop().time
         inbox = PacedInbox(self.front, self._accelerator.link_bytes_per_second, clock)

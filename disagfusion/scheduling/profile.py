@@ -27,6 +27,8 @@ class Pool(Document):
         load_gib_per_second: At which weights come from storage into the accelerator.
         start_seconds: From the decision until a process can begin to load weights.
         link_gib_per_second: At which tensors reach another accelerator; without it at once.
+        load_ahead: Whether a replica that changes its stage loads the next one's weights while it
+            finishes its jobs; memory must have room for both.
     """
 
     accelerators: Count
@@ -35,6 +37,7 @@ class Pool(Document):
     load_gib_per_second: Positive | None = None
     start_seconds: NonNegative = 0.0
     link_gib_per_second: Positive | None = None
+    load_ahead: bool = False
 
 
 class StagePool(Document):

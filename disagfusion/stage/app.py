@@ -114,6 +114,7 @@ class StageService:
             held_at=settings.slots * settings.slot_bytes,
             incarnation=self._incarnation,
             send_seconds=settings.send_seconds,
+            load_ahead=self._loads_ahead(),
             on_state=self._state_changed,
         )
         transport = await self._transport(meter)
@@ -205,6 +206,15 @@ class StageService:
             log_format=settings.log_format,
             log_level=settings.log_level,
         )
+
+    def _loads_ahead(self) -> bool:
+        chosen = self._settings.load_ahead
+        return self._has_room_for_two if chosen == "auto" else chosen == "on"
+
+    @property
+    def _has_room_for_two(self) -> bool:
+        """Whether the weights of two stages surely fit beside each other, and what jobs take."""
+        return self._settings.device == "cpu"
 
     def _launcher(self) -> EngineLauncher:
         path = self._settings.fork_server

@@ -48,6 +48,7 @@ class Front:
         held_at: Where in the memory the held outputs begin.
         incarnation: Of this process.
         send_seconds: The longest that sending an output may take.
+        load_ahead: Whether the engine of a stage that is to be taken loads beside the present one.
         on_state: Is told the worker's state whenever it changes.
     """
 
@@ -60,6 +61,7 @@ class Front:
         held_at: int,
         incarnation: str,
         send_seconds: float,
+        load_ahead: bool,
         on_state: Callable[[int], None],
     ) -> None:
         self.machine = machine
@@ -69,6 +71,7 @@ class Front:
         self._held_at = held_at
         self._incarnation = incarnation
         self._send_seconds = send_seconds
+        self._load_ahead = load_ahead
         self._on_state = on_state
         self._outboxes: dict[str, Outbox] = {}
         self._sends: set[asyncio.Task[None]] = set()
@@ -147,9 +150,15 @@ class Front:
         self._next_config = config
         role = Role(stage_number(stage), stage.value if stage.previous else "")
         self.do(self.machine.change(role, self._now()))
+        if self._load_ahead:
+            # With nothing to finish the stage is taken by now, and nothing is prepared.
+            self._link.prepare(config)
 
     def drain(self) -> None:
         """Take no new work; `drained` is set when nothing is left."""
+        # No stage is taken any more.
+        self._load_ahead = False
+        self._link.withdraw()
         self.do(self.machine.drain(self._now()))
 
     def pin(self, key: OutputKey) -> tuple[HeldOutput, memoryview] | None:

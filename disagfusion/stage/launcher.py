@@ -175,3 +175,7 @@ class ForkServerLauncher(EngineLauncher):
         except (OSError, ValueError, KeyError, TypeError) as error:
             writer.close()
             raise LaunchError("the fork server did not fork an engine") from error
+        except asyncio.CancelledError:
+            # The server ends an engine that nobody waits for.
+            writer.close()
+            raise

@@ -1,89 +1,94 @@
-"""The front's end of the socket pair, and the life of the engine's process behind it."""
+"""The front's end of the socket pair, and the engines behind it: one at work, one ahead of it."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
-from typing import Protocol, cast
 
-from disagfusion.stage.channel import attach_message
 from disagfusion.stage.config import EngineConfig
-from disagfusion.stage.framing import Decoder, FramingError, encode
-from disagfusion.stage.launcher import EngineLauncher, EngineProcess, LaunchError
+from disagfusion.stage.engine_life import EngineLife, EngineListener
+from disagfusion.stage.framing import encode
+from disagfusion.stage.launcher import EngineLauncher
 from disagfusion.stage.memory import SharedMemory
-from disagfusion.stage.process import is_stopped, processor_seconds
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import engine_pb2
 
-_CHECK_SECONDS = 0.5
-# An engine beats every second; imports and large allocations may hold it up for a few.
-_STOPPED_SECONDS = 2.0
-# The share of a core that shows that an engine is at work.
-_WORKS = 0.2
-_SPINNING = 10
-_END_SECONDS = 2.0
+__all__ = ["EngineLink", "EngineListener"]
+
 _REPLACED = "the engine makes way for another stage's"
+_WITHDRAWN = "the engine is not wanted any more"
 
 _log = get_logger(__name__)
 
 
-class EngineListener(Protocol):
-    """Is told what happens to the engine. Called in the event loop; must not block."""
+class _Ahead:
+    """An engine that is prepared: keeps what it says until its turn.
+
+    Args:
+        config: What it is told.
+        begin: Begins a life that tells a listener what happens.
+
+    Attributes:
+        life: Its process.
+        problem: Why it cannot have its turn; empty if it can.
+        withdrawn: Whether it is ended because nobody wants it any more.
+    """
+
+    def __init__(
+        self, config: EngineConfig, begin: Callable[[EngineConfig, EngineListener], EngineLife]
+    ) -> None:
+        self.problem = ""
+        self.withdrawn = False
+        self._log = _log.bind(next_stage=config.stage.value)
+        self._pid = 0
+        self._said: list[engine_pb2.EngineResponse] = []
+        self._lost: str | None = None
+        self.life = begin(config, self)
 
     def launched(self, pid: int) -> None:
-        """The process exists."""
+        """See `EngineListener`."""
+        self._pid = pid
+        self._log.info("next engine started", engine_pid=pid)
 
     def message(self, message: engine_pb2.EngineResponse) -> None:
-        """The engine said something."""
+        """See `EngineListener`."""
+        match message.WhichOneof("message"):
+            case "heartbeat":
+                return
+            case "loaded":
+                seconds = message.loaded.load_seconds
+                self._log.info("next engine loaded", engine_pid=self._pid, seconds=seconds)
+            case "load_failed":
+                self.problem = message.load_failed.message
+                self._log.warning("next engine not loaded", problem=self.problem)
+        self._said.append(message)
 
     def lost(self, reason: str) -> None:
-        """The process has ended, and writes to the memory no more."""
+        """See `EngineListener`."""
+        self._lost = reason
+        if not self.withdrawn and not self.problem:
+            self._log.warning("next engine lost", problem=reason)
+        self.problem = self.problem or reason
 
-
-class _Pipe(asyncio.Protocol):
-    def __init__(self, on_message: Callable[[engine_pb2.EngineResponse], None]) -> None:
-        self._decoder = Decoder(engine_pb2.EngineResponse)
-        self._on_message = on_message
-        self._transport: asyncio.Transport | None = None
-        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.heard = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self.heard = True
-        try:
-            for message in self._decoder.feed(data):
-                self._on_message(message)
-        except FramingError as error:
-            self.end(f"the engine is not understood: {error}")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.end("")
-
-    def end(self, reason: str) -> None:
-        if not self.closed.done():
-            self.closed.set_result(reason)
-
-    def write(self, data: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(data)
-
-    def close(self) -> None:
-        assert self._transport is not None
-        self._transport.abort()
+    def hand_over(self, listener: EngineListener) -> None:
+        """Tell a listener all that has happened, in order; it hears the rest itself."""
+        self.life.listener = listener
+        if self._pid:
+            listener.launched(self._pid)
+        for message in self._said:
+            listener.message(message)
+        if self._lost is not None:
+            listener.lost(self._lost)
 
 
 class EngineLink:
-    """One engine after the other.
+    """One engine after the other; the next one may be prepared while one works.
 
     Args:
         launcher: Starts them.
         config: What they are told.
         memory: What they compute in.
-        listener: Is told what happens.
+        listener: Is told what happens to the one whose turn it is.
         silence_seconds: An engine that says and does nothing for so long is killed; one that says
             nothing but computes, after ten times as long.
     """
@@ -102,14 +107,51 @@ class EngineLink:
         self._memory = memory
         self._listener = listener
         self._silence = silence_seconds
-        self._spinning = _SPINNING * silence_seconds
-        self._pipe: _Pipe | None = None
-        self._life: asyncio.Task[None] | None = None
+        self._life: EngineLife | None = None
+        self._ahead: _Ahead | None = None
+        # All that are not over: one that is not wanted any more may take a while to end.
+        self._lives: set[EngineLife] = set()
+        self._closed = False
 
     def start(self) -> None:
-        """Begin to start an engine; `EngineListener.lost` follows sooner or later."""
-        assert self._life is None
-        self._life = asyncio.create_task(self._live(), name="engine")
+        """Begin to start an engine; `EngineListener.lost` follows sooner or later.
+
+        One that was prepared is taken, unless it has failed. What it has said until now the
+        listener is told after this call.
+        """
+        assert self._life is None or self._life.ended
+        ahead = self._ahead
+        if ahead is not None and ahead.life.config == self._config:
+            self._ahead = None
+            if not ahead.problem:
+                self._life = ahead.life
+                asyncio.get_running_loop().call_soon(self._promote, ahead)
+                return
+            self._withdraw(ahead)
+        self._life = self._begin(self._config, self._listener)
+
+    def prepare(self, config: EngineConfig) -> None:
+        """Have an engine of another kind load beside the one that works, until `replace`.
+
+        It begins when one that was prepared for something else has ended. One that fails is not
+        tried again before its turn.
+
+        Args:
+            config: What it is told. With that of the present engines none is prepared any more,
+                unless it is about to have its turn.
+        """
+        if self._ahead is not None:
+            if self._ahead.life.config == config:
+                return
+            self.withdraw()
+        if config != self._config:
+            self._ahead = _Ahead(config, self._begin)
+
+    def withdraw(self) -> None:
+        """Let the engine that is prepared, if any, end."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self._withdraw(ahead)
 
     def replace(self, config: EngineConfig) -> None:
         """Let the engine that is there, if any, end, and start another kind from now on.
@@ -118,107 +160,39 @@ class EngineLink:
             config: What engines are told from now on.
         """
         self._config = config
-        if self._pipe is not None:
-            self._pipe.end(_REPLACED)
+        if self._ahead is not None and self._ahead.life.config != config:
+            self.withdraw()
+        if self._life is not None:
+            self._life.end(_REPLACED)
 
     def send(self, **message: object) -> None:
         """Say something to the engine; nothing happens where there is none."""
-        if self._pipe is not None:
-            self._pipe.write(encode(engine_pb2.EngineRequest(**message)))  # type: ignore[arg-type]
+        if self._life is not None:
+            self._life.send(encode(engine_pb2.EngineRequest(**message)))  # type: ignore[arg-type]
 
     async def aclose(self) -> None:
-        """End the engine."""
-        if self._life is None:
-            return
-        if self._pipe is not None:
-            self._pipe.end("the service ends")
-        else:
-            self._life.cancel()
-        await asyncio.gather(self._life, return_exceptions=True)
+        """End all engines."""
+        self._closed = True
+        await asyncio.gather(*(life.aclose() for life in self._lives))
 
-    async def _live(self) -> None:
-        try:
-            reason = await self._run()
-        except LaunchError as error:
-            reason = str(error)
-        self._life = None
-        self._listener.lost(reason)
+    def _promote(self, ahead: _Ahead) -> None:
+        if not self._closed:
+            ahead.hand_over(self._listener)
 
-    async def _run(self) -> str:
-        config = self._config
-        ours, theirs = socket.socketpair()
-        try:
-            with theirs:
-                process = await self._launcher.launch(config, theirs)
-        except BaseException:
-            ours.close()
-            raise
-        self._listener.launched(process.pid)
-        waiting = asyncio.create_task(process.wait(), name="engine-exit")
-        try:
-            return await self._talk(process, config, ours, waiting)
-        finally:
-            self._pipe = None
-            process.kill()
-            waiting.cancel()
+    def _withdraw(self, ahead: _Ahead) -> None:
+        ahead.withdrawn = True
+        ahead.life.end(_WITHDRAWN)
 
-    async def _talk(
-        self,
-        process: EngineProcess,
-        config: EngineConfig,
-        ours: socket.socket,
-        waiting: asyncio.Task[str],
-    ) -> str:
-        # asyncio cannot pass descriptors; the few bytes fit into the socket's empty buffer.
-        socket.send_fds(ours, [attach_message(self._memory)], [self._memory.descriptor])
-        ours.setblocking(False)
-        loop = asyncio.get_running_loop()
-        _, pipe = await loop.create_connection(lambda: _Pipe(self._listener.message), sock=ours)
-        self._pipe = pipe
-        if config is not self._config:
-            pipe.end(_REPLACED)
-        watching = asyncio.create_task(self._watch(process, pipe), name="engine-watch")
-        try:
-            reason = await pipe.closed
-        finally:
-            watching.cancel()
-            self._pipe = None
-            pipe.close()
-        # The engine ends by itself when its socket does, unless something is wrong with it.
-        if reason:
-            process.kill()
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                exited = await asyncio.shield(waiting)
-        except TimeoutError:
-            process.kill()
-            exited = await waiting
-        return reason or exited
-
-    async def _watch(self, process: EngineProcess, pipe: _Pipe) -> None:
-        """Kill an engine that is silent and does nothing.
-
-        Silence is counted in looks, not in seconds: a front that was held up itself must not take
-        what it has not read yet for silence. An engine that imports or compiles may hold the
-        interpreter's lock, which its beats need; what it takes of the processor shows that it
-        lives, for a while.
-        """
-        silent = idle = 0
-        worked = processor_seconds(process.pid)
-        while True:
-            await asyncio.sleep(_CHECK_SECONDS)
-            before, worked = worked, processor_seconds(process.pid)
-            silent = 0 if pipe.heard else silent + 1
-            idle = 0 if pipe.heard or worked - before >= _WORKS * _CHECK_SECONDS else idle + 1
-            pipe.heard = False
-            seconds = silent * _CHECK_SECONDS
-            patience = self._silence if idle * _CHECK_SECONDS >= self._silence else self._spinning
-            if seconds >= patience:
-                reason = f"the engine said nothing for {seconds:g} s"
-            elif seconds >= _STOPPED_SECONDS and is_stopped(process.pid):
-                reason = "the engine was stopped by a signal"
-            else:
-                continue
-            _log.error("engine killed", engine_pid=process.pid, problem=reason)
-            pipe.end(reason)
-            return
+    def _begin(self, config: EngineConfig, listener: EngineListener) -> EngineLife:
+        life = EngineLife(
+            self._launcher,
+            config,
+            self._memory,
+            listener,
+            silence_seconds=self._silence,
+            # There is memory for two at most.
+            after=[one for one in self._lives if one.leaving and not one.ended],
+            on_end=self._lives.discard,
+        )
+        self._lives.add(life)
+        return life

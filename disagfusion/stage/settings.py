@@ -90,6 +90,10 @@ class StageSettings(BaseSettings):
         send_seconds: The longest that sending an output may take.
         engine_silence_seconds: An engine that says and does nothing for so long is replaced; one
             that computes without a word, after ten times as long.
+        load_ahead: Whether a worker that is to change its stage has the next stage's engine load
+            its weights while the present one finishes its jobs; needs memory for both. "auto" does
+            it on "cpu" and on emulated devices whose pool says `load_ahead` in the profile, not on
+            others: where memory runs out, it is the jobs that are lost.
         drain_seconds: How long draining waits for outputs to be released.
         fork_server: Unix socket of the process that forks engines; the front starts them
             itself where empty.
@@ -140,6 +144,7 @@ class StageSettings(BaseSettings):
     input_seconds: float = Field(default=60.0, gt=0)
     send_seconds: float = Field(default=60.0, gt=0)
     engine_silence_seconds: float = Field(default=60.0, gt=0)
+    load_ahead: Literal["auto", "on", "off"] = "auto"
     drain_seconds: float = Field(default=25.0, ge=0)
     fork_server: str = ""
     tls_cert: Path | None = None

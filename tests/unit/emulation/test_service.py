@@ -88,7 +88,13 @@ def test_an_emulated_monoliths_encoder_runs_on_any_pool(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"time_scale": 0}, {"time_scale": "nan"}, {"time_noise": 1}, {"monolith": "huge"}],
+    [
+        {"time_scale": 0},
+        {"time_scale": "nan"},
+        {"time_noise": 1},
+        {"monolith": "huge"},
+        {"load_ahead": "sometimes"},
+    ],
 )
 def test_numbers_that_are_absurd(file: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
@@ -100,6 +106,29 @@ def test_the_pool_is_the_devices(file: Path) -> None:
     assert service._settings.pool == "small"
     named = EmulatedService(Stage.DIT, settings(file, pool="mine"))
     assert named._settings.pool == "mine"
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "expected"),
+    [
+        ("cpu", "auto", True),
+        ("cpu", "off", False),
+        ("cuda:0", "auto", False),
+        ("cuda:0", "on", True),
+        ("emulated:small", "auto", True),
+        ("emulated:small", "off", False),
+        ("emulated:large", "auto", False),
+        ("emulated:large", "on", True),
+    ],
+)
+def test_where_the_next_stages_weights_are_loaded_ahead(
+    file: Path, device: str, chosen: str, expected: bool
+) -> None:
+    pools = PROFILE["pools"]
+    small = {**pools["small"], "load_ahead": True}
+    file.write_text(json.dumps({**PROFILE, "pools": {**pools, "small": small}}))
+    given = settings(file, device=device, model="m", load_ahead=chosen)
+    assert make_service(Stage.DIT, "m:E", given)._loads_ahead() is expected
 
 
 def test_engines_are_forked_without_torch() -> None:
