@@ -157,6 +157,7 @@ def _rule(profile: Profile, behavior: BalancerSettings, budget: int) -> Hybrid:
         lambda place: profile.load_seconds(place.stage, place.pool),
         behavior,
         budget=budget,
+        loads_ahead=lambda place: profile.pools[place.pool].load_ahead,
     )
 
 

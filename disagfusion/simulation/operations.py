@@ -94,21 +94,23 @@ class Operations:
             return
         if replica.target is not None:
             # The process stays, and what it holds; only its stage is another.
+            now, decided = self._world.clock.now, replica.since
+            services = self._world.services
             self._world.leave(replica)
             self._world.fleet.relocate(replica, replica.target)
             replica.target = None
-            self._start(replica, self._world.services.rebind_seconds(replica.place))
+            begun = decided if services.loads_ahead(replica.place) else now
+            self._start(replica, max(now, begun + services.rebind_seconds(replica.place)))
         elif not replica.held:
             self._world.leave(replica)
             self._world.fleet.remove(replica)
             self._world.lose(replica, "stopped")
             self._start_waiting()
 
-    def _start(self, replica: Replica, seconds: float) -> None:
-        now = self._world.clock.now
-        replica.phase, replica.since = Phase.STARTING, now
+    def _start(self, replica: Replica, available_at: float) -> None:
+        replica.phase, replica.since = Phase.STARTING, self._world.clock.now
         replica.epoch += 1
-        replica.available_at = now + seconds
+        replica.available_at = available_at
         self._world.clock.at(replica.available_at, partial(self._started, replica, replica.epoch))
 
     def _started(self, replica: Replica, epoch: int) -> None:
@@ -124,7 +126,8 @@ class Operations:
             room = self.usable(place.pool) - fleet.used_of(place.pool)
             if need <= room and fleet.used + need <= self.budget:
                 replica = fleet.add(place)
-                self._start(replica, self._world.services.rebind_seconds(place))
+                seconds = self._world.services.rebind_seconds(place)
+                self._start(replica, self._world.clock.now + seconds)
             else:
                 self.waiting_starts.append(place)
 

@@ -56,10 +56,19 @@ class Services:
 
     def rebind_seconds(self, place: Place) -> float:
         """Return how long a replica takes to get ready."""
-        given = self._workload.rebind_seconds
-        if isinstance(given, dict):
-            given = given.get(place.stage)
+        given = self._fixed(place)
         return self._profile.load_seconds(place.stage, place.pool) if given is None else given
+
+    def loads_ahead(self, place: Place) -> bool:
+        """Whether a replica that changes to a place loads its weights while it finishes its jobs.
+
+        Not where the workload fixes the seconds: they count from the end of the last job.
+        """
+        return self._fixed(place) is None and self._profile.pools[place.pool].load_ahead
+
+    def _fixed(self, place: Place) -> float | None:
+        given = self._workload.rebind_seconds
+        return given.get(place.stage) if isinstance(given, dict) else given
 
 
 def _concerns(throttle: Throttle, place: Place) -> bool:

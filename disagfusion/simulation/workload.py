@@ -160,7 +160,8 @@ class Workload(Document):
             all jobs.
         budget: Accelerators that may be used at any instant; without it the pools' own number.
         rebind_seconds: From the end of a replica's last job until it works for another stage; by
-            stage, and where not given, from the profile's weights and bandwidths.
+            stage, and where not given, from the profile's weights and bandwidths. There it begins
+            with the decision on pools that load ahead.
         queue_order: What waiting jobs are ordered by, at every stage.
         waiting_per_slot: Of the dispatcher: jobs that may wait for a stage, per input slot of that
             stage, before the stage in front of it is held back; a replica has two slots.

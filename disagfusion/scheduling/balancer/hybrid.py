@@ -48,6 +48,8 @@ class Hybrid:
         settings: How it behaves.
         budget: Accelerators in all; by default all that the pools have.
         fallback: Replicas to go to when signals have been missing for long.
+        loads_ahead: Whether a replica that changes its stage loads for a place while it finishes
+            its jobs; by default none does.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Hybrid:
         *,
         budget: int | None = None,
         fallback: Mapping[Place, int] | None = None,
+        loads_ahead: Callable[[Place], bool] = lambda place: False,
     ) -> None:
         self._profile = profile
         self._predictor = predictor
@@ -70,7 +73,7 @@ class Hybrid:
         self._view = View.of(profile)
         self._sizing = Sizing(profile, self._budget, self._settings)
         self._targets = Targets(profile, self._budget)
-        self._look_ahead = LookAhead(self._view, load_seconds, self._settings)
+        self._look_ahead = LookAhead(self._view, load_seconds, loads_ahead, self._settings)
 
     @property
     def name(self) -> str:

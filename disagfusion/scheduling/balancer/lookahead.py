@@ -31,6 +31,7 @@ class LookAhead:
         view: Names and indices.
         load_seconds: How long a replica takes from the end of its last job until it works
             somewhere.
+        loads_ahead: Whether these seconds begin with the decision, for one that changes its stage.
         settings: How it behaves.
     """
 
@@ -38,10 +39,12 @@ class LookAhead:
         self,
         view: View,
         load_seconds: Callable[[Place], float],
+        loads_ahead: Callable[[Place], bool],
         settings: BalancerSettings,
     ) -> None:
         self._view = view
         self._load_seconds = load_seconds
+        self._loads_ahead = loads_ahead
         self._settings = settings
 
     def choose(
@@ -194,8 +197,11 @@ class LookAhead:
         changes = []
         for leg in one.legs:
             source = None if leg.stuck else leg.source
-            seconds = self._load_seconds(self._view.spots[leg.target])
-            changes.append(Change(delay, source, leg.target, leg.count, seconds))
+            target = self._view.spots[leg.target]
+            seconds = self._load_seconds(target)
+            in_place = source is not None and source[1] == leg.target[1]
+            ahead = in_place and self._loads_ahead(target)
+            changes.append(Change(delay, source, leg.target, leg.count, seconds, ahead))
         if any(leg.later for leg in one.legs):
             there = max(
                 outlook.arrives(change)

@@ -48,6 +48,7 @@ class Change:
         target: Where they take work next; None: nowhere.
         count: How many.
         seconds: From the end of their last job until they take work.
+        ahead: Whether these count from when they stop taking work, while they have jobs to finish.
     """
 
     delay: float
@@ -55,6 +56,13 @@ class Change:
     target: Spot | None
     count: int
     seconds: float
+    ahead: bool = False
+
+    def joins(self, released: float) -> float:
+        """Return when one takes work that has ended its last job at a time."""
+        if self.ahead:
+            return max(released, self.delay + self.seconds)
+        return released + self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ class Outlook:
                 # Schedules do not differ before the change: who is free then is known.
                 if change.target is not None and change.target[0] <= change.source[0]:
                     for released in self._released(change):
-                        joining.setdefault(change.target, []).append(released + change.seconds)
+                        joining.setdefault(change.target, []).append(change.joins(released))
         first = min((spot[0] for spot in (*leaving, *joining)), default=len(self.seconds))
         # What happens in front of the first stage that changes is known from the time before.
         first = min(first, len(self._passed))
@@ -135,7 +143,7 @@ class Outlook:
         if change.source is None:
             return change.delay + change.seconds
         released = self._released(change)
-        return (released[-1] if released else change.delay) + change.seconds
+        return change.joins(released[-1] if released else change.delay)
 
     def _arrivals(self, stage: int) -> Flow:
         """Return the jobs that wait for a stage, or will without having passed another."""
@@ -209,7 +217,7 @@ class _Servers:
             released = max(change.delay, heapq.heappop(self.times))
             if change.target is not None and change.source is not None:
                 if change.target[0] > change.source[0]:
-                    joining.setdefault(change.target, []).append(released + change.seconds)
+                    joining.setdefault(change.target, []).append(change.joins(released))
 
 
 def _serve_steady(flow: Flow, places: list[_Servers]) -> Flow | None:

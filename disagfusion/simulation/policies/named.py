@@ -118,12 +118,14 @@ def _rule(
 
 
 def _hybrid(profile: Profile, workload: Workload, settings: BalancerSettings | None) -> Hybrid:
+    services = Services(profile, workload)
     return Hybrid(
         profile,
         ProfilePredictor(profile),
-        Services(profile, workload).rebind_seconds,
+        services.rebind_seconds,
         settings,
         budget=workload.budget,
+        loads_ahead=services.loads_ahead,
     )
 
 

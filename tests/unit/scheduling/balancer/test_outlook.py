@@ -93,6 +93,38 @@ def test_a_replica_goes_back_to_an_earlier_stage() -> None:
     assert looking.prospect([Change(0.0, (1, 0), (0, 0), 1, 2.0)]).last == 28.0
 
 
+def test_a_replica_that_loads_while_it_finishes_its_job() -> None:
+    looking = Outlook(
+        seconds=[{0: [4.0]}, {0: [10.0]}],
+        free={(0, 0): [3.0, 7.0], (1, 0): [0.0]},
+        items=waiting(4, stage=1),
+    )
+    assert looking.prospect().last == 40.0
+
+    def forward(delay: float, seconds: float) -> Change:
+        return Change(delay, (0, 0), (1, 0), 1, seconds, ahead=True)
+
+    # Loaded at 2, free at 3: ends at 13, 23; the other at 10, 20.
+    assert looking.arrives(forward(0.0, 2.0)) == 3.0
+    assert looking.prospect([forward(0.0, 2.0)]).last == 23.0
+    # Free at 3, loaded at 9: ends at 19, 29; the other at 10, 20.
+    assert looking.arrives(forward(0.0, 9.0)) == 9.0
+    assert looking.prospect([forward(0.0, 9.0)]).last == 29.0
+    # Idle since 3, leaves at 6, loaded at 8.
+    assert looking.arrives(forward(6.0, 2.0)) == 8.0
+    assert looking.prospect([forward(6.0, 2.0)]).last == 28.0
+
+
+def test_a_replica_that_loads_goes_back_to_an_earlier_stage() -> None:
+    looking = Outlook(
+        seconds=[{0: [10.0]}, {0: [1.0]}],
+        free={(0, 0): [0.0], (1, 0): [5.0, 9.0]},
+        items=waiting(4),
+    )
+    # Free at 5: 15, 25; the first at 10, 20; and a second more.
+    assert looking.prospect([Change(0.0, (1, 0), (0, 0), 1, 2.0, ahead=True)]).last == 26.0
+
+
 def test_new_and_leaving_replicas() -> None:
     looking = outlook([10.0], [2], waiting(4))
     assert looking.prospect([Change(0.0, None, (0, 0), 1, 5.0)]).last == 20.0
