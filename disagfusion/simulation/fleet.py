@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from disagfusion.dispatch.events import OutputKey
+from disagfusion.jobs.model import Stage
 from disagfusion.scheduling.decision import Place
 from disagfusion.simulation.clock import Clock
 
@@ -42,7 +42,7 @@ class Replica:
         available_at: When it is ready, while it starts.
         target: Where it goes once drained; None: nowhere.
         tasks: What it was given; the first runs if it has started.
-        held: Outputs that the next stage does not have yet.
+        held: By job and stage, the attempt of outputs that the next stage does not have yet.
         epoch: Counts its starts: what was timed for an earlier one is void.
         grants: Rights to fill a slot that it has given so far.
     """
@@ -54,7 +54,7 @@ class Replica:
     available_at: float = 0.0
     target: Place | None = None
     tasks: deque[Task] = field(default_factory=deque)
-    held: dict[OutputKey, None] = field(default_factory=dict)
+    held: dict[tuple[str, Stage], int] = field(default_factory=dict)
     epoch: int = 0
     grants: int = 0
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 from disagfusion.dispatch.actions import (
     Action,
     Assign,
-    CancelOnWorker,
     CompleteJob,
     FetchResult,
     Release,
@@ -33,7 +34,7 @@ from disagfusion.dispatch.events import (
     WorkerStateChanged,
 )
 from disagfusion.dispatch.settings import DispatchSettings
-from disagfusion.jobs.model import STAGE_STATES, JobState, Output, Stage, StageStatus, Transition
+from disagfusion.jobs.model import STAGE_STATES, JobState, Output, Stage, StageStatus
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import Shape
@@ -52,6 +53,7 @@ ROLES = {
 """The parts of the pipeline that a profile's stages play; the others take no time."""
 _SLOTS = 2
 _PIPELINE = "simulated"
+_ENDED = frozenset(state for state in JobState if state.ended)
 _MEDIA = (Output(0, "image/png", 1, 1, 1, 1, ""),)
 
 
@@ -102,8 +104,15 @@ class World:
         self._arrivals = arrivals
         self._coming: Arrival | None = None
         self._events: list[Event] = []
+        self._do: dict[type[Action], Callable[[Any], None]] = {
+            SaveTransition: self._follow,
+            Assign: self._assigned,
+            Release: self._release,
+            FetchResult: self._fetch,
+            CompleteJob: self._complete,
+        }
         self._handling = False
-        self._wakeup = float("inf")
+        self._wakeup = math.inf
         self._dispatcher = Dispatcher(
             DispatchSettings(
                 waiting_per_slot=workload.waiting_per_slot, queue_order=workload.queue_order
@@ -141,7 +150,9 @@ class World:
         meter = self.meters[replica.place.stage]
         meter.advance(self.clock.now)
         meter.serving += 1
-        held = tuple(HeldOutput(key, 1) for key in replica.held)
+        held = tuple(
+            HeldOutput(OutputKey(*key, attempt), 1) for key, attempt in replica.held.items()
+        )
         info = self._info(replica, WorkerState.READY)
         self.tell(WorkerConnected(info, (), held, self._grants(replica, _SLOTS)))
 
@@ -185,7 +196,9 @@ class World:
         while self._events:
             events, self._events = self._events, []
             for action in self._dispatcher.handle_all(events, self.clock.now):
-                self._carry_out(action)
+                do = self._do.get(type(action))
+                if do is not None:
+                    do(action)
         self._handling = False
         wakeup = self._dispatcher.next_wakeup()
         if wakeup is not None and wakeup < self._wakeup:
@@ -196,7 +209,7 @@ class World:
         # One that was set before an earlier one is of no use any more.
         if at != self._wakeup:
             return
-        self._wakeup = float("inf")
+        self._wakeup = math.inf
         wakeup = self._dispatcher.next_wakeup()
         if wakeup is not None and wakeup <= at:
             self._events.append(Tick())
@@ -218,28 +231,18 @@ class World:
         self.tell(JobSubmitted(job_id, "", _PIPELINE, cost_key=arrival.shape))
         self._expect()
 
-    def _carry_out(self, action: Action) -> None:
-        match action:
-            case SaveTransition(transition):
-                self._follow(transition)
-            case Assign():
-                self._assigned(action)
-            case Release():
-                self._release(action)
-            case FetchResult():
-                self._events.append(ResultStored(action.output.job_id, action.attempt, _MEDIA))
-            case CompleteJob(completion):
-                job = self.jobs.pop(completion.job_id)
-                self._place(job, None, running=False)
-                self._finished(job, self.clock.now)
-            case CancelOnWorker():
-                raise AssertionError("nothing in a simulation is cancelled")
-            case _:
-                pass
+    def _fetch(self, action: FetchResult) -> None:
+        self._events.append(ResultStored(action.output.job_id, action.attempt, _MEDIA))
 
-    def _follow(self, transition: Transition) -> None:
+    def _complete(self, action: CompleteJob) -> None:
+        job = self.jobs.pop(action.completion.job_id)
+        self._place(job, None, running=False)
+        self._finished(job, self.clock.now)
+
+    def _follow(self, action: SaveTransition) -> None:
+        transition = action.transition
         job = self.jobs[transition.job_id]
-        if transition.state.ended:
+        if transition.state in _ENDED:
             del self.jobs[transition.job_id]
             self.lost += 1
             self._place(job, None, running=False)
@@ -328,7 +331,7 @@ class World:
             shape = self.shapes[self.jobs[task.job_id].shape]
             self.on_served(replica, shape, seconds, self.clock.now)
         key = OutputKey(task.job_id, self._roles[stage], task.attempt)
-        replica.held[key] = None
+        replica.held[task.job_id, key.stage] = task.attempt
         if replica.phase is Phase.READY:
             self._events.append(
                 GrantsOffered(replica.name, replica.incarnation, self._grants(replica, 1))
@@ -346,8 +349,9 @@ class World:
             return
         stages = self._roles if action.stage is None else (action.stage,)
         for stage in stages:
-            for attempt in range(action.attempt, 0, -1):
-                replica.held.pop(OutputKey(action.job_id, stage, attempt), None)
+            key = (action.job_id, stage)
+            if replica.held.get(key, math.inf) <= action.attempt:
+                del replica.held[key]
         if not replica.held and not replica.tasks:
             self.on_idle(replica)
 
