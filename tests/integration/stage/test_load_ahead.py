@@ -1,7 +1,7 @@
 """A worker whose next stage's engine loads while the present one has not finished its jobs.
 
-The job that is not finished waits for room that only the test gives: nothing here depends on how
-long something takes.
+The job that is not finished waits for room that only the test gives, or goes on until the test
+stops it: nothing here depends on how long something takes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ PROFILE: dict[str, Any] = {
     },
 }
 MEMORY = {"arena_bytes": 1 << 20, "slots": 1}
+# More denoising steps than anybody waits for.
+ENDLESS = 1_000_000
 STATES = stage_pb2.WorkerState
 
 
@@ -204,3 +206,32 @@ async def test_a_worker_that_is_to_end_prepares_nothing(cluster: Cluster, profil
         await held.worker.release("second")
         assert await asyncio.to_thread(held.front.popen.wait, PATIENCE) == 0
     assert not alive(held.engine)
+
+
+async def test_real_weights_are_loaded_beside_a_job_on_the_processor(
+    cluster: Cluster, driver: Driver
+) -> None:
+    undisturbed = await driver.generate("beside-0", generation())
+    asked = generation(steps=ENDLESS)
+    front = await asyncio.to_thread(cluster.front, "dit", "beside")
+    async with Worker(front.address) as dit:
+        await dit.ready()
+        held = Held(front, dit, (await dit.describe()).engine_pid)
+        encoded = await driver.encode("endless", asked)
+        await driver.hand_over(driver.encoder, dit, encoded.output, asked)
+        await dit.expect("step", job_id="endless", step=1)
+        await held.change(pb.STAGE_DECODER)
+        following = await held.loaded()
+        seen = len(dit.all("step"))
+        await dit.expect("step", job_id="endless", step=seen + 1)
+        assert (await dit.describe()).engine_pid == held.engine
+        await dit.send(cancel=stage_pb2.CancelAssignment(job_id="endless", attempt=1))
+        await dit.expect("failed", job_id="endless")
+    async with Worker(front.address) as decoder:
+        await decoder.ready()
+        assert (await decoder.describe()).engine_pid == following
+        other = Driver(driver.encoder, driver.dit, decoder)
+        assert await other.generate("beside-1", generation()) == undisturbed
+    await driver.encoder.release("endless")
+    assert front.stop() == 0
+    assert not alive(following)
