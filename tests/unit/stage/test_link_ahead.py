@@ -287,6 +287,7 @@ async def test_one_that_dies_at_its_turn_is_lost_like_any_other(scene: Scene) ->
     scene.forget()
     # The engine ends after it was taken and before the listener is told.
     scene.link.start()
+    assert scene.listener.told == [], "the caller is not told within its own call"
     second.exit("the engine exited with status 3")
     await scene.listener.until("lost: the engine exited with status 3")
     assert scene.listener.told[0] == second.pid
