@@ -5,20 +5,30 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Hashable
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from disagfusion.errors import InvalidArgumentError
 
 D = TypeVar("D", bound="Document")
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 """Of a stage, a pool or a shape: a DNS label, as Kubernetes wants it."""
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
+NO_TRUTH = BeforeValidator(_no_truth)
+"""Beside a number's bounds: `true` is not taken for 1."""
+NonNegative = Annotated[float, Field(ge=0), NO_TRUTH]
+Positive = Annotated[float, Field(gt=0), NO_TRUTH]
 Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveCount = Annotated[int, Field(ge=1, strict=True)]
 
@@ -51,20 +61,23 @@ class Document(BaseModel):
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is there twice: one of the two would be lost without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Before merge keys (`<<`) are resolved: what is written beside one may override it.
+        node = super().compose_mapping_node(anchor)
+        seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
+            if not isinstance(key_node, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(
                     problem="a key that is no text", problem_mark=node.start_mark
                 )
+            merges = key_node.tag == _MERGE
+            key = key_node.value if merges else self.construct_object(key_node)
             if key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key!r} is there twice", problem_mark=key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def parse(kind: type[D], text: str, *, name: str) -> D:
@@ -83,7 +96,18 @@ def parse(kind: type[D], text: str, *, name: str) -> D:
         value = yaml.load(text, _Loader)  # noqa: S506 -- derived from the safe loader
     except yaml.YAMLError as error:
         raise InvalidArgumentError(name, " ".join(str(error).split()), expected="YAML") from error
+    except RecursionError:
+        raise InvalidArgumentError(name, "nested too deeply", expected="YAML") from None
+    if value is None:
+        raise InvalidArgumentError(name, "the file is empty", expected=_fields_of(kind))
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(name, f"a {type(value).__name__}", expected=_fields_of(kind))
     return validate(kind, value, name=name)
+
+
+def _fields_of(kind: type[D]) -> str:
+    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+    return "fields: " + ", ".join(needed or kind.model_fields)
 
 
 def validate(kind: type[D], value: Any, *, name: str) -> D:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from disagfusion.scheduling.document import (
+    NO_TRUTH,
     Count,
     Document,
     Name,
@@ -15,6 +16,10 @@ from disagfusion.scheduling.document import (
     PositiveCount,
 )
 from disagfusion.scheduling.shapes import CostModel, Shape
+
+_LEAST_SECONDS = 1e-9
+_LEAST_COEFFICIENT = 1e-30
+"""Rates are reciprocals of seconds, and are exact: they have to remain numbers."""
 
 
 class Pool(Document):
@@ -51,9 +56,9 @@ class StagePool(Document):
         memory_gib: Peak on each of them: one number, or by shape.
     """
 
-    seconds: Positive | None = None
+    seconds: Annotated[float, Field(ge=_LEAST_SECONDS), NO_TRUTH] | None = None
     model: CostModel | None = None
-    p95_ratio: Annotated[float, Field(ge=1)] = 1.0
+    p95_ratio: Annotated[float, Field(ge=1), NO_TRUTH] = 1.0
     accelerators: PositiveCount = 1
     memory_gib: NonNegative | CostModel | None = None
 
@@ -61,8 +66,10 @@ class StagePool(Document):
     def _one_of_the_two(self) -> Self:
         if (self.seconds is None) == (self.model is None):
             raise ValueError("expected one of `seconds` and `model`")
-        if self.model is not None and not any(self.model.coefficients):
-            raise ValueError("expected a positive coefficient in `model`")
+        if self.model is not None and max(self.model.coefficients) < _LEAST_COEFFICIENT:
+            raise ValueError(
+                f"expected a coefficient of at least {_LEAST_COEFFICIENT:g} in `model`"
+            )
         return self
 
     def seconds_of(self, shape: Shape) -> float:
