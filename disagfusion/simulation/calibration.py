@@ -8,9 +8,10 @@ better.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from disagfusion.errors import DisagfusionError
@@ -24,16 +25,19 @@ from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import Shape
 from disagfusion.simulation.result import Result
 from disagfusion.simulation.run import Simulation
+from disagfusion.simulation.services import Services
 from disagfusion.simulation.workload import Workload
 
 if TYPE_CHECKING:
     from random import Random
 
-_BOUNDS = {
+BOUNDS = {
     "tolerance": (0.01, 0.1),
     "passing_tolerance": (0.03, 0.3),
     "forecast_horizon": (60.0, 720.0),
 }
+"""Parameters that are calibrated, with the least and the greatest value that is tried."""
+
 _STEP = 2.0
 
 
@@ -63,17 +67,78 @@ class Calibrated:
     Attributes:
         settings: The better ones, or those in use.
         message: What was found, for the log.
+        gain: Share by which they are better; 0 where nothing was taken.
     """
 
     settings: BalancerSettings
     message: str
+    gain: float = 0.0
 
 
-def neighbours(settings: BalancerSettings) -> list[tuple[str, BalancerSettings]]:
-    """Return settings that differ by a step in one parameter, with what differs."""
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What came of late, and which replicas there were; never changed, only replaced.
+
+    Attributes:
+        jobs: (seconds, shape), oldest first.
+        fleets: (seconds, place → replicas) at each look of late.
+    """
+
+    jobs: tuple[tuple[float, Shape], ...] = ()
+    fleets: tuple[tuple[float, Mapping[Place, int]], ...] = ()
+
+    @property
+    def initial(self) -> Mapping[Place, int]:
+        """The replicas there were when the first of the jobs came."""
+        return self.fleets[0][1]
+
+    def remember(
+        self, observation: Observation, now: float, period: float, calibration: CalibrationSettings
+    ) -> Trace:
+        """Return the trace with what an observation adds, and without what is too old.
+
+        Args:
+            observation: The system now. Where it does not say what came, the trace begins anew:
+                a gap would be replayed as a lull.
+            now: Seconds.
+            period: Seconds between two looks, for the first one.
+            calibration: How much is kept.
+        """
+        jobs: list[tuple[float, Shape]] = []
+        if isinstance(observation.arrived, Fresh):
+            before = self.fleets[-1][0] if self.fleets else now - period
+            jobs = [*self.jobs, *_spread(observation.arrived.value, before, now)]
+        jobs.sort(key=lambda one: one[0])
+        begin = now - calibration.window
+        kept = [one for one in jobs if one[0] >= begin][-calibration.most_jobs :]
+        fleets = [*self.fleets, (now, _committed(observation))]
+        since = kept[0][0] if kept else now
+        while len(fleets) > 1 and fleets[1][0] <= since:
+            del fleets[0]
+        return Trace(tuple(kept), tuple(fleets))
+
+
+def _spread(counts: Mapping[Shape, int], begin: float, end: float) -> Iterator[tuple[float, Shape]]:
+    """Return jobs that were counted, not timed, at times between two looks."""
+    for shape, count in counts.items():
+        step = (end - begin) / count if count else 0.0
+        yield from ((begin + (i + 0.5) * step, shape) for i in range(count))
+
+
+def neighbours(
+    settings: BalancerSettings, fixed: Collection[str] = ()
+) -> list[tuple[str, BalancerSettings]]:
+    """Return settings that differ by a step in one parameter, with what differs.
+
+    Args:
+        settings: In use.
+        fixed: Parameters that stay as they are.
+    """
     found = []
-    for name, (low, high) in _BOUNDS.items():
+    for name, (low, high) in BOUNDS.items():
         value = getattr(settings, name)
+        if name in fixed:
+            continue
         for changed in (value / _STEP, value * _STEP):
             if low <= changed <= high:
                 text = f"{name} {value:g} → {changed:g}"
@@ -85,10 +150,12 @@ def calibrate(
     trace: Sequence[tuple[float, Shape]],
     initial: Mapping[Place, int],
     profile: Profile,
-    load_seconds: Callable[[Place], float],
     settings: BalancerSettings,
     budget: int | None,
     gain: float,
+    *,
+    rebind_seconds: Mapping[str, float] | None = None,
+    fixed: Collection[str] = (),
 ) -> Calibrated:
     """Replay jobs with neighbouring settings, and return the best if it is clearly better.
 
@@ -98,43 +165,57 @@ def calibrate(
         trace: (seconds, shape) of jobs as they came.
         initial: The replicas there were when the first of them came.
         profile: What stages cost, as far as is known.
-        load_seconds: How long a replica takes to change its place.
         settings: In use.
         budget: Accelerators in all.
         gain: Share by which a set must be better.
+        rebind_seconds: By stage, how long a replica takes to change to it; by default what the
+            profile says of weights and bandwidths.
+        fixed: Parameters that stay as they are.
     """
+    candidates = neighbours(settings, fixed)
+    if not candidates:
+        return Calibrated(settings, "no parameter may be changed")
     shapes = {shape: f"shape-{i}" for i, shape in enumerate(dict.fromkeys(s for _, s in trace))}
     first = trace[0][0]
     workload = Workload(
         shapes={name: shape for shape, name in shapes.items()},
         trace=tuple((at - first, shapes[shape]) for at, shape in trace),
         budget=budget,
-        rebind_seconds={stage: _load(stage, profile, load_seconds) for stage in profile.stages},
+        rebind_seconds=None if rebind_seconds is None else dict(rebind_seconds),
     )
+    services = Services(profile, workload)
 
     def run(tried: BalancerSettings) -> Result:
         ratio: dict[str, dict[str, int]] = {}
         for place, count in initial.items():
             ratio.setdefault(place.stage, {})[place.pool] = count
-        hybrid = Hybrid(profile, ProfilePredictor(profile), load_seconds, tried, budget=budget)
+        hybrid = Hybrid(
+            profile,
+            ProfilePredictor(profile),
+            services.rebind_seconds,
+            tried,
+            budget=budget,
+            loads_ahead=services.loads_ahead,
+        )
         return Simulation(workload, profile, hybrid, initial=ratio, generator=_no_random).run()
 
     try:
         base = run(settings)
     except DisagfusionError as error:
         return Calibrated(settings, f"no replay: {error.message}")
-    tried = [(_share(run(other), base), text, other) for text, other in neighbours(settings)]
-    share, text, best = min(tried, key=lambda one: one[0])
+    tried = []
+    for text, other in candidates:
+        # One with which the jobs never end is none to be taken.
+        with contextlib.suppress(DisagfusionError):
+            tried.append((_share(run(other), base), text, other))
+    share, text, best = min(tried, key=lambda one: one[0], default=(math.inf, "", settings))
     if share > 1.0 - gain:
+        most = f", {text} most" if text else ""
         return Calibrated(
-            settings, f"{len(trace)} jobs replayed: nothing gains {100 * gain:g} %, {text} most"
+            settings, f"{len(trace)} jobs replayed: nothing gains {100 * gain:g} %{most}"
         )
     message = f"{len(trace)} jobs replayed: {text}, {100 * (1 - share):.1f} % better"
-    return Calibrated(best, message)
-
-
-def _load(stage: str, profile: Profile, load_seconds: Callable[[Place], float]) -> float:
-    return max(load_seconds(Place(stage, pool)) for pool in profile.stages[stage].pools)
+    return Calibrated(best, message, 1.0 - share)
 
 
 def _share(result: Result, base: Result) -> float:
@@ -157,15 +238,13 @@ class CalibratingState:
     Attributes:
         inner: Of the balancer.
         settings: In use.
-        trace: Jobs of late.
-        fleets: (seconds, place → replicas) at each decision of late.
+        trace: Jobs and replicas of late.
         calibrated: When that was done last.
     """
 
     inner: State
     settings: BalancerSettings
-    trace: tuple[tuple[float, Shape], ...] = ()
-    fleets: tuple[tuple[float, Mapping[Place, int]], ...] = ()
+    trace: Trace = field(default_factory=Trace)
     calibrated: float = 0.0
 
 
@@ -212,46 +291,32 @@ class Calibrating:
         self, state: CalibratingState, observation: Observation, now: float
     ) -> tuple[CalibratingState, Decision]:
         """Decide what should be done; see `Balancer`."""
-        state = self._remember(state, observation, now)
+        trace = state.trace.remember(observation, now, self.period, self._calibration)
+        state = replace(state, trace=trace)
         notes: tuple[str, ...] = ()
         due = now - state.calibrated >= self._calibration.every
-        if due and len(state.trace) >= self._calibration.least_jobs:
+        if due and len(state.trace.jobs) >= self._calibration.least_jobs:
             found = self._calibrate(state, observation)
             notes = (found.message,)
             state = replace(state, settings=found.settings, calibrated=now)
         inner, decision = self._make(state.settings).decide(state.inner, observation, now)
         return replace(state, inner=inner), replace(decision, notes=notes)
 
-    def _remember(
-        self, state: CalibratingState, observation: Observation, now: float
-    ) -> CalibratingState:
-        trace = list(state.trace)
-        if isinstance(observation.arrived, Fresh):
-            for shape, count in observation.arrived.value.items():
-                # Counted, not timed: spread over the time since the last look.
-                step = self.period / count
-                trace += [(now - self.period + (i + 0.5) * step, shape) for i in range(count)]
-        trace.sort(key=lambda one: one[0])
-        begin = now - self._calibration.window
-        kept = [one for one in trace if one[0] >= begin][-self._calibration.most_jobs :]
-        fleets = [*state.fleets, (now, _committed(observation))]
-        since = kept[0][0] if kept else now
-        while len(fleets) > 1 and fleets[1][0] <= since:
-            del fleets[0]
-        return replace(state, trace=tuple(kept), fleets=tuple(fleets))
-
     def _calibrate(self, state: CalibratingState, observation: Observation) -> Calibrated:
         profile = self._profile
         if isinstance(observation.predictor, ModelPredictor):
             profile = observation.predictor.model.to_profile()
         return calibrate(
-            state.trace,
-            state.fleets[0][1],
+            state.trace.jobs,
+            state.trace.initial,
             profile,
-            self._load_seconds,
             state.settings,
             self._budget,
             self._calibration.gain,
+            rebind_seconds={
+                stage: max(self._load_seconds(Place(stage, pool)) for pool in costs.pools)
+                for stage, costs in profile.stages.items()
+            },
         )
 
 
