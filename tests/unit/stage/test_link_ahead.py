@@ -180,6 +180,8 @@ async def played(memory: SharedMemory) -> AsyncIterator[Scene]:
         yield made
     finally:
         made.listener.link = None
+        for engine in made.hand.engines:
+            engine.lingers = False
         await made.link.aclose()
         assert all(engine.killed for engine in made.hand.engines)
 
