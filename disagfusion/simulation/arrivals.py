@@ -16,6 +16,9 @@ from disagfusion.simulation.workload import Stream, Workload
 if TYPE_CHECKING:
     from random import Random
 
+_STEPS = 100
+_PRECISION = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -107,39 +110,99 @@ def _times(stream: Stream, random: Random) -> Iterator[tuple[float, str]]:
 def _instants(stream: Stream, random: Random) -> Iterator[float]:
     count = math.inf if stream.count is None else stream.count
     end = math.inf if stream.end is None else stream.end
+    peak = stream.peak
+    if not peak:
+        return
     given = 0
     if stream.process == "regular":
-        at = stream.start
-        while given < count and at < end:
+        for at in _regular(stream, count):
+            if at >= end:
+                return
             yield at
-            given += 1
-            at = _regular(stream, at, given)
         return
     # Thinning: candidates at the highest rate, kept with the share of the rate that holds then.
+    rate = Rate(stream)
     at = stream.start
     while given < count:
-        at += random.expovariate(stream.peak) if stream.peak else math.inf
+        at += random.expovariate(peak)
         if at >= end:
             return
-        if random.random() * stream.peak < _rate(stream, at):
+        if random.random() * peak < rate.at(at - stream.start):
             yield at
             given += 1
 
 
-def _regular(stream: Stream, at: float, given: int) -> float:
+def _regular(stream: Stream, count: float) -> Iterator[float]:
+    """Yield when as many jobs were due as have come: the first at once."""
     if stream.final_rate is None and not stream.amplitude:
-        # From the start, not from the last one: no rounding adds up.
         every = stream.every if stream.every is not None else 1.0 / stream.peak
-        return stream.start + given * every
-    return at + 1.0 / max(_rate(stream, at), 1e-9)
+        number = 0
+        while number < count:
+            # From the start, not from the last one: no rounding adds up.
+            yield stream.start + number * every
+            number += 1
+        return
+    rate = Rate(stream)
+    if stream.end is not None:
+        count = min(count, rate.jobs(stream.end - stream.start))
+    passed, number = 0.0, 0
+    while number < count:
+        passed = rate.when(number, passed)
+        yield stream.start + passed
+        number += 1
 
 
-def _rate(stream: Stream, at: float) -> float:
-    base = 1.0 / stream.every if stream.every is not None else (stream.rate or 0.0)
-    if stream.final_rate is not None and stream.end is not None:
-        share = (at - stream.start) / (stream.end - stream.start)
-        base += share * (stream.final_rate - base)
-    if stream.amplitude:
-        period = stream.period or (stream.end or at) - stream.start
-        base *= 1.0 + stream.amplitude * math.sin(2 * math.pi * (at - stream.start) / period)
-    return base
+class Rate:
+    """The rate of a stream, and how many jobs it makes.
+
+    Args:
+        stream: Its rate may rise or fall in a straight line, and in waves.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._length = math.inf if stream.end is None else stream.end - stream.start
+        self._base = stream.base
+        self._slope = 0.0
+        if stream.final_rate is not None:
+            self._slope = (stream.final_rate - self._base) / self._length
+        self._amplitude = stream.amplitude
+        self._omega = 2 * math.pi / (stream.period or self._length)
+
+    def at(self, passed: float) -> float:
+        """Return the jobs per second so many seconds after the stream's start."""
+        wave = self._amplitude * math.sin(self._omega * passed)
+        return max(0.0, self._base + self._slope * passed) * (1.0 + wave)
+
+    def jobs(self, passed: float) -> float:
+        """Return how many jobs are due in so many seconds: the integral of the rate."""
+        total = passed * (self._base + self._slope * passed / 2)
+        if self._amplitude:
+            omega, phase = self._omega, self._omega * passed
+            steady = self._base * (1.0 - math.cos(phase)) / omega
+            rising = self._slope * (math.sin(phase) - phase * math.cos(phase)) / omega**2
+            total += self._amplitude * (steady + rising)
+        return total
+
+    def when(self, jobs: float, earliest: float) -> float:
+        """Return after how many seconds so many jobs are due, not before the earliest.
+
+        There must be so many before the stream's end.
+        """
+        low, step = earliest, 1.0 / (self._base + self.at(earliest) or 1.0)
+        high = min(self._length, low + step)
+        while high < self._length and self.jobs(high) < jobs:
+            step *= 2
+            low, high = high, min(self._length, high + step)
+        # Newton's steps, halved where they leave the bracket, until it is as small as can be.
+        guess = low
+        for _ in range(_STEPS):
+            excess = self.jobs(guess) - jobs
+            low, high = (low, guess) if excess >= 0.0 else (guess, high)
+            slope = self.at(guess)
+            better = guess - excess / slope if slope else math.inf
+            if not low <= better <= high:
+                better = (low + high) / 2
+            if abs(better - guess) <= _PRECISION * (1.0 + better):
+                break
+            guess = better
+        return guess

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from disagfusion.dispatch.settings import QueueOrder
 from disagfusion.scheduling.document import (
+    NO_TRUTH,
     Count,
     Document,
     Name,
@@ -21,6 +22,9 @@ from disagfusion.scheduling.shapes import Shape
 class Stream(Document):
     """Jobs that arrive one after another.
 
+    Where the rate changes, the next regular job comes when the integral of the rate has grown by
+    one.
+
     Attributes:
         shapes: Shape → weight; a job's shape is drawn by weight, or taken in turn.
         start: Seconds at which the stream begins; a regular stream's first job arrives then.
@@ -28,8 +32,8 @@ class Stream(Document):
         count: Greatest number of jobs.
         every: Seconds between jobs.
         rate: Jobs per second, in the place of `every`.
-        final_rate: Rate at the end, reached in a straight line; as `rate` where not given.
-        period: Seconds of a wave of the rate, as of a day; none where not given.
+        final_rate: Rate at the end, reached in a straight line; as at the start where not given.
+        period: Seconds of a wave of the rate, as of a day; the whole stream where not given.
         amplitude: Share of the rate by which the wave rises and falls.
         process: Whether gaps are regular or exponentially distributed.
         turns: Whether shapes are taken in turn and not drawn.
@@ -43,7 +47,7 @@ class Stream(Document):
     rate: NonNegative | None = None
     final_rate: NonNegative | None = None
     period: Positive | None = None
-    amplitude: Annotated[float, Field(ge=0, le=1)] = 0.0
+    amplitude: Annotated[float, Field(ge=0, le=1), NO_TRUTH] = 0.0
     process: Literal["regular", "poisson"] = "regular"
     turns: bool = False
 
@@ -57,6 +61,8 @@ class Stream(Document):
             raise ValueError(f"expected `end` after `start`, which is {self.start:g}")
         if self.end is None and (self.final_rate is not None or self.peak == 0):
             raise ValueError("expected `end` where the rate changes or is zero")
+        if self.end is None and self.amplitude and self.period is None:
+            raise ValueError("expected `period` or `end` where the rate rises and falls")
         return self
 
     def at_load(self, factor: float) -> Stream:
@@ -74,12 +80,17 @@ class Stream(Document):
         return self.model_copy(update=changed)
 
     @property
-    def peak(self) -> float:
-        """Greatest rate, jobs per second."""
+    def base(self) -> float:
+        """Rate at the start but for waves, jobs per second."""
         if self.every is not None:
             return 1.0 / self.every
         assert self.rate is not None, "one of the two is given"
-        highest = max(self.rate, self.rate if self.final_rate is None else self.final_rate)
+        return self.rate
+
+    @property
+    def peak(self) -> float:
+        """Rate that is never exceeded, jobs per second."""
+        highest = max(self.base, self.base if self.final_rate is None else self.final_rate)
         return highest * (1.0 + self.amplitude)
 
 
@@ -118,6 +129,12 @@ class Throttle(Document):
     stage: Name | None = None
     speed: Positive
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError(f"expected `end` after `start`, which is {self.start:g}")
+        return self
+
 
 class Measure(Document):
     """What is reported, and how.
@@ -134,6 +151,15 @@ class Measure(Document):
     windows: tuple[tuple[NonNegative, NonNegative], ...] = ()
     objective_seconds: Positive | dict[Name, Positive] | None = None
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for index, (since, before) in enumerate(self.windows):
+            if before <= since:
+                raise ValueError(
+                    f"windows.{index}: {since:g} to {before:g}; expected the earlier time first"
+                )
+        return self
+
 
 class Noise(Document):
     """How far reality is from regular; drawn by seed, for each job the same under every policy.
@@ -144,7 +170,7 @@ class Noise(Document):
     """
 
     arrival_seconds: NonNegative = 0.0
-    service_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    service_ratio: Annotated[float, Field(ge=0, lt=1), NO_TRUTH] = 0.0
 
 
 class Workload(Document):
@@ -200,7 +226,10 @@ class Workload(Document):
         return self
 
     def at_load(self, factor: float) -> Workload:
-        """Return the workload with the same jobs so many times as fast; traces keep their times."""
+        """Return the workload with its streams so many times as fast.
+
+        All else keeps its times: traces, failures, throttles and windows.
+        """
         if factor == 1.0:
             return self
         streams = tuple(stream.at_load(factor) for stream in self.arrivals)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -56,6 +57,69 @@ def test_rates_change(process: str, fields: dict[str, Any], first: int, second: 
     assert len(jobs) - early == pytest.approx(second, rel=0.07)
 
 
+def at(**stream: Any) -> list[float]:
+    return [job.at for job in draw(workload(arrivals=[{"shapes": {"one": 1}, **stream}]))]
+
+
+def test_a_regular_job_comes_where_the_integral_of_the_rate_has_grown_by_one() -> None:
+    # 0.0001 t per second: 0.00005 t² jobs.
+    rising = at(rate=0, final_rate=0.1, start=50, end=1050)
+    assert rising == pytest.approx([50 + math.sqrt(n / 0.00005) for n in range(50)], rel=1e-9)
+    assert at(rate=0.1, final_rate=0, end=1000)[-1] == pytest.approx(1000 - math.sqrt(1 / 0.00005))
+    wave = at(rate=0.05, amplitude=1, period=1000, end=10_000)
+    assert len(wave) == 500
+    for number, instant in enumerate(wave):
+        phase = 2 * math.pi * instant / 1000
+        due = 0.05 * (instant + (1 - math.cos(phase)) * 1000 / (2 * math.pi))
+        assert due == pytest.approx(number, abs=1e-6)
+
+
+@pytest.mark.parametrize("process", ["regular", "poisson"])
+def test_seconds_between_jobs_change_as_their_rate_does(process: str) -> None:
+    changed = {"final_rate": 0.2, "amplitude": 0.5, "period": 300, "end": 20_000}
+    by_rate, by_every = (
+        at(process=process, **changed, **first) for first in ({"rate": 0.05}, {"every": 20})
+    )
+    assert by_every == pytest.approx(by_rate)
+    assert len(by_every) == pytest.approx(2500, rel=0.05)
+
+
+def test_as_many_jobs_as_asked_for_of_a_wave_that_does_not_end() -> None:
+    assert at(every=20, amplitude=1, period=1000, count=60)[49:51] == pytest.approx(
+        [978.6, 1000.0], abs=0.1
+    )
+
+
+@pytest.mark.parametrize("process", ["regular", "poisson"])
+def test_no_job_at_no_rate(process: str) -> None:
+    assert at(rate=0, end=100, process=process) == []
+
+
+@given(
+    rate=st.floats(0, 3),
+    final=st.none() | st.floats(0, 3),
+    amplitude=st.floats(0, 1),
+    period=st.none() | st.floats(1, 400),
+    end=st.floats(1, 300),
+)
+def test_regular_jobs_come_in_order_and_are_as_many_as_the_rate_says(
+    rate: float, final: float | None, amplitude: float, period: float | None, end: float
+) -> None:
+    wave = {"amplitude": amplitude, "period": period}
+    jobs = at(rate=rate, final_rate=final, end=end, **wave)
+    assert jobs == sorted(jobs)
+    assert all(0.0 <= instant < end for instant in jobs)
+    length = period or end
+
+    def share(passed: float) -> float:
+        base = rate if final is None else rate + (final - rate) * passed / end
+        return base * (1 + amplitude * math.sin(2 * math.pi * passed / length))
+
+    steps = 20_000
+    due = math.fsum(share((i + 0.5) * end / steps) for i in range(steps)) * end / steps
+    assert math.ceil(due - 0.02) <= len(jobs) <= math.ceil(due + 0.02)
+
+
 def test_shapes_by_weight_and_in_turn() -> None:
     shapes: dict[str, Any] = {"a": {}, "b": {"num_inference_steps": 2}}
     stream = {"shapes": {"a": 3, "b": 1}, "every": 1, "count": 4000}
@@ -103,7 +167,20 @@ def test_a_trace_is_taken_as_it_is() -> None:
         ({"arrivals": [{"shapes": {"one": 1}, "every": 0, "count": 1}]}, "arrivals.0.every"),
         ({"arrivals": [{"shapes": {"one": 1}, "rate": 0, "count": 1}]}, "where the rate changes"),
         ({"arrivals": [{"shapes": {"one": 1}, "every": 1, "start": 5, "end": 5}]}, "after `start`"),
+        (
+            {"arrivals": [{"shapes": {"one": 1}, "every": 1, "count": 9, "amplitude": 0.5}]},
+            "arrivals.0: expected `period` or `end`",
+        ),
         ({"trace": [[1, "one"]], "budget": 0}, "budget"),
+        ({"trace": [[True, "one"]]}, "trace.0.0: expected a number"),
+        (
+            {"trace": [[1, "one"]], "measure": {"windows": [[0, 9], [100, 50]]}},
+            "measure: windows.1: 100 to 50; expected the earlier time first",
+        ),
+        (
+            {"trace": [[1, "one"]], "throttles": [{"start": 9, "end": 8, "speed": 0.5}]},
+            "throttles.0: expected `end` after `start`, which is 9",
+        ),
         ({"trace": [[1, "one"]], "speed": 2}, "speed: Extra inputs are not permitted"),
         ({"trace": [[-1, "one"]]}, "trace.0.0"),
         ({"trace": [[1, "one"]], "queue_order": "random"}, "queue_order"),
