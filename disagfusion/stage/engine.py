@@ -67,6 +67,8 @@ def preload(model: str = "") -> None:
             DISAGFUSION_MODEL when empty.
     """
     emulated = os.environ.get("DISAGFUSION_PRELOAD") == "emulated"
+    # Libraries ask for CUDA as they are imported: by NVML, which a fork survives.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     for name in _EMULATED_MODULES if emulated else _MODULES:
         importlib.import_module(name)
     if emulated:

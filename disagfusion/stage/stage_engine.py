@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 
+from disagfusion.errors import InvalidArgumentError
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.pipeline.stage_model import StageModel, non_finite
 from disagfusion.stage import engine_port
@@ -42,8 +43,9 @@ class StageEngine(Engine):
         """Load the model and return its engine.
 
         Raises:
-            DisagfusionError: The model cannot be used.
+            DisagfusionError: The model or the device cannot be used.
         """
+        check_device(config.options.device)
         return cls(StageModel.load(config.model, config.stage, config.options), config)
 
     @property
@@ -115,6 +117,22 @@ def classify(error: Exception) -> tuple[stage_pb2.FailureKind.ValueType, bool]:
             return stage_pb2.FAILURE_KIND_DEVICE_ERROR, True
         case _:
             return engine_port.classify(error)
+
+
+def check_device(name: str) -> None:
+    """Check that a CUDA device is there; others tell by themselves.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    kind, _, index = name.partition(":")
+    if kind != "cuda":
+        return
+    count = torch.cuda.device_count()
+    if int(index or 0) >= count:
+        known = ", ".join(f"cuda:{number}" for number in range(count))
+        expected = f"one of {known}" if known else "cpu: no CUDA device was found"
+        raise InvalidArgumentError("device", repr(name), expected=expected)
 
 
 def page_lock(memory: SharedMemory, device: str) -> bool:
