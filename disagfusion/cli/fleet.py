@@ -19,6 +19,9 @@ FleetAddress = Annotated[
         help="The gateway's internal address: host:port or unix:/path.",
     ),
 ]  # fmt: skip
+LOST = "lost"
+"""The state of workers that the gateway has no contact with and that did not take their leave."""
+
 _PATIENCE = 5.0
 
 
@@ -36,17 +39,21 @@ class Fleet:
 
     @property
     def stages(self) -> list[str]:
-        """Names of stages that workers have, in the order of the pipeline."""
-        numbers = {stage for worker in self.response.workers for stage in worker.stages}
-        return [stage_name(number) for number in sorted(numbers)]
+        """Names of all stages, those that no worker has included, in the pipeline's order."""
+        from disagfusion.v1 import generation_pb2
+
+        return [stage_name(number) for number in sorted(generation_pb2.Stage.values()) if number]
 
     def workers(self) -> Counter[tuple[str, str, str]]:
-        """Return how many workers there are by stage, pool and state."""
-        return Counter(
+        """Return how many workers there are by stage, pool and state; some are `lost`."""
+        found = Counter(
             (stage_name(stage), worker.pool, state_name(worker.state))
             for worker in self.response.workers
             for stage in worker.stages
         )
+        for worker in self.response.lost:
+            found.update((stage_name(stage), worker.pool, LOST) for stage in worker.stages)
+        return found
 
     def jobs(self) -> tuple[Counter[str], Counter[str]]:
         """Return how many jobs wait for each stage, and how many it computes."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
 
     from disagfusion.v1 import fleet_pb2
 
-_STATES = ("ready", "loading", "draining", "quarantined")
-_FILE_WIDTH = 120
+_STATES = ("ready", "loading", "draining", "quarantined", fleet.LOST)
 _ASKED = 200
 
 
@@ -29,13 +30,13 @@ def top(
     decisions: Annotated[int, typer.Option(help="How many of the last ones.", min=1)] = 6,
 ) -> None:
     """Watch a running system: stages, pools, ratio, queues, the bottleneck, the last decisions."""
-    from rich.console import Console
+    from disagfusion.cli.show import output_console
 
     if not address:
-        raise InvalidArgumentError("--fleet", "missing", expected="the gateway's internal address")
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+        raise InvalidArgumentError(
+            "--fleet", "missing", expected="the address that serve --balance prints"
+        )
+    console = output_console()
     if once:
         console.print(render(fleet.ask(address, _ASKED), decisions))
         return
@@ -71,7 +72,8 @@ def render(seen: fleet.Fleet, decisions: int) -> Group:
     for name in (*_STATES, "waiting", "running"):
         table.add_column(name, justify="right")
     for stage in seen.stages:
-        pools = sorted({pool for name, pool, _ in workers if name == stage})
+        # A stage that nobody serves is the one that people look for.
+        pools = sorted({pool for name, pool, _ in workers if name == stage}) or [""]
         for index, pool in enumerate(pools):
             counts = [workers[stage, pool, state] for state in _STATES]
             jobs = [str(waiting[stage]), str(running[stage])] if index == 0 else ["", ""]
@@ -84,20 +86,28 @@ def render(seen: fleet.Fleet, decisions: int) -> Group:
     head = Text(f"ratio {ratio}   unfinished {len(seen.response.jobs)}   ")
     slowest = bottleneck(seen)
     head.append(f"bottleneck {slowest}" if slowest else "nothing waits")
+    lost = [Text(line, style="red") for line in losses(seen)]
     lines = [Text(line) for line in summarize(seen.decisions)[:decisions]]
-    return Group(head, table, Text(), *(lines or [Text("no decision yet", style="dim")]))
+    return Group(head, table, *lost, Text(), *(lines or [Text("no decision yet", style="dim")]))
+
+
+def losses(seen: fleet.Fleet) -> list[str]:
+    """Return a line for each worker that the gateway has lost contact with."""
+    return [
+        f"{one.name} was lost {one.seconds:.0f} s ago: {one.reason}" for one in seen.response.lost
+    ]
 
 
 def bottleneck(seen: fleet.Fleet) -> str:
     """Return the stage with the most jobs waiting for each worker that is ready."""
     waiting, _ = seen.jobs()
     workers = seen.workers()
-    pressure = {
-        stage: count / max(1, sum(workers[place[0], place[1], "ready"] for place in
-                                  _places(workers, stage)))
-        for stage, count in waiting.items()
-    }  # fmt: skip
-    return max(pressure, key=lambda stage: pressure[stage], default="")
+
+    def pressure(stage: str) -> tuple[float, int]:
+        ready = sum(workers[place, pool, "ready"] for place, pool in _places(workers, stage))
+        return waiting[stage] / ready if ready else math.inf, waiting[stage]
+
+    return max(waiting, key=pressure, default="")
 
 
 def summarize(decisions: Sequence[fleet_pb2.FleetDecision]) -> list[str]:
@@ -119,25 +129,32 @@ def _says(decision: fleet_pb2.FleetDecision) -> tuple[str, str, bytes]:
     moves = b"".join(move.SerializeToString() for move in decision.moves)
     own = _clock(decision).encode() if moves else b""
     message = "" if decision.reason == "WITHIN_TOLERANCE" else decision.message
-    return decision.reason, message, moves + own
+    notes = "\n".join(decision.notes)
+    return decision.reason, f"{message}\n{notes}" if notes else message, moves + own
 
 
 def _clock(decision: fleet_pb2.FleetDecision) -> str:
-    return decision.time.ToDatetime().strftime("%H:%M:%S")
+    return decision.time.ToDatetime(tzinfo=UTC).astimezone().strftime("%H:%M:%S")
 
 
 def describe(decision: fleet_pb2.FleetDecision) -> str:
-    """Return a decision as a line."""
+    """Return a decision as a line, with the local time."""
     at = _clock(decision)
     moves = ", ".join(
         f"{move.count} {move.from_stage or 'new'} → {move.to_stage or 'none'}"
         for move in decision.moves
+        if _in_words(move) not in decision.message
     )
     text = f"{at}  {decision.reason}"
-    for part in (moves, decision.message):
+    for part in (moves, decision.message, *decision.notes):
         if part:
             text += f"  {part}"
     return text
+
+
+def _in_words(move: fleet_pb2.FleetMove) -> str:
+    source = f"from {move.from_stage}" if move.from_stage else "new"
+    return f"{move.count} {source} to {move.to_stage}"
 
 
 def _places(workers: dict[tuple[str, str, str], int], stage: str) -> set[tuple[str, str]]:

@@ -122,6 +122,7 @@ class Deployment:
             "pipeline": self.pipeline,
             "metrics_listen": "127.0.0.1:0",
             "internal_listen": self.internal_address,
+            "balance_budget": str(self.balance.budget if self.balance else 0),
         }
         return self._spec("gateway", "gateway", "disagfusion_gateway", settings)
 

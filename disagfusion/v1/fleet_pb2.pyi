@@ -99,12 +99,16 @@ class GetFleetResponse(_message.Message):
     SAMPLES_CURSOR_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     ACTIVITIES_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Of the gateway; cursors are its own."""
     arrivals_cursor: _builtins.int
     samples_cursor: _builtins.int
     complete: _builtins.bool
     """Whether the caller's cursors were of this incarnation and nothing since them was forgotten."""
+    budget: _builtins.int
+    """Accelerators that may be in use at most; 0 where the gateway was not told."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -123,6 +127,10 @@ class GetFleetResponse(_message.Message):
 
     @_builtins.property
     def activities(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageActivity]: ...
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostWorker]:
+        """Workers that were lost in the last hour and have not come back."""
+
     def __init__(
         self,
         *,
@@ -136,10 +144,12 @@ class GetFleetResponse(_message.Message):
         samples_cursor: _builtins.int = ...,
         complete: _builtins.bool = ...,
         activities: _abc.Iterable[Global___StageActivity] | None = ...,
+        lost: _abc.Iterable[Global___LostWorker] | None = ...,
+        budget: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "arrivals_cursor", b"arrivals_cursor", "arrived", b"arrived", "complete", b"complete", "incarnation", b"incarnation", "jobs", b"jobs", "samples", b"samples", "samples_cursor", b"samples_cursor", "time", b"time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "arrivals_cursor", b"arrivals_cursor", "arrived", b"arrived", "budget", b"budget", "complete", b"complete", "incarnation", b"incarnation", "jobs", b"jobs", "lost", b"lost", "samples", b"samples", "samples_cursor", b"samples_cursor", "time", b"time", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,6 +201,44 @@ class FleetWorker(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FleetWorker: _TypeAlias = FleetWorker  # noqa: Y015
+
+@_typing.final
+class LostWorker(_message.Message):
+    """LostWorker is a worker that is not connected any more and did not take its leave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    pool: _builtins.str
+    reason: _builtins.str
+    """Why it is taken for lost."""
+    seconds: _builtins.float
+    """Seconds since."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.Stage.ValueType]:
+        """As it described itself last."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        stages: _abc.Iterable[_generation_pb2.Stage.ValueType] | None = ...,
+        pool: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "pool", b"pool", "reason", b"reason", "seconds", b"seconds", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LostWorker: _TypeAlias = LostWorker  # noqa: Y015
 
 @_typing.final
 class FleetJob(_message.Message):

@@ -113,7 +113,13 @@ class Gateway:
         )
         dispatcher = self._dispatcher(workers, now)
         incarnation = secrets.token_hex(8)
-        fleet = Fleet(incarnation, lambda: sessions.workers, lambda: sessions.known_spec, now)
+        fleet = Fleet(
+            incarnation,
+            lambda: sessions.workers,
+            lambda: sessions.known_spec,
+            now,
+            budget=settings.balance_budget,
+        )
         core = self._core = Core(
             dispatcher, self._store, sessions, fetcher, watchers, observer, fleet
         )

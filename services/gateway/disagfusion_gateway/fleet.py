@@ -18,6 +18,7 @@ from disagfusion_gateway.observe import ActiveJob
 T = TypeVar("T")
 
 _REMEMBERED = 10_000
+_LOST_SECONDS = 3600.0
 _STAGES = {
     JobState.QUEUED: Stage.ENCODER,
     JobState.ENCODING: Stage.ENCODER,
@@ -90,6 +91,7 @@ class Fleet:
         workers: Returns the workers that are connected, as they describe themselves.
         spec: Returns what the pipeline accepts, as soon as that is known.
         now: Unix seconds.
+        budget: Accelerators in use at most; 0: not known.
     """
 
     def __init__(
@@ -98,8 +100,11 @@ class Fleet:
         workers: Callable[[], Iterable[stage_pb2.Worker]],
         spec: Callable[[], PipelineSpec | None],
         now: float,
+        *,
+        budget: int = 0,
     ) -> None:
         self._incarnation = incarnation
+        self._budget = budget
         self._workers = workers
         self._spec = spec
         self._entries: dict[str, _Entry] = {}
@@ -107,6 +112,8 @@ class Fleet:
         self._arrivals: _Numbered[fleet_pb2.JobShape] = _Numbered()
         self._samples: _Numbered[fleet_pb2.StageSample] = _Numbered()
         self._states: dict[str, tuple[object, float]] = {}
+        self._described: dict[str, stage_pb2.Worker] = {}
+        self._lost: dict[str, tuple[fleet_pb2.LostWorker, float]] = {}
         self._at = now
 
     def entered(self, job_id: str, job: ActiveJob, now: float, *, new: bool) -> None:
@@ -202,6 +209,31 @@ class Fleet:
             if self._states.get(worker.name, (None, 0.0))[0] != state:
                 self._states[worker.name] = state, now
         self._states = {name: kept for name, kept in self._states.items() if name in workers}
+        self._miss(event, workers, now)
+
+    def _miss(self, event: events.Event, workers: dict[str, stage_pb2.Worker], now: float) -> None:
+        self._described |= workers
+        for name in workers:
+            self._lost.pop(name, None)
+        if not isinstance(event, events.WorkerLost) or event.worker in workers:
+            return
+        known = self._described.pop(event.worker, None)
+        if known is None:
+            return
+        leaves = known.state == stage_pb2.WORKER_STATE_DRAINING and not known.changes_to
+        if not leaves:
+            lost = fleet_pb2.LostWorker(
+                name=known.name, stages=known.stages, pool=known.pool, reason=event.reason
+            )
+            self._lost[known.name] = lost, now
+
+    def _missed(self, now: float) -> list[fleet_pb2.LostWorker]:
+        self._lost = {
+            name: kept for name, kept in self._lost.items() if now - kept[1] < _LOST_SECONDS
+        }
+        for lost, since in self._lost.values():
+            lost.seconds = max(0.0, now - since)
+        return [lost for lost, _ in self._lost.values()]
 
     def _adopt(self, event: events.WorkerConnected, now: float) -> None:
         """Take over what a worker says it runs; it may have begun before this gateway did."""
@@ -270,6 +302,8 @@ class Fleet:
                 )
                 for stage, one in self._activities.items()
             ],
+            lost=self._missed(now),
+            budget=self._budget,
         )
         answer.time.FromNanoseconds(round(now * 1e9))
         return answer

@@ -40,6 +40,8 @@ class GatewaySettings(BaseSettings):
             and unix need TLS. Empty for none.
         workers: Comma list of `name=address`, or `dns:host:port`.
         pipeline: The name of the pipeline that is served.
+        balance_budget: Accelerators in use at most, for those who ask on the internal address;
+            0 where it is not known.
         database: SQLAlchemy URL of the job store.
         database_synchronous: SQLite's setting: FULL survives a loss of power, NORMAL the death of
             any process.
@@ -84,6 +86,7 @@ class GatewaySettings(BaseSettings):
     internal_listen: str = ""
     workers: str = ""
     pipeline: str = "default"
+    balance_budget: int = Field(default=0, ge=0)
     database: str = "sqlite:///disagfusion-jobs.sqlite3"
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     results: Path = Path("disagfusion-results")

@@ -124,3 +124,41 @@ def test_seconds_are_busy_starved_or_blocked() -> None:
     encoder = next(a for a in world.ask(108.0).activities if a.stage == pb.STAGE_ENCODER)
     assert (encoder.starved_seconds, encoder.blocked_seconds, encoder.busy_seconds) == (5, 1, 2)
     assert encoder.completed == 1
+
+
+def test_a_worker_that_is_lost_is_told_until_it_is_back() -> None:
+    world = World()
+    world.connect(pb.STAGE_DIT, 100.0)
+    assert not world.ask(101.0).lost
+    world.workers = []
+    world.fleet.happened(events.WorkerDisconnected("w", "i"), 102.0)
+    world.fleet.happened(events.WorkerLost("w", "i", "no sign of life"), 103.0)
+    (lost,) = world.ask(110.0).lost
+    assert (lost.name, list(lost.stages), lost.pool) == ("w", [pb.STAGE_DIT], "a")
+    assert (lost.reason, lost.seconds) == ("no sign of life", 7.0)
+    world.connect(pb.STAGE_DIT, 111.0)
+    assert not world.ask(112.0).lost
+    world.workers = []
+    world.fleet.happened(events.WorkerLost("w", "i", "again"), 120.0)
+    assert world.ask(120.0 + 3599.0).lost
+    assert not world.ask(120.0 + 3600.0).lost
+
+
+def test_a_worker_that_drained_has_left_and_is_not_lost() -> None:
+    for changes_to, lost in ((pb.STAGE_UNSPECIFIED, 0), (pb.STAGE_DECODER, 1)):
+        world = World()
+        world.connect(pb.STAGE_DIT, 100.0)
+        world.workers[0].state = stage_pb2.WORKER_STATE_DRAINING
+        world.workers[0].changes_to = changes_to
+        info = events.WorkerInfo(
+            "w", "i", frozenset({Stage.DIT}), "p", "1", events.WorkerState.DRAINING, 2
+        )
+        world.fleet.happened(events.WorkerStateChanged(info), 101.0)
+        world.workers = []
+        world.fleet.happened(events.WorkerLost("w", "i", "the stream ended"), 102.0)
+        assert len(world.ask(103.0).lost) == lost
+
+
+def test_the_budget_is_told() -> None:
+    fleet = Fleet("one", list, lambda: SPEC, 100.0, budget=6)
+    assert fleet.describe(fleet_pb2.GetFleetRequest(), 100.0).budget == 6
