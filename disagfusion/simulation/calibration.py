@@ -23,6 +23,7 @@ from disagfusion.scheduling.observation import Fresh, Observation
 from disagfusion.scheduling.predictors import ModelPredictor, ProfilePredictor
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import Shape
+from disagfusion.simulation.checks import fitting
 from disagfusion.simulation.result import Result
 from disagfusion.simulation.run import Simulation
 from disagfusion.simulation.services import Services
@@ -184,20 +185,21 @@ def calibrate(
         rebind_seconds=None if rebind_seconds is None else dict(rebind_seconds),
     )
     services = Services(profile, workload)
+    ratio: dict[str, dict[str, int]] = {}
+    for place, count in initial.items():
+        ratio.setdefault(place.stage, {})[place.pool] = count
 
     def run(tried: BalancerSettings) -> Result:
-        ratio: dict[str, dict[str, int]] = {}
-        for place, count in initial.items():
-            ratio.setdefault(place.stage, {})[place.pool] = count
+        fitted = fitting(workload, profile, ratio)
         hybrid = Hybrid(
-            profile,
-            ProfilePredictor(profile),
+            fitted,
+            ProfilePredictor(fitted),
             services.rebind_seconds,
             tried,
             budget=budget,
             loads_ahead=services.loads_ahead,
         )
-        return Simulation(workload, profile, hybrid, initial=ratio, generator=_no_random).run()
+        return Simulation(workload, fitted, hybrid, initial=ratio, generator=_no_random).run()
 
     try:
         base = run(settings)

@@ -31,8 +31,11 @@ class Operations:
         self.moves = 0
         self.repairs = 0
         world.on_idle = self._drained
+        together: dict[float, list[Failure]] = {}
         for failure in workload.failures:
-            world.clock.at(failure.at, partial(self._fail, failure))
+            together.setdefault(failure.at, []).append(failure)
+        for at, failures in together.items():
+            world.clock.at(at, partial(self._fail, failures))
 
     def place(self, initial: dict[str, dict[str, int]]) -> None:
         """Put replicas where they take work at once."""
@@ -77,7 +80,10 @@ class Operations:
         victim = min(reversed(ready), key=self._world.free_at, default=None)
         if victim is None:
             return False
-        if target is not None and target.pool == source.pool:
+        fleet = self._world.fleet
+        if target is not None and (
+            target.pool == source.pool and fleet.accelerators(target) == fleet.accelerators(source)
+        ):
             victim.target = target
         elif target is not None:
             self.waiting_starts.append(target)
@@ -104,7 +110,7 @@ class Operations:
         elif not replica.held:
             self._world.leave(replica)
             self._world.fleet.remove(replica)
-            self._world.lose(replica, "stopped")
+            self._world.lose([replica], "stopped")
             self._start_waiting()
 
     def _start(self, replica: Replica, available_at: float) -> None:
@@ -131,10 +137,17 @@ class Operations:
             else:
                 self.waiting_starts.append(place)
 
-    def _fail(self, failure: Failure) -> None:
+    def _fail(self, failures: list[Failure]) -> None:
+        """Lose what fails at one instant, before any of its jobs goes to another replica."""
+        lost = [replica for failure in failures for replica in self._hit(failure)]
+        self._world.lose(lost, "failed")
+        self._start_waiting()
+
+    def _hit(self, failure: Failure) -> list[Replica]:
+        fleet, clock = self._world.fleet, self._world.clock
         hit = [
             replica
-            for replica in self._world.fleet
+            for replica in fleet
             if replica.place.pool == failure.pool
             and failure.stage in (None, replica.place.stage)
             and replica.phase is not Phase.STARTING
@@ -142,17 +155,16 @@ class Operations:
         for replica in hit:
             self._world.leave(replica)
             replica.target = None
-            need = self._world.fleet.accelerators(replica.place)
+            need = fleet.accelerators(replica.place)
             self.broken[failure.pool] += need
-            self._world.fleet.remove(replica)
-            self._world.lose(replica, "failed")
+            fleet.remove(replica)
             if failure.repair_seconds is not None:
                 # As a Deployment does: asked for again at once, started when there is room.
                 self.waiting_starts.append(replica.place)
                 self.repairs += 1
-                at = self._world.clock.now + failure.repair_seconds
-                self._world.clock.at(at, partial(self._repair, failure.pool, need))
-        self._start_waiting()
+                at = clock.now + failure.repair_seconds
+                clock.at(at, partial(self._repair, failure.pool, need))
+        return hit
 
     def _repair(self, pool: str, accelerators: int) -> None:
         self.repairs -= 1

@@ -6,16 +6,17 @@ import gc
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
+from disagfusion.errors import FailedPreconditionError
 from disagfusion.scheduling.decision import Balancer
 from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.arrivals import Arrival, draw_arrivals
+from disagfusion.simulation.checks import check
 from disagfusion.simulation.learner import Learner
 from disagfusion.simulation.observe import Observer
 from disagfusion.simulation.operations import Operations
 from disagfusion.simulation.result import Recording, Result, Sample, summarize_latencies
 from disagfusion.simulation.workload import Workload
-from disagfusion.simulation.world import ROLES, World
+from disagfusion.simulation.world import World
 
 if TYPE_CHECKING:
     from random import Random
@@ -101,10 +102,19 @@ class Simulation(Generic[S]):
             world.clock.step()
             self._exceeded += world.fleet.used > budget
             if self._idle_decisions > _STANDSTILL_DECISIONS:
-                raise FailedPreconditionError(
-                    f"{len(world.jobs)} jobs never end: a stage is left without replicas",
-                    reason="STANDSTILL",
-                )
+                raise self._standstill()
+
+    def _standstill(self) -> FailedPreconditionError:
+        meters = self._world.meters
+        empty = [stage for stage, meter in meters.items() if not meter.serving]
+        if empty:
+            why = f"no replica is left of {', '.join(empty)}"
+        else:
+            queues = [f"{meter.waiting} for {stage}" for stage, meter in meters.items()]
+            why = f"nothing happens any more; there wait {', '.join(queues)}"
+        return FailedPreconditionError(
+            f"{len(self._world.jobs)} jobs never end: {why}", reason="STANDSTILL"
+        )
 
     def _decide(self) -> None:
         world = self._world
@@ -160,41 +170,6 @@ class Simulation(Generic[S]):
             finishes=recording.latency_finishes,
             latencies=recording.latencies,
         )
-
-
-def check(workload: Workload, profile: Profile, initial: dict[str, dict[str, int]]) -> None:
-    """See whether a workload, a profile and a ratio fit together.
-
-    Raises:
-        InvalidArgumentError: They do not; names the field.
-    """
-    if len(profile.stages) not in ROLES:
-        raise InvalidArgumentError("stages", f"{len(profile.stages)} of them", expected="1 to 3")
-    used = 0
-    for stage, pools in initial.items():
-        if stage not in profile.stages:
-            known = ", ".join(profile.stages)
-            raise InvalidArgumentError(f"initial.{stage}", "no such stage", expected=known)
-        for pool, count in pools.items():
-            if pool not in profile.stages[stage].pools:
-                known = ", ".join(profile.stages[stage].pools)
-                raise InvalidArgumentError(
-                    f"initial.{stage}.{pool}", "no such pool", expected=known
-                )
-            used += count * profile.stages[stage].pools[pool].accelerators
-    for stage in profile.stages:
-        if not sum(initial.get(stage, {}).values()):
-            raise InvalidArgumentError(f"initial.{stage}", "no replica", expected="at least one")
-    budget = workload.budget
-    if budget is not None and used > budget:
-        raise InvalidArgumentError(
-            "initial", f"takes {used} accelerators", expected=f"at most the budget, {budget}"
-        )
-    for index, failure in enumerate(workload.failures):
-        if failure.pool not in profile.pools:
-            raise InvalidArgumentError(
-                f"failures.{index}.pool", repr(failure.pool), expected=", ".join(profile.pools)
-            )
 
 
 def _before(until: float, arrivals: Iterator[Arrival]) -> Iterator[Arrival]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -167,13 +167,17 @@ class World:
         meter.advance(self.clock.now)
         meter.serving -= 1
 
-    def lose(self, replica: Replica, reason: str) -> None:
-        """Let a replica be gone with all it has."""
-        replica.tasks.clear()
-        replica.held.clear()
-        incarnation = replica.incarnation
-        replica.epoch += 1
-        self.tell(WorkerLost(replica.name, incarnation, reason))
+    def lose(self, replicas: Iterable[Replica], reason: str) -> None:
+        """Let replicas be gone with all they have, at once.
+
+        The dispatcher hears of all of them before it gives their jobs to others.
+        """
+        for replica in replicas:
+            replica.tasks.clear()
+            replica.held.clear()
+            self._events.append(WorkerLost(replica.name, replica.incarnation, reason))
+            replica.epoch += 1
+        self._flush()
 
     def free_at(self, replica: Replica) -> float:
         """Return when a replica will have done what it was given, by the profile."""

@@ -14,6 +14,7 @@ from disagfusion.scheduling.decision import Balancer
 from disagfusion.scheduling.predictors import ProfilePredictor
 from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.calibration import Calibrating
+from disagfusion.simulation.checks import check_names, check_room, fitting
 from disagfusion.simulation.monolith import monolith_profile
 from disagfusion.simulation.policies.hpa import Hpa
 from disagfusion.simulation.policies.plain import Plain
@@ -73,13 +74,19 @@ def set_up(
         InvalidArgumentError: There is no such policy, or it does not fit the profile.
     """
     kind, *rest = policy.split(":")
+    check_names(workload, profile)
     if kind == "monolith":
-        return _monolith(policy, rest, profile, workload)
+        setup = _monolith(policy, rest, profile, workload)
+        check_room(workload, setup.profile, setup.initial, "--policy")
+        return setup
     if kind == "static" and rest:
-        return Setup(Static(policy), profile, _ratio(policy, rest, profile))
-    initial: Ratio = plan() if workload.initial is None else dict(workload.initial)
+        initial = _ratio(policy, rest, profile)
+        check_room(workload, profile, initial, "--policy")
+        return Setup(Static(policy), fitting(workload, profile, initial), initial)
     if rest or kind not in NAMES:
         raise InvalidArgumentError("--policy", repr(policy), expected=", ".join(NAMES))
+    initial = plan() if workload.initial is None else dict(workload.initial)
+    profile = fitting(workload, profile, initial)
     rule = _rule(kind, profile, workload, settings)
     return Setup(rule, profile, initial, learn=kind in _LEARNING)
 

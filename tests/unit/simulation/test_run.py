@@ -106,8 +106,20 @@ def test_failed_replicas_cost_time_and_no_job() -> None:
 def test_jobs_that_no_replica_is_left_for() -> None:
     failure = {"at": 3, "pool": "a", "stage": "dit", "replicas": 2}
     what = workload(trace=[[0, "one"]] * 6, initial=RATIO, failures=[failure])
-    with pytest.raises(FailedPreconditionError, match="never end"):
+    with pytest.raises(FailedPreconditionError) as raised:
         simulate("static", what, profile(SECONDS))
+    assert raised.value.message == "6 jobs never end: no replica is left of dit"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_job_survives_that_many_accelerators_fail_at_once(together: bool) -> None:
+    one = {"at": 1, "pool": "a", "repair_seconds": 10}
+    failures = [{**one, "replicas": 7}] if together else [{**one, "replicas": 1}] * 7
+    what = workload(trace=[[0, "one"]], initial={"dit": {"a": 8}}, failures=failures)
+    result = simulate("static", what, profile({"dit": 20.0}))
+    assert (result.completed, result.lost) == (1, 0)
+    # It begins anew on the eighth.
+    assert result.last_finish_seconds == 21.0
 
 
 @settings(max_examples=8)
