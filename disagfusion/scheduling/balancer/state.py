@@ -33,10 +33,12 @@ class Pending:
 
 
 def restless(move: Move, observation: Observation) -> int:
-    """Return how many replicas drain or start at a move's ends."""
-    ends = [place for place in (move.source, move.target) if place is not None]
-    counts = [observation.replicas[place.stage][place.pool] for place in ends]
-    return sum(one.draining + one.starting for one in counts)
+    """Return how many replicas drain where a move begins, and start where it ends."""
+    replicas = observation.replicas
+    source, target = move.source, move.target
+    draining = 0 if source is None else replicas[source.stage][source.pool].draining
+    starting = 0 if target is None else replicas[target.stage][target.pool].starting
+    return draining + starting
 
 
 @dataclass(frozen=True, slots=True)
