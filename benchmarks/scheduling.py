@@ -119,7 +119,7 @@ def part_drawn(seed: str) -> dict[str, Any]:
             f" P95 {ratios['p95']:.3f}; worst: last {worst_last:.3f} P95 {worst:.3f}"
         )
         found[f"median of {name}"] = ratios | {"worst_p95": worst, "worst_last": worst_last}
-    return found
+    return found | _against(RULES, shares)
 
 
 def part_wrong(_: str) -> dict[str, Any]:
@@ -245,12 +245,18 @@ def _over_seeds(workload: Workload, profile: Profile, names: tuple[str, ...]) ->
             f"{name:12} last {last[0]:.0f} / {last[middle]:.0f} / {last[-1]:.0f}"
             f"   P95 {p95[0]:.0f} / {p95[middle]:.0f} / {p95[-1]:.0f}  (least, median, most)"
         )
+    return found | _against(names, figures)
+
+
+def _against(names: tuple[str, ...], figures: dict[str, list[Figures]]) -> dict[str, Any]:
+    """Compare the first rule with each other one, run by run."""
+    found: dict[str, Any] = {}
     for name in names[1:]:
         ratios = paired(figures[names[0]], figures[name])
         found[f"{names[0]} over {name}"] = ratios
         print(
             f"{names[0]} over {name:12} median of pairs: last {ratios['last']:.3f}"
-            f"   P95 {ratios['p95']:.3f}"
+            f"   P95 {ratios['p95']:.3f}   mean {ratios['mean']:.3f}"
         )
     return found
 
