@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.schedulingkit.runs import HEAD, Figures, load, row, run
 from disagfusion.errors import FailedPreconditionError
-from disagfusion.scheduling.balancer.fleet import Room, toward
+from disagfusion.scheduling.balancer.fleet import Room
+from disagfusion.scheduling.balancer.steps import toward
 from disagfusion.scheduling.decision import Balancer, Decision, Place, Reason
 from disagfusion.scheduling.demand import Demand
 from disagfusion.scheduling.observation import Observation
@@ -204,7 +205,7 @@ class PerPhase:
         }
         total = sum(pool.accelerators for pool in case.profile.pools.values())
         room = Room(case.profile, case.workload.budget or total, observation, frozenset())
-        moves = toward(room, case.profile, wanted, observation)
+        moves = toward(room, case.profile, wanted)
         return None, Decision(now, moves, Reason.REBALANCE if moves else Reason.BALANCED)
 
 

@@ -1,7 +1,8 @@
 """The changes that could be made, on one pool and across pools.
 
-On one pool replicas change their stage in place, and start where accelerators are free. With
-several pools that is not enough: what a stage gives away on one pool it may have to get back on
+On one pool replicas change their stage in place, and start where accelerators are free. Where
+stages take different numbers of accelerators, some stop and others start in their room. With
+several pools that is not enough either: what a stage gives away on one pool it may have to get back on
 another at the same time, and each half alone would do harm. So there are three more kinds: a stop
 on one pool with a start on another, two opposite changes on two pools, and all changes towards an
 exact plan.
@@ -29,6 +30,8 @@ class Leg:
         count: How many.
         stuck: They have been asked for at the source, and cannot start there.
         later: Thought of only: to be made when what goes before has arrived.
+        stops: How many stop at the source, on the same pool, so that these can start: the two take
+            different numbers of accelerators. None: each one changes its place.
     """
 
     source: Spot | None
@@ -36,6 +39,12 @@ class Leg:
     count: int
     stuck: bool = False
     later: bool = False
+    stops: int | None = None
+
+    @property
+    def leaving(self) -> int:
+        """How many leave the source."""
+        return self.count if self.stops is None else self.stops
 
     def moves(self, view: View) -> Iterator[Move]:
         """Yield what has to be done."""
@@ -43,6 +52,9 @@ class Leg:
         source = None if self.source is None else view.spots[self.source]
         if self.stuck:
             yield Move(source, None, self.count, cancel=True)
+            source = None
+        elif self.stops is not None:
+            yield Move(source, None, self.stops)
             source = None
         yield Move(source, target, self.count)
 
@@ -90,11 +102,11 @@ class Candidates:
         room = self._room
         for target, place in self._view.spots.items():
             yield from self._steps(None, target, room.starts(place))
-            for source, other in self._view.spots.items():
+            for source in self._view.spots:
                 if source[1] != target[1] or not self._in_place(source, target):
                     continue
-                spare = min(room.ready(other), room.above_minimum(other.stage))
-                yield from self._steps(source, target, min(spare, room.below_maximum(place.stage)))
+                most = min(self._spare(source), room.below_maximum(place.stage))
+                yield from self._steps(source, target, most)
 
     def across(self) -> Iterator[Candidate]:
         """Yield stops on one pool with starts on another, where nothing can start without."""
@@ -111,8 +123,16 @@ class Candidates:
                     yield Candidate((replace(one.legs[0], stuck=True),))
                 if room.starts(place):
                     continue
-                spare = min(room.ready(other), room.above_minimum(other.stage))
-                yield from self._steps(source, target, min(spare, within))
+                yield from self._steps(source, target, min(self._spare(source), within))
+
+    def swaps(self) -> Iterator[Candidate]:
+        """Yield stops with starts on the same pool that need other numbers of accelerators."""
+        for source, target in self._unlike():
+            count = self._unit
+            while (leg := self._swap(self._room, source, target, count)) is not None:
+                if leg.stops:
+                    yield Candidate((leg,))
+                count *= 2
 
     def exchanges(self) -> Iterator[Candidate]:
         """Yield two opposite changes of stage on two pools."""
@@ -151,6 +171,15 @@ class Candidates:
                     match(source, target, spare[source], spare)
         for target, place in spots.items():
             free.take(place, match(None, target, free.starts(place), spare))
+        for source, target in self._unlike():
+            for count in range(missing[target] // self._unit * self._unit, 0, -self._unit):
+                leg = self._swap(free, source, target, count, spare[source])
+                if leg is not None and leg.stops:
+                    legs.append(leg)
+                    missing[target] -= count
+                    spare[source] -= leg.stops
+                    free.swap(spots[target], count, spots[source], leg.stops)
+                    break
         for target, place in spots.items():
             for source, of in ((source, of) for of in (stuck, spare) for source in spots):
                 if source[1] != target[1]:
@@ -170,8 +199,11 @@ class Candidates:
         legs: dict[tuple[Spot | None, Spot, bool], Leg] = {}
         for leg in (*one.legs, *other.legs):
             key = leg.source, leg.target, leg.stuck
-            count = leg.count + (legs[key].count if key in legs else 0)
-            legs[key] = replace(leg, count=count, later=False)
+            count, stops = leg.count, leg.stops
+            if key in legs:
+                count += legs[key].count
+                stops = None if stops is None else stops + legs[key].leaving
+            legs[key] = replace(leg, count=count, later=False, stops=stops)
         return self.checked(tuple(legs.values()))
 
     def checked(self, legs: Sequence[Leg]) -> Candidate | None:
@@ -188,8 +220,14 @@ class Candidates:
             other = None if leg.source is None else spots[leg.source]
             if leg.source is not None:
                 key = leg.source, leg.stuck
-                leaving[key] = leaving.get(key, 0) + leg.count
-            if other is None or other.pool != place.pool:
+                leaving[key] = leaving.get(key, 0) + leg.leaving
+            if leg.stops is not None:
+                assert other is not None, "others stop somewhere"
+                needed = left.stops(place, leg.count, other)
+                if needed is None or needed > leg.stops:
+                    return None
+                left.swap(place, leg.count, other, leg.stops)
+            elif other is None or other.pool != place.pool:
                 if left.starts(place, instead=other, bounded=False) < leg.count:
                     return None
                 if other is not None:
@@ -203,7 +241,7 @@ class Candidates:
             net[spots[leg.target].stage] = net.get(spots[leg.target].stage, 0) + leg.count
             if leg.source is not None:
                 stage = spots[leg.source].stage
-                net[stage] = net.get(stage, 0) - leg.count
+                net[stage] = net.get(stage, 0) - leg.leaving
         if any(more > room.below_maximum(stage) for stage, more in net.items() if more > 0):
             return None
         if any(-more > room.above_minimum(stage) for stage, more in net.items() if more < 0):
@@ -212,12 +250,18 @@ class Candidates:
 
     def _in_turn(self, legs: Sequence[Leg]) -> Candidate | None:
         """Leave for later what would take a stage's last replicas; None if nothing is left."""
-        spare = {stage: self._room.above_minimum(stage) for stage in self._view.stages}
+        spare = {stage: self._room.spare(stage) for stage in self._view.stages}
         ordered = []
         for leg in legs:
             at_once = leg.count
             if leg.source is not None and not leg.stuck:
                 stage = self._view.stages[leg.source[0]]
+                if leg.stops is not None:
+                    spare[stage] -= leg.stops
+                    ordered.append(leg)
+                    if spare[stage] < 0:
+                        return None
+                    continue
                 at_once = min(leg.count, spare[stage]) // self._unit * self._unit
                 spare[stage] -= at_once
             parts = ((at_once, False), (leg.count - at_once, True))
@@ -237,6 +281,30 @@ class Candidates:
         if source not in spots or target not in spots or source[0] == target[0]:
             return False
         return self._room.accelerators(spots[source]) == self._room.accelerators(spots[target])
+
+    def _unlike(self) -> Iterator[tuple[Spot, Spot]]:
+        """Yield places on one pool whose replicas take different numbers of accelerators."""
+        for source in self._view.spots:
+            for target in self._view.spots:
+                if source[1] == target[1] and source[0] != target[0]:
+                    if not self._in_place(source, target):
+                        yield source, target
+
+    def _swap(
+        self, room: Room, source: Spot, target: Spot, count: int, most: int | None = None
+    ) -> Leg | None:
+        """Return starts with the stops that they need; None if there are not so many to spare."""
+        place, other = self._view.spots[target], self._view.spots[source]
+        stops = room.stops(place, count, other)
+        spare = self._spare(source) if most is None else min(most, self._spare(source))
+        if stops is None or stops > spare or count > self._room.below_maximum(place.stage):
+            return None
+        return Leg(source, target, count, stops=stops)
+
+    def _spare(self, spot: Spot) -> int:
+        """Return how many replicas may leave a place now."""
+        place = self._view.spots[spot]
+        return min(self._room.ready(place), self._room.spare(place.stage))
 
     def _ready(self, spot: Spot) -> int:
         return self._room.ready(self._view.spots[spot])

@@ -104,7 +104,7 @@ class Backlog:
         """Return how long the busiest stage will be busy after changes, and all of them summed."""
         counts = dict(self._counts)
         for change in changes:
-            for spot, by in ((change.source, -change.count), (change.target, change.count)):
+            for spot, by in ((change.source, -change.leaving), (change.target, change.count)):
                 if spot is not None:
                     counts[spot] = counts.get(spot, 0) + by
         times = [self._stage(stage, counts) for stage in range(len(self._seconds))]

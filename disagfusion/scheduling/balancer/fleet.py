@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from disagfusion.scheduling.decision import Move, Place
+from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.observation import Observation
 from disagfusion.scheduling.profile import Profile
 
@@ -71,6 +71,27 @@ class Room:
             count = min(count, self.below_maximum(place.stage))
         return count
 
+    def stops(self, place: Place, count: int, source: Place) -> int | None:
+        """Return how many replicas have to stop so that others can start; None: no number will do.
+
+        On the same pool these start as soon as those have stopped; on another they take what is
+        free there now.
+
+        Args:
+            place: Where they are to start.
+            count: How many.
+            source: Where some stop.
+        """
+        need, each = count * self.accelerators(place), self.accelerators(source)
+        lacking = need - self._budget
+        if place.pool in self._full:
+            return None
+        if source.pool == place.pool:
+            lacking = max(lacking, need - self._free[place.pool])
+        elif need > self._free[place.pool]:
+            return None
+        return max(0, -(-lacking // each))
+
     def take(self, place: Place, count: int) -> None:
         """Take note that so many will start."""
         self._budget -= count * self.accelerators(place)
@@ -79,6 +100,16 @@ class Room:
     def give(self, place: Place, count: int) -> None:
         """Take note that so many will stop; until then they take their pool's accelerators."""
         self._budget += count * self.accelerators(place)
+
+    def swap(self, place: Place, count: int, source: Place, stops: int) -> None:
+        """Take note that so many will start when others have stopped.
+
+        What these leave over counts as free only when they are gone.
+        """
+        need = count * self.accelerators(place)
+        more = max(0, need - stops * self.accelerators(source))
+        self._budget -= more
+        self._free[place.pool] -= more if source.pool == place.pool else need
 
     def stuck(self, place: Place) -> int:
         """Return how many replicas have been asked for that cannot start: the pool has failed."""
@@ -93,8 +124,17 @@ class Room:
         return 10**9 if most is None else max(0, most - committed)
 
     def above_minimum(self, stage: str) -> int:
-        """Return how many replicas a stage may lose; the last one stays in any case."""
-        return max(0, self.committed(stage) - max(1, self._profile.stages[stage].min))
+        """Return how many fewer replicas a stage may have, those that start included."""
+        return max(0, self.committed(stage) - self.least(stage))
+
+    def spare(self, stage: str) -> int:
+        """Return how many replicas may leave a stage now: those that start do not count yet."""
+        ready = sum(one.ready for one in self._observation.replicas[stage].values())
+        return max(0, ready - self.least(stage))
+
+    def least(self, stage: str) -> int:
+        """Return how many replicas a stage keeps: its minimum, and one in any case."""
+        return max(1, self._profile.stages[stage].min)
 
     def committed(self, stage: str) -> int:
         """Return the replicas of a stage that take work or will."""
@@ -109,39 +149,19 @@ class Room:
         return self._observation.replicas[place.stage][place.pool].committed
 
 
+def uniform(profile: Profile) -> bool:
+    """Whether every change of stage can be made in place: one pool, and all take as much of it."""
+    taken = {
+        where.accelerators
+        for stage in profile.stages.values()
+        for pool, where in stage.pools.items()
+        if pool in profile.pools
+    }
+    return len(profile.pools) == 1 and len(taken) == 1
+
+
 def places(profile: Profile) -> Iterator[Place]:
     """Yield every place where a stage can run."""
     for stage, stage_profile in profile.stages.items():
         for pool in stage_profile.pools:
             yield Place(stage, pool)
-
-
-def toward(
-    room: Room, profile: Profile, wanted: Mapping[Place, int], observation: Observation
-) -> tuple[Move, ...]:
-    """Return the moves from the replicas there are to those wanted, as far as there is room.
-
-    Replicas that are too many at one place change to another in the same pool; what is left over
-    starts, or stops.
-    """
-    gaps = {
-        place: wanted.get(place, 0) - observation.replicas[place.stage][place.pool].committed
-        for place in places(profile)
-    }
-    moves = []
-    for source, spare in gaps.items():
-        for target, missing in gaps.items():
-            same = source.pool == target.pool
-            same = same and room.accelerators(source) == room.accelerators(target)
-            count = min(-spare, missing, room.ready(source))
-            if same and count > 0:
-                moves.append(Move(source, target, count))
-                gaps[source] = spare = spare + count
-                gaps[target] -= count
-    for place, gap in gaps.items():
-        if gap > 0 and (count := min(gap, room.starts(place))):
-            room.take(place, count)
-            moves.append(Move(None, place, count))
-        elif gap < 0 and (count := min(-gap, room.ready(place))):
-            moves.append(Move(place, None, count))
-    return tuple(moves)

@@ -13,22 +13,48 @@ from disagfusion.scheduling.shapes import Shape
 class History:
     """Arrivals within a window.
 
+    Time in which nobody counted is cut out: what was counted before it moves up to now.
+
     Attributes:
         since: When the first count began.
         counts: (end of the time that was counted, shape → jobs), oldest first.
+        until: Until when somebody counted; None: until now.
     """
 
     since: float | None = None
     counts: tuple[tuple[float, Mapping[Shape, int]], ...] = ()
+    until: float | None = None
 
     def add(self, arrived: Mapping[Shape, int], now: float, window: float) -> History:
         """Return the history with one more count, without what is older than the window."""
+        if self.until is not None:
+            # For how long this count stands, nobody can say.
+            resumed = self.without(now, window)
+            return History(now if resumed.since is None else resumed.since, resumed.counts)
         since = self.since
         counts = (*self.counts, (now, arrived))
         while len(counts) > 1 and counts[0][0] <= now - window:
             since = counts[0][0]
             counts = counts[1:]
         return History(now if since is None else since, counts)
+
+    def without(self, now: float, window: float) -> History:
+        """Return the history as if no time had passed since the last count.
+
+        Nothing is left of it if nobody has counted for a window.
+        """
+        if self.since is None:
+            return self
+        last = self.counts[-1][0] if self.counts else self.since
+        until = last if self.until is None else self.until
+        if now - until > window:
+            return History()
+        by = now - last
+        return History(self.since + by, tuple((at + by, one) for at, one in self.counts), until)
+
+    def covers(self, now: float, window: float) -> bool:
+        """Whether somebody has counted for a window."""
+        return self.since is not None and now - self.since >= window
 
     def rates(self, now: float, window: float, sigmas: float = math.inf) -> dict[Shape, float]:
         """Return jobs per second by shape within a window; empty before anything was counted.

@@ -11,29 +11,21 @@ against a forecast alone has to help much.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from disagfusion.scheduling.balancer.capacity import Capacity
-from disagfusion.scheduling.balancer.fleet import Room, places, toward
+from disagfusion.scheduling.balancer.fleet import Room
 from disagfusion.scheduling.balancer.lookahead import LookAhead
 from disagfusion.scheduling.balancer.settings import BalancerSettings
-from disagfusion.scheduling.balancer.sizing import Sizing
+from disagfusion.scheduling.balancer.sizing import Sizing, changed
 from disagfusion.scheduling.balancer.state import Pending, State, restless
+from disagfusion.scheduling.balancer.steps import toward
 from disagfusion.scheduling.balancer.targets import Targets
+from disagfusion.scheduling.balancer.upkeep import Upkeep
 from disagfusion.scheduling.balancer.view import View
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
-from disagfusion.scheduling.observation import (
-    Fresh,
-    Invalid,
-    JobGroup,
-    Missing,
-    Observation,
-    Predictor,
-    Signal,
-    Stale,
-)
+from disagfusion.scheduling.observation import Fresh, JobGroup, Observation, Predictor
 from disagfusion.scheduling.profile import Profile
 
 
@@ -69,7 +61,7 @@ class Hybrid:
         self._settings = settings or BalancerSettings()
         total = sum(pool.accelerators for pool in profile.pools.values())
         self._budget = total if budget is None else budget
-        self._fallback = dict(fallback or {})
+        self._upkeep = Upkeep(profile, self._settings, fallback or {})
         self._view = View.of(profile)
         self._sizing = Sizing(profile, self._budget, self._settings)
         self._targets = Targets(profile, self._budget)
@@ -93,16 +85,13 @@ class Hybrid:
         """Decide what should be done; see `Balancer`."""
         state, expired = self._remember(state, observation, now)
         state, decision = self._decide(state, observation, expired, now)
-        if decision.reason is Reason.SCALE_DOWN and self._sleeps(decision, observation):
-            kept = tuple((place, self._committed(observation, place)) for place in self._places())
-            state = replace(state, asleep=kept)
-        elif state.asleep and decision.reason is Reason.SCALE_UP:
-            state = replace(state, asleep=())
         begun = tuple(
             Pending(
                 move,
                 now,
-                now + self._expected_seconds(move, observation) + self._settings.change_timeout,
+                now
+                + self._expected_seconds(move, decision.moves, observation)
+                + self._settings.change_timeout,
                 restless(move, observation),
             )
             for move in decision.moves
@@ -115,16 +104,18 @@ class Hybrid:
     ) -> tuple[State, list[Pending]]:
         """Return the state with what is new, and the changes that did not come to an end."""
         history = state.history
+        window = max(self._settings.forecast_window, self._settings.mix_window)
         if isinstance(observation.arrived, Fresh):
-            window = max(self._settings.forecast_window, self._settings.mix_window)
             history = history.add(observation.arrived.value, now, window)
+        else:
+            history = history.without(now, window)
         unfinished = [one for one in state.pending if not one.finished(observation, now)]
         expired = [one for one in unfinished if now >= one.expires]
         full = dict((pool, until) for pool, until in state.full if until > now)
         for one in expired:
             if one.move.target is not None:
                 full[one.move.target.pool] = now + self._settings.full_seconds
-        blind = not isinstance(observation.jobs, Fresh)
+        blind = self._upkeep.blind(observation)
         idle = isinstance(observation.jobs, Fresh) and not observation.jobs.value
         state = replace(
             state,
@@ -146,7 +137,7 @@ class Hybrid:
         room = Room(
             self._profile, self._budget, observation, frozenset(pool for pool, _ in state.full)
         )
-        held = self._held_up(state, observation, expired, room, now)
+        state, held = self._upkeep.decide(state, observation, expired, room, now)
         if held is not None:
             return state, held
         jobs = observation.jobs
@@ -154,33 +145,6 @@ class Hybrid:
         if self._settings.sizing == "demand":
             return self._size(state, observation, jobs.value, room, now)
         return state, self._balance(state, observation, jobs.value, room, now)
-
-    def _held_up(
-        self,
-        state: State,
-        observation: Observation,
-        expired: list[Pending],
-        room: Room,
-        now: float,
-    ) -> Decision | None:
-        """Return what has to be done, or left alone, before there is anything to balance."""
-        if self._settings.paused:
-            return Decision(now, (), Reason.PAUSED)
-        if expired:
-            return self._give_up(expired, observation, now)
-        if state.pending:
-            message = _describe(state.pending[0].move)
-            return Decision(now, (), Reason.CHANGE_UNDER_WAY, message)
-        if state.asleep:
-            return self._wake(state, observation, room, now)
-        moves = self._restore_minimum(observation, room)
-        if moves:
-            return Decision(now, moves, Reason.SCALE_UP, "a stage is below its minimum")
-        if not isinstance(observation.jobs, Fresh):
-            return self._blind(state, observation, room, now)
-        if not observation.jobs.value:
-            return self._idle(state, observation, now)
-        return None
 
     def _size(
         self,
@@ -190,11 +154,16 @@ class Hybrid:
         room: Room,
         now: float,
     ) -> tuple[State, Decision]:
-        rates = state.history.rates(now, self._settings.forecast_window)
+        history, window = state.history, self._settings.forecast_window
+        known = isinstance(observation.arrived, Fresh)
+        rates = history.rates(now, window) if known else {}
+        known = known and history.covers(now, window)
         predictor = observation.predictor or self._predictor
-        sized = self._sizing.size(observation, jobs, rates, predictor, state.sizes, now)
-        state = replace(state, sizes=sized.histories)
-        moves = toward(room, self._profile, sized.wanted, observation)
+        sized = self._sizing.size(
+            observation, jobs, rates, predictor, state.sizes, now, shrinks=known
+        )
+        moves = toward(room, self._profile, sized.wanted)
+        state = replace(state, sizes=changed(sized.histories, moves, now))
         if not moves:
             reason = Reason.BALANCED
             if sized.refused:
@@ -203,6 +172,8 @@ class Hybrid:
                 reason = Reason.RATE_LIMITED
             elif sized.stabilized:
                 reason = Reason.STABILIZING
+            elif any(room.count(place) != count for place, count in sized.wanted.items()):
+                reason = Reason.AT_LIMIT
             return state, Decision(now, (), reason, sized.message)
         starts = sum(move.count for move in moves if move.source is None)
         stops = sum(move.count for move in moves if move.target is None)
@@ -232,100 +203,26 @@ class Hybrid:
         plans = self._targets.plans(observation, jobs, rates, horizon, predictor)
         return self._look_ahead.choose(scenarios, room, capacity, now, plans)
 
-    def _give_up(self, expired: list[Pending], observation: Observation, now: float) -> Decision:
-        """Take back what has not started in time."""
-        moves = []
-        for place in dict.fromkeys(one.move.target for one in expired):
-            if place is not None:
-                counts = observation.replicas[place.stage][place.pool]
-                starting = min(counts.starting, sum(one.move.count for one in expired))
-                if starting:
-                    moves.append(Move(place, None, starting, cancel=True))
-        return Decision(now, tuple(moves), Reason.PENDING_EXPIRED, _describe(expired[0].move))
-
-    def _restore_minimum(self, observation: Observation, room: Room) -> tuple[Move, ...]:
-        """Return starts for stages that have fewer replicas than they must; needs no signals."""
-        moves = []
-        for stage, profile in self._profile.stages.items():
-            missing = profile.min - room.committed(stage)
-            for place in self._places():
-                if place.stage == stage and missing > 0 and (count := room.starts(place)):
-                    count = min(count, missing)
-                    room.take(place, count)
-                    missing -= count
-                    moves.append(Move(None, place, count))
-        return tuple(moves)
-
-    def _blind(self, state: State, observation: Observation, room: Room, now: float) -> Decision:
-        reason, message = _absent(observation.jobs, "unfinished jobs")
-        since = now if state.blind_since is None else state.blind_since
-        if self._settings.fallback == "keep" or now - since < self._settings.fallback_after:
-            return Decision(now, (), reason, message)
-        moves = toward(room, self._profile, self._fallback, observation)
-        return Decision(now, moves, Reason.FALLBACK, message)
-
-    def _idle(self, state: State, observation: Observation, now: float) -> Decision | None:
-        after = self._settings.zero_after
-        since = now if state.idle_since is None else state.idle_since
-        if after is None or now - since < after:
-            # Who sizes by demand shrinks without any, too.
-            sized = self._settings.sizing == "demand"
-            return None if sized else Decision(now, (), Reason.NO_DEMAND)
-        moves = tuple(
-            Move(place, None, ready)
-            for place in self._places()
-            if (ready := observation.replicas[place.stage][place.pool].ready)
-        )
-        return Decision(now, moves, Reason.SCALE_DOWN, f"no work for {now - since:.0f} s")
-
-    def _wake(self, state: State, observation: Observation, room: Room, now: float) -> Decision:
-        """Bring all stages back at once when there is work, as they were."""
-        if not isinstance(observation.jobs, Fresh):
-            return Decision(now, (), *_absent(observation.jobs, "unfinished jobs"))
-        if not observation.jobs.value:
-            return Decision(now, (), Reason.NO_DEMAND, "all stages are at zero")
-        moves = toward(room, self._profile, dict(state.asleep), observation)
-        return Decision(now, moves, Reason.SCALE_UP, "there is work again")
-
-    def _sleeps(self, decision: Decision, observation: Observation) -> bool:
-        """Whether nothing is left after a decision."""
-        left = sum(self._committed(observation, place) for place in self._places())
-        return left == sum(move.count for move in decision.moves if move.target is None)
-
-    def _places(self) -> list[Place]:
-        return list(places(self._profile))
-
-    def _committed(self, observation: Observation, place: Place) -> int:
-        return observation.replicas[place.stage][place.pool].committed
-
-    def _expected_seconds(self, move: Move, observation: Observation) -> float:
-        """Return how long a move takes: the jobs that run at its source, and loading."""
+    def _expected_seconds(
+        self, move: Move, moves: Sequence[Move], observation: Observation
+    ) -> float:
+        """Return how long a move takes: the jobs that run where replicas leave, and loading."""
         load = 0.0 if move.target is None else self._load_seconds(move.target)
-        if move.source is None or not isinstance(observation.jobs, Fresh):
-            return load
-        stage, pool = self._view.stages.index(move.source.stage), move.source.pool
+        if move.source is not None:
+            return load + self._drain_seconds(move.source, observation)
+        # What starts may have to wait until others have stopped.
+        stops = (one.source for one in moves if one.target is None and not one.cancel)
+        drains = (self._drain_seconds(place, observation) for place in stops if place is not None)
+        return load + max(drains, default=0.0)
+
+    def _drain_seconds(self, place: Place, observation: Observation) -> float:
+        if not isinstance(observation.jobs, Fresh):
+            return 0.0
+        stage, pool = self._view.stages.index(place.stage), place.pool
         predictor = observation.predictor or self._predictor
         running = [
-            predictor.seconds(move.source.stage, pool, group.shape)
+            predictor.seconds(place.stage, pool, group.shape)
             for group in observation.jobs.value
             if (group.stage, group.pool) == (stage, pool)
         ]
-        return load + max((one for one in running if math.isfinite(one)), default=0.0)
-
-
-def _describe(move: Move) -> str:
-    source = "new" if move.source is None else f"from {move.source.stage}"
-    target = "away" if move.target is None else f"to {move.target.stage}"
-    return f"{move.count} {source} {target}"
-
-
-def _absent(signal: Signal[Any], name: str) -> tuple[Reason, str]:
-    match signal:
-        case Missing(why):
-            return Reason.METRICS_MISSING, f"{name}: {why}" if why else name
-        case Stale(_, at):
-            return Reason.METRICS_STALE, f"{name}: measured at {at:.0f}"
-        case Invalid(why):
-            return Reason.METRICS_INVALID, f"{name}: {why}" if why else name
-        case Fresh():
-            raise AssertionError("a fresh signal is not absent")
+        return max((one for one in running if math.isfinite(one)), default=0.0)

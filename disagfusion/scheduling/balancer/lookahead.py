@@ -92,13 +92,15 @@ class LookAhead:
         found: Candidates,
         plans: Sequence[Mapping[Place, int]],
     ) -> list[Candidate]:
-        """Return changes with their scores; with several pools also those across them."""
+        """Return changes with their scores; those that are not in place where there are such."""
         first = list(found.single())
-        if len(self._view.pools) > 1:
-            first = self._screened(bases, [*first, *found.across(), *found.exchanges()])
+        if not self._view.uniform:
+            first = self._screened(
+                bases, [*first, *found.across(), *found.swaps(), *found.exchanges()]
+            )
             first += [one for one in map(found.toward, plans) if one is not None]
         scored = [replace(one, score=self._score(bases, one, 0.0)) for one in first]
-        if len(self._view.pools) > 1:
+        if not self._view.uniform:
             self._combine(bases, found, scored)
         return scored
 
@@ -152,7 +154,7 @@ class LookAhead:
         rivals = [
             one for one in candidates if not one.starts and (one.count <= unit or one is best)
         ]
-        if len(self._view.pools) > 1:
+        if not self._view.uniform:
             rivals = sorted(rivals, key=lambda one: one.score)[:_RIVALS]
             rivals += [best] if best not in rivals else []
         for delay in self._settings.delays:
@@ -199,9 +201,9 @@ class LookAhead:
             source = None if leg.stuck else leg.source
             target = self._view.spots[leg.target]
             seconds = self._load_seconds(target)
-            in_place = source is not None and source[1] == leg.target[1]
+            in_place = source is not None and source[1] == leg.target[1] and leg.stops is None
             ahead = in_place and self._loads_ahead(target)
-            changes.append(Change(delay, source, leg.target, leg.count, seconds, ahead))
+            changes.append(Change(delay, source, leg.target, leg.count, seconds, ahead, leg.stops))
         if any(leg.later for leg in one.legs):
             there = max(
                 outlook.arrives(change)
@@ -226,5 +228,7 @@ class LookAhead:
             place = self._view.spots[leg.source]
             across = f" on {place.pool}" if place.pool != target.pool else ""
             source = f"from {place.stage}{across}"
+            if leg.stops is not None:
+                source = f"instead of {leg.stops} of {place.stage}{across}"
         then = "then " if leg.later else ""
         return f"{then}{leg.count} {source} to {target.stage} on {target.pool}"

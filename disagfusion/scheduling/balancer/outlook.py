@@ -49,6 +49,7 @@ class Change:
         count: How many.
         seconds: From the end of their last job until they take work.
         ahead: Whether these count from when they stop taking work, while they have jobs to finish.
+        stops: How many drain so that `count` others can start; None: as many.
     """
 
     delay: float
@@ -57,6 +58,12 @@ class Change:
     count: int
     seconds: float
     ahead: bool = False
+    stops: int | None = None
+
+    @property
+    def leaving(self) -> int:
+        """How many leave the source."""
+        return self.count if self.stops is None else self.stops
 
     def joins(self, released: float) -> float:
         """Return when one takes work that has ended its last job at a time."""
@@ -114,14 +121,16 @@ class Outlook:
             if change.source is None:
                 assert change.target is not None, "a change has an end at least"
                 joining.setdefault(change.target, []).extend(
-                    [change.delay + change.seconds] * self._units(change)
+                    [change.delay + change.seconds] * self._units(change.count)
                 )
             else:
                 leaving.setdefault(change.source, []).append(change)
                 # Schedules do not differ before the change: who is free then is known.
                 if change.target is not None and change.target[0] <= change.source[0]:
-                    for released in self._released(change):
-                        joining.setdefault(change.target, []).append(change.joins(released))
+                    comers = self._comers(change)
+                    for released, count in zip(self._released(change), comers, strict=False):
+                        joins = [change.joins(released)] * count
+                        joining.setdefault(change.target, []).extend(joins)
         first = min((spot[0] for spot in (*leaving, *joining)), default=len(self.seconds))
         # What happens in front of the first stage that changes is known from the time before.
         first = min(first, len(self._passed))
@@ -155,13 +164,21 @@ class Outlook:
                 self._waiting[item.stage].append(one)
         return self._waiting[stage]
 
-    def _units(self, change: Change) -> int:
-        return max(1, round(change.count / self.unit))
+    def _units(self, count: int) -> int:
+        return max(1, round(count / self.unit))
+
+    def _comers(self, change: Change) -> list[int]:
+        """Return how many can start when the first has gone, the second, and so on."""
+        leaving, coming = self._units(change.leaving), self._units(change.count)
+        return [
+            (number + 1) * coming // leaving - number * coming // leaving
+            for number in range(leaving)
+        ]
 
     def _released(self, change: Change) -> list[float]:
         assert change.source is not None, "only those that leave are released"
         free = sorted(max(change.delay, at) for at in self.free.get(change.source, ()))
-        return free[: self._units(change)]
+        return free[: self._units(change.leaving)]
 
     def _serve(
         self,
@@ -176,7 +193,7 @@ class Outlook:
             spot = (stage, pool)
             times = [*self.free.get(spot, ()), *joining.get(spot, ())]
             gone = sorted(leaving.get(spot, ()), key=lambda change: change.delay)
-            pending = [change for change in gone for _ in range(self._units(change))]
+            pending = [(change, count) for change in gone for count in self._comers(change)]
             if times:
                 servers = _Servers(times, pending, seconds, self.stretch.get(spot, 0.0))
                 servers.retire(0.0, joining)
@@ -198,7 +215,7 @@ class _Servers:
     def __init__(
         self,
         times: list[float],
-        leaving: list[Change],
+        leaving: list[tuple[Change, int]],
         seconds: Sequence[float],
         stretch: float,
     ) -> None:
@@ -211,13 +228,14 @@ class _Servers:
     def retire(self, begin: float, joining: dict[Spot, list[float]]) -> None:
         """Let those leave that are to be gone when the next job begins; not before its time."""
         while self.leaving and self.times:
-            if max(begin, self.times[0]) < self.leaving[0].delay - _EPSILON:
+            if max(begin, self.times[0]) < self.leaving[0][0].delay - _EPSILON:
                 return
-            change = self.leaving.pop(0)
+            change, comers = self.leaving.pop(0)
             released = max(change.delay, heapq.heappop(self.times))
             if change.target is not None and change.source is not None:
                 if change.target[0] > change.source[0]:
-                    joining.setdefault(change.target, []).append(change.joins(released))
+                    joins = [change.joins(released)] * comers
+                    joining.setdefault(change.target, []).extend(joins)
 
 
 def _serve_steady(flow: Flow, places: list[_Servers]) -> Flow | None:

@@ -35,7 +35,8 @@ class BalancerSettings:
             time that it was predicted to take.
         full_seconds: For so long a pool counts as full in which replicas did not start.
         fallback: What happens when signals have been missing for `fallback_after`: nothing, or the
-            ratio that the balancer was given as a fallback.
+            ratio that the balancer was given as a fallback. Stages at zero come back in any case,
+            as nobody knows that there is no work.
         fallback_after: See there.
         sizing: Whether the whole budget is used, or what the demand needs of it.
         headroom: With "demand": share on top of the jobs that come.

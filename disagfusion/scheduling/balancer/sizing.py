@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from disagfusion.errors import FailedPreconditionError
 from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.behavior import ScaleHistory, limit
-from disagfusion.scheduling.decision import Place
+from disagfusion.scheduling.decision import Move, Place
 from disagfusion.scheduling.demand import Demand
 from disagfusion.scheduling.observation import Fresh, JobGroup, Observation, Predictor
 from disagfusion.scheduling.planner import plan
@@ -28,7 +28,7 @@ class Sized:
 
     Attributes:
         wanted: Place → replicas.
-        histories: Stage → its history, to be kept.
+        histories: Stage → its history, to be kept; see `changed`.
         message: What it rests on.
         stabilized: Whether a window held back a change.
         rate_limited: Whether a rate did.
@@ -65,10 +65,21 @@ class Sizing:
         predictor: Predictor,
         histories: Histories,
         now: float,
+        *,
+        shrinks: bool = True,
     ) -> Sized:
         """Return the replicas that the demand needs.
 
         What arrives is forecast to go on; what waits is to be worked off within `drain_seconds`.
+
+        Args:
+            observation: The replicas there are, and how busy they are.
+            jobs: All unfinished jobs.
+            rates: Jobs per second by shape.
+            predictor: How long stages take.
+            histories: From the last time.
+            now: Seconds.
+            shrinks: Whether the rates are known; if not, replicas are added at most.
         """
         profile = self._profile
         if isinstance(predictor, ModelPredictor):
@@ -94,22 +105,25 @@ class Sizing:
         refused = []
         for stage, count in current.items():
             wanted = sum(target[stage].values())
-            if wanted < count and self._too_busy(observation, stage, count):
+            if wanted < count and not shrinks:
+                wanted = count
+            elif wanted < count and self._too_busy(observation, stage, count, any(needs.values())):
                 wanted = count
                 refused.append(stage)
             history = kept.get(stage, ScaleHistory())
-            history, limited = limit(history, count, wanted, self._settings.behavior, now)
-            kept[stage] = history.applied(now, limited.replicas - count)
+            kept[stage], limited = limit(history, count, wanted, self._settings.behavior, now)
             limits[stage] = limited.replicas
             stabilized = stabilized or limited.stabilized
             rate_limited = rate_limited or limited.rate_limited
         if any(sum(target[stage].values()) != count for stage, count in limits.items()):
             target = self._plan(_bounded(profile, limits), needs, observation)
-        rate = sum(needs.values())
+        if not shrinks:
+            target = _grown(observation, target, limits)
+        message = f"{sum(needs.values()):.3g} jobs/s to be served"
         return Sized(
             {Place(stage, pool): n for stage, pools in target.items() for pool, n in pools.items()},
             tuple(kept.items()),
-            f"{rate:.3g} jobs/s to be served",
+            message if shrinks else f"{message} at least: how many come is not known",
             stabilized,
             rate_limited,
             tuple(refused),
@@ -153,12 +167,39 @@ class Sizing:
             return current
         return {stage: found.replicas.get(stage, {}) for stage in profile.stages}
 
-    def _too_busy(self, observation: Observation, stage: str, count: int) -> bool:
+    def _too_busy(self, observation: Observation, stage: str, count: int, demanded: bool) -> bool:
         """Whether one replica less would have no time left, or nobody knows."""
         load = observation.loads[stage]
         if not isinstance(load.busy, Fresh):
-            return load.reporting < count
+            # Without any demand there is nothing that it could be busy with.
+            return demanded or load.reporting < count
         return count > 1 and load.busy.value * count / (count - 1) > _BUSY
+
+
+def changed(histories: Histories, moves: Sequence[Move], now: float) -> Histories:
+    """Return the histories with the changes that are made."""
+    by: dict[str, int] = {}
+    for move in moves:
+        for place, count in ((move.source, -move.count), (move.target, move.count)):
+            if place is not None:
+                by[place.stage] = by.get(place.stage, 0) + count
+    return tuple((stage, one.applied(now, by.get(stage, 0))) for stage, one in histories)
+
+
+def _grown(
+    observation: Observation, target: Mapping[str, Mapping[str, int]], limits: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """Return the replicas there are, and those of a plan as far as a stage has too few."""
+    grown: dict[str, dict[str, int]] = {}
+    for stage, pools in observation.replicas.items():
+        there = {pool: one.committed for pool, one in pools.items()}
+        missing = limits[stage] - sum(there.values())
+        for pool, count in target[stage].items():
+            more = max(0, min(missing, count - there.get(pool, 0)))
+            there[pool] = there.get(pool, 0) + more
+            missing -= more
+        grown[stage] = there
+    return grown
 
 
 def _rounded(rate: float) -> float:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from disagfusion.errors import FailedPreconditionError
+from disagfusion.scheduling.balancer.fleet import uniform
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.observation import JobGroup, Observation, Predictor
 from disagfusion.scheduling.planner import plan
@@ -41,8 +42,8 @@ class Targets:
         The one for the jobs that come keeps up longest. The one for the work there is, with what
         comes within the horizon, is done soonest.
         """
-        if len(self._profile.pools) == 1:
-            # With one, every change towards a plan is a change of stage that is looked at anyway.
+        if uniform(self._profile):
+            # Every change towards a plan is a change of stage that is looked at anyway.
             return []
         coming = {(0, shape): rate for shape, rate in rates.items()}
         there = {key: rate * horizon for key, rate in coming.items()}

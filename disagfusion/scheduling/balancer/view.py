@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from disagfusion.scheduling.balancer.fleet import uniform
 from disagfusion.scheduling.balancer.outlook import Item, Outlook, Spot
 from disagfusion.scheduling.decision import Move, Place
 from disagfusion.scheduling.observation import JobGroup, Observation, Predictor
@@ -26,11 +27,13 @@ class View:
         stages: In the order of the pipeline.
         pools: In the order of the profile.
         spots: Every place where a stage can run.
+        uniform: Whether every change of stage can be made in place.
     """
 
     stages: tuple[str, ...]
     pools: tuple[str, ...]
     spots: Mapping[Spot, Place]
+    uniform: bool
 
     @classmethod
     def of(cls, profile: Profile) -> View:
@@ -42,7 +45,7 @@ class View:
             for p, pool in enumerate(pools)
             if pool in profile.stages[stage].pools
         }
-        return cls(stages, pools, spots)
+        return cls(stages, pools, spots, uniform(profile))
 
     def outlook(
         self,
