@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
+from collections import defaultdict
 
+from disagfusion.balancing.child import compute
+from disagfusion.balancing.memory import Memory
 from disagfusion.errors import DisagfusionError
 from disagfusion.scheduling.performance.documents import from_json, to_json
 from disagfusion.scheduling.performance.exchange import FitAnswer, FitRequest
 from disagfusion.scheduling.performance.model import PairSummary, PerformanceModel
-from disagfusion.scheduling.performance.samples import Sample
+from disagfusion.scheduling.performance.samples import Pair, Sample, SampleSnapshot
 from disagfusion.scheduling.performance.settings import PerformanceSettings
 from disagfusion.scheduling.performance.tracker import PerformanceTracker
 from disagfusion.scheduling.predictors import ModelPredictor
@@ -21,9 +22,10 @@ from disagfusion.telemetry.logging import get_logger
 _MIN_NEW_SAMPLES = 40
 _NEW_SHARE = 0.5
 _FIT_SECONDS = 120.0
-_NICENESS = 10
 # What grows too old does so in days.
 _REFRESH_SECONDS = 3600.0
+# As many as a correction rests on.
+_RECENT = 16
 
 _log = get_logger(__name__)
 
@@ -33,14 +35,18 @@ class Learner:
 
     Args:
         profile: What is believed at first.
+        memory: What was learned before, by a clock that is at zero now.
     """
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, memory: Memory | None = None) -> None:
         self._profile = profile
         self._settings = PerformanceSettings()
-        self._tracker = PerformanceTracker(PerformanceModel(profile), self._settings, now=0.0)
+        self._tracker = _tracker(profile, memory, self._settings)
         self._observed = 0
         self._fitted = 0
+        if memory is not None:
+            self._observed = len(self._tracker.snapshot(now=0.0).samples)
+            self._fitted = self._observed if self._tracker.model.pairs else 0
         self._refreshed = 0.0
         self._fit: asyncio.Task[None] | None = None
 
@@ -48,6 +54,20 @@ class Learner:
     def predictor(self) -> ModelPredictor:
         """What is known by now."""
         return ModelPredictor(self._tracker.model)
+
+    @property
+    def model(self) -> PerformanceModel:
+        """The model in use, with the corrections so far."""
+        return self._tracker.model
+
+    @property
+    def observed(self) -> int:
+        """How many samples there have been; grows with each."""
+        return self._observed
+
+    def snapshot(self, now: float) -> SampleSnapshot:
+        """Return the samples at hand."""
+        return self._tracker.snapshot(now=now)
 
     def summary(self, now: float) -> list[PairSummary]:
         """Return the numbers of every stage and pool."""
@@ -78,33 +98,40 @@ class Learner:
     async def _run(self, now: float) -> None:
         try:
             await self._run_once(now)
-        except (DisagfusionError, OSError, TimeoutError) as error:
+        except DisagfusionError as error:
             # The corrections of the tracker hold meanwhile.
-            _log.warning("no fit", problem=str(error) or type(error).__name__)
+            _log.warning("no fit", problem=error.message)
         finally:
             self._fit = None
 
     async def _run_once(self, now: float) -> None:
         snapshot = self._tracker.snapshot(now=now)
         request = FitRequest.of(snapshot, self._tracker.model, self._profile, self._settings, now)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "disagfusion.scheduling.performance"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        output = await compute(
+            "disagfusion.scheduling.performance", to_json(request), seconds=_FIT_SECONDS
         )
-        os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
-        try:
-            async with asyncio.timeout(_FIT_SECONDS):
-                output, errors = await process.communicate(to_json(request).encode())
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            problem = errors.decode(errors="replace").strip().splitlines()[-1:]
-            _log.warning("no fit", status=process.returncode, problem="".join(problem))
-            return
         result = from_json(FitAnswer, output, name="answer").result()
         self._tracker.adopt(result.model, now=now)
         _log.info("model fitted", version=result.model.version, samples=len(snapshot.samples))
+
+
+def _tracker(
+    profile: Profile, memory: Memory | None, settings: PerformanceSettings
+) -> PerformanceTracker:
+    """Return what goes on with what was learned before; times before zero are in the past."""
+    if memory is None:
+        return PerformanceTracker(PerformanceModel(profile), settings, now=0.0)
+    fresh = [s for s in memory.samples.samples if s.at >= -settings.sample_age]
+    pairs: defaultdict[Pair, list[Sample]] = defaultdict(list)
+    for sample in sorted(fresh, key=lambda one: one.at):
+        pairs[sample.pair].append(sample)
+    model = memory.model
+    # Corrections rest on recent jobs: where these are too old, there is none.
+    given_up = {pair: 1.0 for pair in model.corrections if pair not in pairs}
+    tracker = PerformanceTracker(model.with_corrections(given_up), settings, now=0.0)
+    older = tuple(sample for samples in pairs.values() for sample in samples[:-_RECENT])
+    tracker.store.restore(SampleSnapshot(older, memory.samples.regimes), 0.0)
+    for samples in pairs.values():
+        for sample in samples[-_RECENT:]:
+            tracker.observe(sample, now=0.0)
+    return tracker

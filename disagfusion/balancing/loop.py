@@ -39,16 +39,22 @@ class Loop(Generic[S]):
         self._record = record
         self._scale = time_scale
         self._state = balancer.initial()
+        self._begin = time.monotonic()
+
+    @property
+    def now(self) -> float:
+        """The time by the balancer's clock, which begins at zero."""
+        return (time.monotonic() - self._begin) / self._scale
 
     async def run(self) -> None:
         """Decide every period until cancelled; a period that was missed is left out."""
-        begin = time.monotonic()
+        begin = self._begin
         period = self._balancer.period * self._scale
         number = 0
         while True:
             number = max(number + 1, int((time.monotonic() - begin) / period) + 1)
             await asyncio.sleep(begin + number * period - time.monotonic())
-            await self.step((time.monotonic() - begin) / self._scale)
+            await self.step(self.now)
 
     async def step(self, now: float) -> Decision:
         """Decide once.

@@ -35,6 +35,7 @@ class BalancingSettings(BaseSettings):
         balance_profile: YAML or JSON file: what stages cost, on which accelerators.
         balance_budget: Accelerators in use at most; all of the profile's where it is not given.
         balance: Fields of `disagfusion.scheduling.balancer.settings.BalancerSettings`, as JSON.
+        balance_calibration: Whether the balancer tries its own parameters again on recent jobs.
         balance_signals: Where jobs and loads are read: `prometheus:URL`; empty: the gateway is
             asked.
         signals_window: Real seconds over which Prometheus takes rates; a sample that is half as
@@ -42,6 +43,9 @@ class BalancingSettings(BaseSettings):
         targets_file: Where the processes' metrics are is written here, for Prometheus' `file_sd`.
         time_scale: Real seconds for one second of the profile.
         decision_log: Every decision is written here, one JSON object per line.
+        memory_file: What was learned is read from here at the start, and saved here; empty: it is
+            learned anew each time.
+        hold_file: While there is such a file, nothing changes; see `disagfusion balance pause`.
         pipeline: For metrics and the log.
         patience_seconds: How long the gateway, the supervisor or a worker may take to answer.
         tls_cert: With `tls_key` and `tls_ca`: for the workers' ports.
@@ -57,11 +61,14 @@ class BalancingSettings(BaseSettings):
     balance_profile: Path
     balance_budget: int | None = Field(default=None, ge=1)
     balance: dict[str, Any] = Field(default_factory=dict)
+    balance_calibration: bool = True
     balance_signals: str = ""
     signals_window: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     targets_file: Path | None = None
     time_scale: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
     decision_log: Path
+    memory_file: Path | None = None
+    hold_file: Path | None = None
     pipeline: str = "default"
     patience_seconds: float = Field(default=2.0, gt=0)
     tls_cert: Path | None = None
@@ -75,6 +82,7 @@ class BalancingSettings(BaseSettings):
 
     @field_validator(
         *("tls_cert", "tls_key", "tls_ca", "ready_file", "balance_budget", "targets_file"),
+        *("memory_file", "hold_file"),
         mode="before",
     )
     @classmethod

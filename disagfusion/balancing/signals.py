@@ -49,6 +49,7 @@ class EmbeddedSignals(SignalSource):
         time_scale: Real seconds for one of the balancer's.
         patience: Real seconds that an answer may take.
         stale_after: Seconds of the balancer's after which an answer is too old even to show.
+        gateway: Incarnation of a gateway whose samples are known already, and up to which one.
 
     Attributes:
         stages: In the pipeline's order.
@@ -68,6 +69,7 @@ class EmbeddedSignals(SignalSource):
         time_scale: float,
         patience: float,
         stale_after: float,
+        gateway: tuple[str, int] = ("", 0),
     ) -> None:
         self._address = address
         self._control = control
@@ -82,7 +84,15 @@ class EmbeddedSignals(SignalSource):
         self.processes: list[ProcessStatus] = []
         self._last: fleet_pb2.GetFleetResponse | None = None
         self._last_at = 0.0
+        self._known = gateway
         self.instances: list[Instance] = []
+
+    @property
+    def learned_from(self) -> tuple[str, int]:
+        """The gateway's incarnation, and up to which of its samples the learner knows them."""
+        if self._last is None:
+            return self._known
+        return self._last.incarnation, self._last.samples_cursor
 
     async def observe(self, now: float) -> Observation:
         """See `SignalSource`."""
@@ -112,10 +122,9 @@ class EmbeddedSignals(SignalSource):
 
     async def _ask(self) -> fleet_pb2.GetFleetResponse:
         request = fleet_pb2.GetFleetRequest()
+        request.incarnation, request.samples_cursor = self.learned_from
         if self._last is not None:
-            request.incarnation = self._last.incarnation
             request.arrivals_cursor = self._last.arrivals_cursor
-            request.samples_cursor = self._last.samples_cursor
         async with open_channel(self._address) as channel:
             with translated(self._address):
                 stub = FleetServiceStub(channel)

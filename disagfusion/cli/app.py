@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from disagfusion.cli import (
+    balance,
     doctor,
     explain,
     generate,
@@ -39,6 +40,7 @@ app.command()(plan.plan)
 app.command()(simulate.simulate)
 app.command()(explain.explain)
 app.command()(top.top)
+app.add_typer(balance.app, name="balance")
 app.command()(profile.profile)
 app.command()(schema.schema)
 app.command()(doctor.doctor)

@@ -131,6 +131,16 @@ def serve(
             " half as old are too old. [default: 60]",
         ),
     ] = None,
+    balance_calibration: Annotated[
+        bool | None,
+        typer.Option(
+            "--balance-calibration/--no-balance-calibration",
+            rich_help_panel=BALANCING,
+            show_default=False,
+            help="Whether the balancer tries its own parameters again on recent jobs, in a process"
+            " of low priority. [default: it does]",
+        ),
+    ] = None,
     data_dir: options.DataDir = None,
     logs: options.Logs = False,
     api_keys: Annotated[
@@ -170,7 +180,13 @@ def serve(
         time_noise=time_noise,
         monolith=monolith,
         balance=parse_balance(
-            balance, balance_profile, balance_period, budget, balance_signals, signals_window
+            balance,
+            balance_profile,
+            balance_period,
+            budget,
+            balance_signals,
+            signals_window,
+            balance_calibration,
         ),
         settings=settings,
         echo=logs,
@@ -194,6 +210,7 @@ def parse_balance(
     budget: int | None,
     signals: str | None,
     window: float | None,
+    calibration: bool | None = None,
 ) -> Balance | bool:
     """Return how the system is to be balanced.
 
@@ -203,6 +220,7 @@ def parse_balance(
     given = {
         "--balance-profile": profile, "--balance-period": period, "--budget": budget,
         "--balance-signals": signals, "--signals-window": window,
+        "--balance-calibration": calibration,
     }  # fmt: skip
     if not balance:
         for option, value in given.items():
@@ -224,6 +242,7 @@ def parse_balance(
         {} if period is None else {"period": period},
         signals or "",
         60.0 if window is None else window,
+        calibration is not False,
     )
 
 
@@ -250,7 +269,7 @@ def parse_devices(given: list[str]) -> dict[str, str] | None:
 def _watch(runtime: LocalRuntime, console: Console) -> None:
     from rich.live import Live
 
-    from disagfusion.cli.show import process_table
+    from disagfusion.cli.show import process_line, process_table
 
     console.print("starting …")
     runtime.wait_ready()
@@ -259,6 +278,8 @@ def _watch(runtime: LocalRuntime, console: Console) -> None:
     console.print(f"serving on {runtime.address}; Ctrl-C ends it")
     if runtime.internal_address:
         console.print(f"watch it: disagfusion top --fleet {runtime.internal_address}")
+        directory = runtime.data_directory
+        console.print(f"hold it: disagfusion balance pause --data-dir {directory}", soft_wrap=True)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
             while True:
@@ -268,12 +289,7 @@ def _watch(runtime: LocalRuntime, console: Console) -> None:
     while True:
         for process in runtime.status():
             if before.get(process.name) != process:
-                console.print(_line(process), highlight=False, soft_wrap=True)
+                line = process_line(process, before.get(process.name))
+                console.print(line, highlight=False, soft_wrap=True)
             before[process.name] = process
         time.sleep(_REFRESH_SECONDS)
-
-
-def _line(process: ProcessStatus) -> str:
-    detail = f": {process.detail.splitlines()[0]}" if process.detail else ""
-    pid = f", process {process.pid}" if process.pid else ""
-    return f"{process.name} is {process.state}{pid}{detail}"

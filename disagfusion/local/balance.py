@@ -41,6 +41,8 @@ class Balance:
         signals: Where jobs and loads are read: `prometheus:URL`; empty: the gateway is asked.
         signals_window: Seconds over which Prometheus takes rates, at least four scrape intervals.
             A sample that is half as old is not acted upon.
+        calibrate: Whether the balancer tries its own parameters again on the jobs of late; those
+            in `settings` stay as they are.
     """
 
     profile: str | os.PathLike[str] | Profile | None = None
@@ -48,6 +50,7 @@ class Balance:
     settings: Mapping[str, Any] = field(default_factory=dict)
     signals: str = ""
     signals_window: float = 60.0
+    calibrate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class ResolvedBalance:
         settings: As given.
         signals: As given.
         signals_window: As given.
+        calibrate: As given.
         pools: Of every worker, spare ones included.
         devices: Of spare workers that were given none.
     """
@@ -69,6 +73,7 @@ class ResolvedBalance:
     settings: Mapping[str, Any]
     signals: str
     signals_window: float
+    calibrate: bool
     pools: Mapping[str, str]
     devices: Mapping[str, str]
 
@@ -141,7 +146,14 @@ def resolve_balance(
     pools |= {f"{SPARE}-{i}": name for i, name in enumerate(spares)}
     _check_signals(given)
     return ResolvedBalance(
-        profile, budget, dict(given.settings), given.signals, given.signals_window, pools, found
+        profile,
+        budget,
+        dict(given.settings),
+        given.signals,
+        given.signals_window,
+        given.calibrate,
+        pools,
+        found,
     )
 
 

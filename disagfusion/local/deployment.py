@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from disagfusion.errors import InvalidArgumentError
 from disagfusion.local.balance import SPARE, ResolvedBalance
+from disagfusion.local.hold import HOLD_FILE
 from disagfusion.local.plan import ProcessSpec, RoleSpec
 from disagfusion.stage.devices import is_emulated
 
@@ -138,10 +140,13 @@ class Deployment:
             "balance_profile": str(balance.write(self.run_directory)),
             "balance_budget": str(balance.budget),
             "balance": json.dumps(balance.settings),
+            "balance_calibration": str(balance.calibrate).lower(),
             "balance_signals": balance.signals,
             "signals_window": str(balance.signals_window),
             "targets_file": str(self.data_directory / "targets.json") if balance.signals else "",
             "decision_log": str(self.data_directory / "decisions.jsonl"),
+            "memory_file": str(self.data_directory / "balancer.json"),
+            "hold_file": str(self.data_directory / HOLD_FILE),
             "pipeline": self.pipeline,
         }
         return self._spec("balancer", "balancer", "disagfusion.balancing", settings)
@@ -186,3 +191,26 @@ def default_threads(dits: int, cores: int | None = None) -> dict[str, int]:
     """
     cores = cores or len(os.sched_getaffinity(0))
     return {"encoder": 1, "dit": max(1, (cores - 1) // dits), "decoder": 1}
+
+
+def resolve_threads(threads: int | Mapping[str, int] | None, dits: int) -> dict[str, int]:
+    """Judge how many threads engines are to have.
+
+    Args:
+        threads: One number for all, or by stage; those that are not named have the default.
+        dits: How many DiT services there are.
+
+    Raises:
+        InvalidArgumentError: It names a stage that is none, or is below 1.
+    """
+    resolved = default_threads(max(1, dits))
+    if isinstance(threads, int):
+        resolved = dict.fromkeys(STAGES, threads)
+    elif threads is not None:
+        unknown = set(threads) - set(STAGES)
+        if unknown:
+            raise InvalidArgumentError("threads", ", ".join(unknown), expected=", ".join(STAGES))
+        resolved.update(threads)
+    if min(resolved.values()) < 1:
+        raise InvalidArgumentError("threads", str(threads), expected="at least 1")
+    return resolved

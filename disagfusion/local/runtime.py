@@ -21,7 +21,7 @@ from disagfusion.errors import (
 )
 from disagfusion.local import directories, readiness
 from disagfusion.local.balance import Balance, ResolvedBalance, resolve_balance
-from disagfusion.local.deployment import DIGITS, STAGES, Deployment, default_threads
+from disagfusion.local.deployment import DIGITS, STAGES, Deployment, resolve_threads
 from disagfusion.local.devices import Emulation, resolve_devices, resolve_emulation
 from disagfusion.local.owner import SupervisorProcess
 from disagfusion.local.plan import Plan, ProcessState, ProcessStatus, RestartPolicy
@@ -148,7 +148,7 @@ class LocalRuntime:
         self._pipeline = pipeline or (
             self._emulation.name if self._emulation else Path(self._model).name
         )
-        self._threads = _resolve_threads(threads, dits)
+        self._threads = resolve_threads(threads, dits)
         self._transport = transport
         self._listen = listen
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
@@ -157,7 +157,7 @@ class LocalRuntime:
         self._stop_grace = stop_grace
         self._ready_timeout = ready_timeout
         self._internal_address = ""
-        self._logs: Path | None = None
+        self._data: Path | None = None
         self._supervisor: SupervisorProcess | None = None
         self._finalizer: weakref.finalize[Any, Any] | None = None
 
@@ -198,8 +198,8 @@ class LocalRuntime:
             locks.append(held)
         for name in ("results", "logs"):
             (data / name).mkdir(exist_ok=True)
-        self._logs = data / "logs"
-        for log in self._logs.glob("*.log"):
+        self._data = data
+        for log in (data / "logs").glob("*.log"):
             log.replace(log.with_suffix(".log.1"))  # what is in it is about processes of the past
         emulation = self._emulation.settings(directory) if self._emulation else {}
         deployment = Deployment(
@@ -221,7 +221,7 @@ class LocalRuntime:
         return Plan(
             parent=os.getpid(),
             processes=deployment.processes(),
-            log_directory=str(self._logs),
+            log_directory=str(data / "logs"),
             policy=RestartPolicy(),
             stop_grace=self._stop_grace,
             remove=(str(directory),),
@@ -287,13 +287,23 @@ class LocalRuntime:
         return "" if self._emulation else os.environ.get("DISAGFUSION_FORK_SERVER", "")
 
     def _log(self, name: str) -> Path:
-        assert self._logs is not None
-        return self._logs / f"{name}.log"
+        return self.data_directory / "logs" / f"{name}.log"
 
     @property
     def address(self) -> str:
         """Where the gateway listens; empty before it is ready."""
         return next(entry.address for entry in self.status() if entry.role == "gateway")
+
+    @property
+    def data_directory(self) -> Path:
+        """Where jobs, results, logs and what the balancer learned are.
+
+        Raises:
+            FailedPreconditionError: The runtime has not been started.
+        """
+        if self._data is None:
+            raise FailedPreconditionError("the runtime has not been started")
+        return self._data
 
     @property
     def internal_address(self) -> str:
@@ -383,17 +393,3 @@ def _check_fork_server(address: str) -> None:
                 f"DISAGFUSION_FORK_SERVER: nobody listens at {address} ({error.strerror or error});"
                 " start `python -m disagfusion.local.forkserver` there, or unset it"
             ) from error
-
-
-def _resolve_threads(threads: int | Mapping[str, int] | None, dits: int) -> dict[str, int]:
-    resolved = default_threads(max(1, dits))
-    if isinstance(threads, int):
-        resolved = dict.fromkeys(STAGES, threads)
-    elif threads is not None:
-        unknown = set(threads) - set(STAGES)
-        if unknown:
-            raise InvalidArgumentError("threads", ", ".join(unknown), expected=", ".join(STAGES))
-        resolved.update(threads)
-    if min(resolved.values()) < 1:
-        raise InvalidArgumentError("threads", str(threads), expected="at least 1")
-    return resolved

@@ -280,6 +280,34 @@ POOL_ACCELERATORS = Metric(
     (*PIPELINE, "pool", "state"),
 )
 
+BALANCER_PARAMETER = Metric(
+    "disagfusion_balancer_parameter",
+    Kind.GAUGE,
+    "Parameters of the balancer that calibration may change, as they are in use; seconds or "
+    "shares, by name.",
+    (*PIPELINE, "parameter"),
+)
+BALANCER_CALIBRATIONS = Metric(
+    "disagfusion_balancer_calibrations_total",
+    Kind.COUNTER,
+    "Calibrations of the balancer's parameters, by result: adopted, kept (nothing was clearly "
+    "better) or failed.",
+    (*PIPELINE, "result"),
+)
+BALANCER_CALIBRATION_GAIN = Metric(
+    "disagfusion_balancer_calibration_gain_ratio",
+    Kind.GAUGE,
+    "Share by which the parameters that were adopted last were better when the recent jobs were "
+    "replayed; 0 before.",
+    PIPELINE,
+)
+BALANCER_HELD = Metric(
+    "disagfusion_balancer_held",
+    Kind.GAUGE,
+    "Whether a person holds the ratio: 1 or 0.",
+    PIPELINE,
+)
+
 # Every process with a gRPC server.
 GRPC_MESSAGE_BYTES = Metric(
     "disagfusion_grpc_message_bytes_total",

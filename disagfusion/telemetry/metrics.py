@@ -293,12 +293,18 @@ class BalancerMetrics:
         self._desired = _gauge(catalog.DESIRED_REPLICAS, registry)
         self._accelerators = _gauge(catalog.POOL_ACCELERATORS, registry)
         self._replicas = _gauge(catalog.REPLICAS, registry)
+        self._parameters = _gauge(catalog.BALANCER_PARAMETER, registry)
+        self._calibrations = _counter(catalog.BALANCER_CALIBRATIONS, registry)
+        self._gain = _gauge(catalog.BALANCER_CALIBRATION_GAIN, registry).labels(pipeline)
+        self._held = _gauge(catalog.BALANCER_HELD, registry).labels(pipeline)
         self.model_version = Asked(catalog.MODEL_VERSION, registry)
         self.model_samples = Asked(catalog.MODEL_SAMPLES, registry)
         self.model_error = Asked(catalog.MODEL_ERROR, registry)
         self.model_correction = Asked(catalog.MODEL_CORRECTION, registry)
         for reason in reasons:
             self._decisions.labels(pipeline, reason)
+        for result in ("adopted", "kept", "failed"):
+            self._calibrations.labels(pipeline, result)
 
     def decided(self, reason: str) -> None:
         """Count a decision; `reason` is the name of its `Reason` in lower case."""
@@ -315,6 +321,22 @@ class BalancerMetrics:
     def accelerators(self, pool: str, state: Literal["usable", "held"]) -> Gauge:
         """Return the gauge of the accelerators of this pool."""
         return self._accelerators.labels(self._pipeline, pool, state)
+
+    def parameter(self, name: str, value: float) -> None:
+        """Show a parameter that calibration may change."""
+        self._parameters.labels(self._pipeline, name).set(value)
+
+    def calibrated(self, result: Literal["adopted", "kept", "failed"]) -> None:
+        """Count a calibration."""
+        self._calibrations.labels(self._pipeline, result).inc()
+
+    def calibration_gain(self, share: float) -> None:
+        """Show by which share the parameters adopted last were better."""
+        self._gain.set(share)
+
+    def held(self, held: bool) -> None:
+        """Show whether a person holds the ratio."""
+        self._held.set(held)
 
 
 class GrpcMetrics:

@@ -19,6 +19,13 @@ def test_where_a_balancer_reads() -> None:
     assert found == Balance(None, 6, {"period": 5.0}, "prometheus:http://h:9090", 20.0)
 
 
+def test_whether_it_calibrates_itself() -> None:
+    for given, expected in ((None, True), (True, True), (False, False)):
+        assert parse_balance(True, None, None, None, None, None, given) == Balance(
+            calibrate=expected
+        )
+
+
 def test_devices_of_workers() -> None:
     assert parse_devices([]) is None
     everyone = parse_devices(["emulated:a10", "dit-1=cuda:1", "decoder=cpu"])
@@ -57,6 +64,7 @@ ELSEWHERE = WAN.parents[2] / "tests" / "integration" / "balancing" / "profile.ya
         ((*BALANCED, "--dits", "9"), "balance: the first workers take 11 accelerators of a10"),
         ((*A10, "--budget", "4"), "--budget: is given (expected --balance beside it)"),
         ((*A10, "--balance-period", "4"), "--balance-period: is given"),
+        ((*A10, "--no-balance-calibration"), "--balance-calibration: is given"),
         ((*A10, "--balance-profile", str(WAN)), "--balance-profile: is given"),
         ((*BALANCED, "--balance-signals", "fleet"), "balance_signals: fleet (expected prometheus:"),
         ((*BALANCED, "--balance-signals", "prometheus:"), "balance_signals: : http://host:port"),
