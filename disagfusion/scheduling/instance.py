@@ -70,7 +70,10 @@ class Instance:
     ) -> None:
         if demand is None and (stage := _shaped(profile)):
             raise InvalidArgumentError(
-                "--demand", f"what {stage} costs depends on the jobs", expected="a demand"
+                "--demand",
+                f"what {stage} costs depends on the jobs",
+                expected="a YAML file such as `shapes: [{height: 512, width: 512,"
+                " num_inference_steps: 20}]`; `disagfusion schema demand` has every field",
             )
         if budget is not None and budget < 0:
             raise InvalidArgumentError("--budget", str(budget), expected="0 or more accelerators")
@@ -177,7 +180,8 @@ def _shaped(profile: Profile) -> str | None:
     """Return the first stage whose seconds or memory depend on the job."""
     for name, stage in profile.stages.items():
         for pool in stage.pools.values():
-            if pool.model is not None or isinstance(pool.memory_gib, CostModel):
+            costs = (pool.model, pool.memory_gib)
+            if any(isinstance(cost, CostModel) and cost.varies for cost in costs):
                 return name
     return None
 

@@ -85,6 +85,11 @@ class CostModel(Document):
         """One number for each name in `FEATURES`."""
         return tuple(getattr(self, name) for name in FEATURES)
 
+    @property
+    def varies(self) -> bool:
+        """Whether it differs from job to job."""
+        return any(self.coefficients[1:])
+
     def evaluate(self, shape: Shape) -> float:
         """Return what a job of this shape costs."""
         return sum(c * f for c, f in zip(self.coefficients, shape.features, strict=True))

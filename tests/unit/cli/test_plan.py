@@ -107,6 +107,37 @@ def test_a_mistake_is_one_line(
     assert len(err.splitlines()) == 1
 
 
+MEASURED = """
+pools: {local: {accelerators: 4}}
+stages:
+  encoder: {pools: {local: {model: {constant: 0.4}, memory_gib: {constant: 1}}}}
+  dit: {pools: {local: {model: {constant: 0.1, per_step: 1}}}}
+"""
+
+
+def test_the_stage_that_needs_a_demand_is_named_and_what_a_demand_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(MEASURED)
+    status, _, err = run(capsys, "--profile", str(profile))
+    assert status == 2
+    assert "--demand: what dit costs depends on the jobs" in err
+    assert "disagfusion schema demand" in err
+    # What the message shows is one.
+    demand = tmp_path / "demand.yaml"
+    demand.write_text(err.split("`")[1])
+    assert run(capsys, "--profile", str(profile), "--demand", str(demand))[0] == 0
+
+
+def test_costs_that_are_the_same_for_every_job_need_no_demand(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(MEASURED.replace("per_step: 1", "per_step: 0"))
+    assert run(capsys, "--profile", str(profile))[0] == 0
+
+
 def test_a_wrong_field_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("pools: {a: {accelerators: 1}}\nstages: {dit: {pools: {a: {secs: 3}}}}\n")
