@@ -14,6 +14,7 @@ from disagfusion.scheduling.behavior import Behavior, ScaleHistory, limit
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
 from disagfusion.scheduling.observation import Fresh, Observation
 from disagfusion.scheduling.profile import Profile
+from disagfusion.simulation.policies.bounds import Bounds
 
 _TARGET = 0.8
 
@@ -45,7 +46,8 @@ class Hpa:
         target: float = _TARGET,
         behavior: Behavior | None = None,
     ) -> None:
-        self._profile = profile
+        self._stages = tuple(profile.stages)
+        self._bounds = Bounds(profile, pool)
         self._pool = pool
         self._target = target
         self._behavior = behavior or Behavior()
@@ -58,14 +60,11 @@ class Hpa:
         """Decide what should be done; see `Balancer`."""
         histories = dict(state.histories)
         moves = []
-        for stage, bounds in self._profile.stages.items():
+        for stage in self._stages:
             counts = observation.replicas[stage][self._pool]
             current = counts.committed
             wanted = self._wanted(observation, stage, current, counts.ready)
-            most = (
-                self._profile.pools[self._pool].accelerators if bounds.max is None else bounds.max
-            )
-            wanted = min(most, max(bounds.min, 1, wanted))
+            wanted = min(self._bounds.most(stage), max(self._bounds.least(stage), wanted))
             history = histories.get(stage, ScaleHistory())
             history, limited = limit(history, current, wanted, self._behavior, now)
             by = limited.replicas - current
@@ -74,7 +73,12 @@ class Hpa:
             if by > 0:
                 moves.append(Move(None, place, by))
             elif by < 0:
-                moves.append(Move(place, None, -by))
+                # A ReplicaSet deletes pods that are pending or start before those that are ready.
+                taken_back = min(-by, counts.starting)
+                if taken_back:
+                    moves.append(Move(place, None, taken_back, cancel=True))
+                if taken_back < -by:
+                    moves.append(Move(place, None, -by - taken_back))
         reason = Reason.BALANCED
         if moves:
             reason = Reason.SCALE_DOWN if moves[0].target is None else Reason.SCALE_UP

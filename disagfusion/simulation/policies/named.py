@@ -16,9 +16,10 @@ from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.calibration import Calibrating
 from disagfusion.simulation.checks import check_names, check_room, fitting
 from disagfusion.simulation.monolith import monolith_profile
+from disagfusion.simulation.policies.bounds import Bounds
 from disagfusion.simulation.policies.hpa import Hpa
 from disagfusion.simulation.policies.plain import Plain
-from disagfusion.simulation.policies.reference import Reference
+from disagfusion.simulation.policies.reference import Mode, Reference
 from disagfusion.simulation.policies.static import Static
 from disagfusion.simulation.services import Services
 from disagfusion.simulation.workload import Workload
@@ -29,6 +30,7 @@ NAMES = (
 )  # fmt: skip
 
 _LEARNING = ("hybrid", "elastic", "calibrating")
+_MODES: dict[str, Mode] = {"predict": "predict", "feedback": "feedback", "reference": "both"}
 
 Ratio = dict[str, dict[str, int]]
 
@@ -112,16 +114,13 @@ def _rule(
                 workload.budget,
                 settings or BalancerSettings(),
             )
-        case "hpa":
-            return Hpa(profile, _only_pool(kind, profile))
-        case "plain":
-            return Plain(stages, _only_pool(kind, profile), predictor)
-        case "predict":
-            return Reference(stages, _only_pool(kind, profile), predictor, "predict")
-        case "feedback":
-            return Reference(stages, _only_pool(kind, profile), predictor, "feedback")
-        case _:
-            return Reference(stages, _only_pool(kind, profile), predictor)
+    pool = _only_pool(kind, profile)
+    if kind == "hpa":
+        return Hpa(profile, pool)
+    bounds = Bounds(profile, pool, workload.budget)
+    if kind == "plain":
+        return Plain(stages, pool, predictor, bounds)
+    return Reference(stages, pool, predictor, bounds, _MODES[kind])
 
 
 def _hybrid(profile: Profile, workload: Workload, settings: BalancerSettings | None) -> Hybrid:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
 from disagfusion.scheduling.observation import Fresh, Observation, Predictor
+from disagfusion.simulation.policies.bounds import Bounds
 
 _MIN_GAIN = 0.1
 
@@ -18,15 +20,19 @@ class Plain:
         stages: In the order of the pipeline.
         pool: Where all of them run.
         predictor: Seconds of stages.
+        bounds: Which ratios there may be.
     """
 
     name = "plain"
     period = 10.0
 
-    def __init__(self, stages: tuple[str, ...], pool: str, predictor: Predictor) -> None:
+    def __init__(
+        self, stages: tuple[str, ...], pool: str, predictor: Predictor, bounds: Bounds
+    ) -> None:
         self._stages = stages
         self._pool = pool
         self._predictor = predictor
+        self._bounds = bounds
 
     def initial(self) -> None:
         """Return no state."""
@@ -40,14 +46,25 @@ class Plain:
         if not any(work):
             return None, Decision(now, (), Reason.NO_DEMAND)
         ready = tuple(one.ready for one in counts)
-        best = min(_ratios(len(ready), sum(ready)), key=lambda ratio: _seconds(work, ratio))
+        allowed = (
+            ratio
+            for ratio in _ratios(len(ready), sum(ready))
+            if self._bounds.allow(dict(zip(self._stages, ratio, strict=True)), observation)
+        )
+        best = min(allowed, key=lambda ratio: _seconds(work, ratio), default=None)
+        if best is None:
+            return None, Decision(now, (), Reason.AT_LIMIT)
         if _seconds(work, best) >= (1.0 - _MIN_GAIN) * _seconds(work, ready):
             return None, Decision(now, (), Reason.WITHIN_TOLERANCE)
-        gaps = [want - have for want, have in zip(best, ready, strict=True)]
-        source = self._stages[gaps.index(min(gaps))]
-        target = self._stages[gaps.index(max(gaps))]
-        move = Move(Place(source, self._pool), Place(target, self._pool))
-        return None, Decision(now, (move,), Reason.REBALANCE, ":".join(map(str, best)))
+        gaps = dict(zip(self._stages, map(int.__sub__, best, ready), strict=True))
+        for source in sorted(self._stages, key=lambda stage: gaps[stage]):
+            for target in sorted(self._stages, key=lambda stage: -gaps[stage]):
+                apart = gaps[source] < 0 < gaps[target]
+                if apart and self._bounds.can_change(source, target, observation):
+                    move = Move(Place(source, self._pool), Place(target, self._pool))
+                    text = ":".join(map(str, best))
+                    return None, Decision(now, (move,), Reason.REBALANCE, text)
+        return None, Decision(now, (), Reason.AT_LIMIT)
 
     def _work(self, observation: Observation) -> list[float]:
         work = [0.0] * len(self._stages)
@@ -62,7 +79,9 @@ class Plain:
 
 
 def _seconds(work: list[float], ratio: tuple[int, ...]) -> float:
-    return max(one / replicas for one, replicas in zip(work, ratio, strict=True))
+    return max(
+        one / replicas if replicas else math.inf for one, replicas in zip(work, ratio, strict=True)
+    )
 
 
 def _ratios(stages: int, replicas: int) -> Iterator[tuple[int, ...]]:

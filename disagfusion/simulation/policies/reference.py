@@ -19,6 +19,7 @@ from typing import Literal
 
 from disagfusion.scheduling.decision import Decision, Move, Place, Reason
 from disagfusion.scheduling.observation import Fresh, JobGroup, Observation, Predictor
+from disagfusion.simulation.policies.bounds import Bounds
 
 Mode = Literal["predict", "feedback", "both"]
 _AVERAGE_WEIGHT = 0.2
@@ -48,18 +49,25 @@ class Reference:
         stages: In the order of the pipeline.
         pool: Where all of them run.
         predictor: The table of seconds.
+        bounds: How many replicas a stage may have.
         mode: What demands are made of.
     """
 
     period = 2.0
 
     def __init__(
-        self, stages: tuple[str, ...], pool: str, predictor: Predictor, mode: Mode = "both"
+        self,
+        stages: tuple[str, ...],
+        pool: str,
+        predictor: Predictor,
+        bounds: Bounds,
+        mode: Mode = "both",
     ) -> None:
         self.name = "reference" if mode == "both" else mode
         self._stages = stages
         self._pool = pool
         self._predictor = predictor
+        self._bounds = bounds
         self._mode = mode
 
     def initial(self) -> State:
@@ -110,9 +118,14 @@ class Reference:
     ) -> Move | None:
         """Return one replica's change from the stage with most too many, if one there is idle."""
         spare = {stage: committed[stage] - target[stage] for stage in self._stages}
-        to = min(self._stages, key=lambda stage: spare[stage])
-        if spare[to] >= 0:
+        short = [
+            stage
+            for stage in sorted(self._stages, key=lambda stage: spare[stage])
+            if spare[stage] < 0 and committed[stage] < self._bounds.most(stage)
+        ]
+        if not short:
             return None
+        to = short[0]
         for stage in sorted(self._stages, key=lambda stage: -spare[stage]):
             counts = observation.replicas[stage][self._pool]
             assert isinstance(observation.jobs, Fresh), "checked before"
@@ -121,7 +134,8 @@ class Reference:
                 for group in observation.jobs.value
                 if group.pool and not group.draining and self._stages[group.stage] == stage
             )
-            if spare[stage] > 0 and counts.ready > max(1, running):
+            idle = spare[stage] > 0 and counts.ready > max(1, running)
+            if idle and self._bounds.can_change(stage, to, observation):
                 return Move(Place(stage, self._pool), Place(to, self._pool))
         return None
 
