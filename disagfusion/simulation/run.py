@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 _STANDSTILL_DECISIONS = 100
+_LOADS = 4
 _COLLECTION = 200_000
 
 
@@ -79,6 +80,11 @@ class Simulation(Generic[S]):
         self._operations.place(initial)
         self._exceeded = 0
         self._idle_decisions = 0
+        self._advanced = 0
+        self._advanced_at = 0.0
+        loads = [self._world.services.rebind_seconds(p) for p in self._world.fleet.places]
+        # Replicas that only come and go do not help: one may have to load, then another.
+        self._patience = _STANDSTILL_DECISIONS * balancer.period + _LOADS * max(loads)
 
     def run(self) -> Result:
         """Let time pass until every job has ended.
@@ -101,7 +107,7 @@ class Simulation(Generic[S]):
         while not world.done:
             world.clock.step()
             self._exceeded += world.fleet.used > budget
-            if self._idle_decisions > _STANDSTILL_DECISIONS:
+            if self._idle_decisions > _STANDSTILL_DECISIONS or self._waited > self._patience:
                 raise self._standstill()
 
     def _standstill(self) -> FailedPreconditionError:
@@ -136,9 +142,23 @@ class Simulation(Generic[S]):
             self._recording.decisions.append(decision)
         for move in decision.moves:
             self._operations.begin(move)
-        still = world.still and not self._operations.repairs
-        self._idle_decisions = self._idle_decisions + 1 if still else 0
+        self._look_for_standstill()
         world.clock.after(self._balancer.period, self._decide)
+
+    @property
+    def _waited(self) -> float:
+        """Seconds in which no job was served though some are there."""
+        return self._world.clock.now - self._advanced_at
+
+    def _look_for_standstill(self) -> None:
+        world, helped = self._world, bool(self._operations.repairs)
+        still = world.still and not helped
+        self._idle_decisions = self._idle_decisions + 1 if still else 0
+        meters = world.meters.values()
+        advanced = world.submitted + sum(meter.completed for meter in meters)
+        running = any(meter.running for meter in meters)
+        if advanced != self._advanced or running or world.coming or helped:
+            self._advanced, self._advanced_at = advanced, world.clock.now
 
     def _result(self) -> Result:
         world, recording = self._world, self._recording

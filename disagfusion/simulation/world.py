@@ -136,6 +136,11 @@ class World:
         return self._coming is None and not self.jobs
 
     @property
+    def coming(self) -> bool:
+        """Whether more jobs will come."""
+        return self._coming is not None
+
+    @property
     def still(self) -> bool:
         """Whether nothing happens any more of itself."""
         return (

@@ -2,7 +2,7 @@
 
 On one pool replicas change their stage in place, and start where accelerators are free. Where
 stages take different numbers of accelerators, some stop and others start in their room. With
-several pools that is not enough either: what a stage gives away on one pool it may have to get back on
+several pools that is not enough: what a stage gives away on one pool it may have to get back on
 another at the same time, and each half alone would do harm. So there are three more kinds: a stop
 on one pool with a start on another, two opposite changes on two pools, and all changes towards an
 exact plan.
