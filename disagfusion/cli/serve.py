@@ -269,7 +269,7 @@ def parse_devices(given: list[str]) -> dict[str, str] | None:
 def _watch(runtime: LocalRuntime, console: Console) -> None:
     from rich.live import Live
 
-    from disagfusion.cli.show import process_table
+    from disagfusion.cli.show import process_line, process_table
 
     console.print("starting …")
     runtime.wait_ready()
@@ -289,12 +289,7 @@ def _watch(runtime: LocalRuntime, console: Console) -> None:
     while True:
         for process in runtime.status():
             if before.get(process.name) != process:
-                console.print(_line(process), highlight=False, soft_wrap=True)
+                line = process_line(process, before.get(process.name))
+                console.print(line, highlight=False, soft_wrap=True)
             before[process.name] = process
         time.sleep(_REFRESH_SECONDS)
-
-
-def _line(process: ProcessStatus) -> str:
-    detail = f": {process.detail.splitlines()[0]}" if process.detail else ""
-    pid = f", process {process.pid}" if process.pid else ""
-    return f"{process.name} is {process.state}{pid}{detail}"

@@ -29,7 +29,10 @@ STAGE_FIELDS = (
     "transport",
 )
 _STATES = {"ENCODING": "encoder", "DENOISING": "dit", "DECODING": "decoder"}
-_STYLES = {"SUCCEEDED": "green", "ready": "green", "FAILED": "red", "failed": "red"}
+_STYLES = {
+    "SUCCEEDED": "green", "ready": "green", "FAILED": "red", "failed": "red", "silent": "red",
+}  # fmt: skip
+_TROUBLES = ("backoff", "failed", "silent")
 
 
 def output_console() -> Console:
@@ -188,17 +191,47 @@ def job_dict(job: Job) -> dict[str, Any]:
 
 def process_table(processes: Iterable[ProcessStatus]) -> Table:
     """The processes of an embedded system."""
-    table = Table("process", "state", "pid", "restarts", "last", box=None, pad_edge=False)
+    columns = ("process", "stage", "state", "pid", "restarts", "last")
+    table = Table(*columns, box=None, pad_edge=False)
     for process in processes:
         detail = process.detail.splitlines()
         table.add_row(
             process.name,
+            _stage_of(process) or "–",
             state_text(process.state),
             str(process.pid or "–"),
             str(process.restarts),
             detail[0] if detail else "",
         )
     return table
+
+
+def process_line(process: ProcessStatus, before: ProcessStatus | None) -> str:
+    """What has become of a process of an embedded system, for a log.
+
+    Args:
+        process: What it does.
+        before: What it did when it was last spoken of; None where that is new.
+    """
+    stage, name = _stage_of(process), process.name
+    pid = f", process {process.pid}" if process.pid else ""
+    last = process.detail.splitlines()[0] if process.detail else ""
+    same = before is not None and before.pid == process.pid and process.pid != 0
+    was = before.state if same and before is not None else ""
+    if process.state in _TROUBLES:
+        return f"{name} is {process.state}{pid}{f': {last}' if last else ''}"
+    told = not process.pid or not last or bool(was)
+    one_before = "" if told else f" (the one before {last})"
+    if process.state != "ready":
+        return f"{name} is {process.state}{pid}{one_before}"
+    if was == "ready" and before is not None and before.role != process.role:
+        return f"{name} changes to {stage}{pid}"
+    again = " again" if was == "silent" else ""
+    return f"{name} is ready{again}{f' as {stage}' if stage else ''}{pid}{one_before}"
+
+
+def _stage_of(process: ProcessStatus) -> str:
+    return process.role if process.role in _STATES.values() else ""
 
 
 def _moment(value: datetime | None) -> str:

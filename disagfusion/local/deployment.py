@@ -104,6 +104,7 @@ class Deployment:
             pin_address="DISAGFUSION_LISTEN" if role == "gateway" else "",
             # Fronts may need their engines to finish what they have.
             outlives=role == "forkserver",
+            heartbeat=role in STAGES,
         )
 
     def _fork_server(self) -> ProcessSpec:

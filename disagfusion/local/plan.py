@@ -14,6 +14,8 @@ class ProcessState(enum.StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    SILENT = "silent"
+    """It was ready, but gives no sign of life."""
     BACKOFF = "backoff"
     FAILED = "failed"
     STOPPING = "stopping"
@@ -49,6 +51,8 @@ class ProcessSpec:
         outlives: Whether it is asked to end only after all others have.
         roles: What it may be told to be from its next start on, by name.
         autostart: Whether it runs from the beginning; otherwise when it is told to.
+        heartbeat: Whether it touches its ready file every second for as long as it does anything;
+            one that does not is started again.
     """
 
     name: str
@@ -60,6 +64,7 @@ class ProcessSpec:
     outlives: bool = False
     roles: dict[str, RoleSpec] = field(default_factory=dict)
     autostart: bool = True
+    heartbeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +75,25 @@ class RestartPolicy:
     for `healthy_after` seconds starts again from n = 0. One that ended `limit` times in a row and
     was never ready is given up; one that was, never. An exit with a status before the process
     was ever ready is a mistake in its settings, which no restart mends: it is given up at once.
+    One that gives no sign of life is killed, and so started again, after `killed_after`.
 
     Attributes:
         initial: Seconds before the first restart.
         maximum: Seconds at most.
         limit: Restarts in a row.
         healthy_after: Seconds.
+        silent_after: Seconds without a sign of life after which a process counts as silent.
+        killed_after: The same, after which it is killed.
+        look_seconds: Between two looks for a sign of life.
     """
 
     initial: float = 0.1
     maximum: float = 5.0
     limit: int = 8
     healthy_after: float = 2.0
+    silent_after: float = 10.0
+    killed_after: float = 60.0
+    look_seconds: float = 1.0
 
     def delay(self, failures: int, *, proven: bool = False) -> float | None:
         """Seconds until the restart after this many ends in a row; None to give up.

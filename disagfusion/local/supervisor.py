@@ -22,6 +22,7 @@ from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
 from disagfusion.local import death
 from disagfusion.local.logs import LogFile, last_lines
 from disagfusion.local.plan import Plan, ProcessSpec, ProcessState, ProcessStatus, RestartPolicy
+from disagfusion.local.watchdog import silences
 
 _READY_POLL_SECONDS = 0.02
 _PIPE_BYTES = 65536
@@ -97,6 +98,8 @@ class Child:
         self.settled = asyncio.Event()
         self._ready_at: float | None = None
         self._was_ready = False
+        self._ended = ""
+        self._verdict = ""
 
     def _set(self, **changes: Any) -> None:
         self.status = dataclasses.replace(self.status, **changes)
@@ -135,7 +138,7 @@ class Child:
             delay = self._policy.delay(failures, proven=self._was_ready)
             if code >= 0 and not self._was_ready:
                 delay = None
-            detail = describe_exit(code)
+            detail = self._ended = self._verdict or describe_exit(code)
             self._say(f"{detail}; " + ("given up" if delay is None else f"again in {delay} s"))
             if delay is None:
                 self._set(state=ProcessState.FAILED, pid=0, detail=self._explain(detail))
@@ -155,7 +158,7 @@ class Child:
         self._journal.write(f"{stamp} {self.spec.name}: {text}\n".encode())
 
     async def _run_once(self) -> int:
-        self._ready_at = None
+        self._ready_at, self._verdict = None, ""
         try:
             process = self._spawn()
         except OSError as error:
@@ -223,6 +226,25 @@ class Child:
             metrics_address=str(told.get("metrics_address") or ""),
         )
         self._say(f"process {pid} is ready {self.status.address}")
+        if self.spec.heartbeat:
+            await self._watch_life()
+
+    async def _watch_life(self) -> None:
+        """Say when the process gives no sign of life and when it does again; end it if it stays."""
+        policy = self._policy
+        async for silence in silences(Path(self.spec.ready_file), policy.look_seconds):
+            problem = f"gave no sign of life for {silence:g} s"
+            silent = self.status.state is ProcessState.SILENT
+            if silence >= policy.killed_after:
+                self._verdict = problem
+                self.kill()
+                return
+            if silence >= policy.silent_after and self.status.state is ProcessState.READY:
+                self._set(state=ProcessState.SILENT, detail=problem)
+                self._say(problem)
+            elif silence < policy.silent_after and silent:
+                self._set(state=ProcessState.READY, detail=self._ended)
+                self._say("gives signs of life again")
 
     def _read_ready(self) -> dict[str, Any] | None:
         if not self.spec.ready_file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -41,6 +42,7 @@ from disagfusion.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
 
 SERVICE = "disagfusion.v1.StageService"
 _ACCOUNT_SECONDS = 1.0
+_BEAT_SECONDS = 1.0
 
 _log = logging.get_logger(__name__)
 
@@ -300,9 +302,11 @@ async def serve(service: StageService, ready_file: Path | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.put_nowait, None)
+    beats = None
     try:
         if ready_file is not None:
             _write_ready(ready_file, service)
+            beats = asyncio.create_task(_beat(ready_file))
         await signals.get()
         _log.info("draining")
         ends = [asyncio.create_task(service.drain()), asyncio.create_task(signals.get())]
@@ -311,7 +315,17 @@ async def serve(service: StageService, ready_file: Path | None) -> None:
             task.cancel()
     finally:
         await service.stop()
+        if beats is not None:
+            beats.cancel()
     _log.info("front ended")
+
+
+async def _beat(path: Path) -> None:
+    """Touch the ready file again and again: a supervisor takes it for the sign of life."""
+    while True:
+        await asyncio.sleep(_BEAT_SECONDS)
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
 
 def _write_ready(path: Path, service: StageService) -> None:

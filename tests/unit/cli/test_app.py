@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import subprocess
@@ -16,7 +17,15 @@ from disagfusion import errors
 from disagfusion.cli import app, checks
 from disagfusion.cli.errors import exit_status, one_line
 from disagfusion.cli.options import parse_parameters
-from disagfusion.cli.show import JobProgress, job_dict, job_table, stage_dict, stage_table
+from disagfusion.cli.show import (
+    JobProgress,
+    job_dict,
+    job_table,
+    process_line,
+    process_table,
+    stage_dict,
+    stage_table,
+)
 from disagfusion.client import (
     Client,
     Generation,
@@ -26,6 +35,7 @@ from disagfusion.client import (
     Stage,
     StageRecord,
 )
+from disagfusion.local.plan import ProcessState, ProcessStatus
 from disagfusion.version import __version__
 
 
@@ -144,6 +154,53 @@ def test_a_job_in_json_and_as_a_table() -> None:
     values = json.loads(json.dumps(job_dict(job)))
     assert values["error"] == {"reason": "JOB_FAILED", "message": "burnt"}
     assert "two [bold]words" in rendered(job_table([job]))
+
+
+def test_processes_say_what_stage_they_have() -> None:
+    gateway = ProcessStatus("gateway", "gateway", ProcessState.READY, 8, 0)
+    dit = ProcessStatus("dit-5", "decoder", ProcessState.READY, 9, 0)
+    lines = [line.split() for line in rendered(process_table([gateway, dit])).splitlines()]
+    assert lines[0] == ["process", "stage", "state", "pid", "restarts", "last"]
+    assert lines[1:] == [
+        ["gateway", "–", "ready", "8", "0"],
+        ["dit-5", "decoder", "ready", "9", "0"],
+    ]
+    assert process_line(gateway, None) == "gateway is ready, process 8"
+    assert process_line(dit, None) == "dit-5 is ready as decoder, process 9"
+    was = dataclasses.replace(dit, role="dit")
+    assert process_line(dit, was) == "dit-5 changes to decoder, process 9"
+
+
+def test_how_a_process_ended_is_said_of_the_one_before_and_once() -> None:
+    first = ProcessStatus("dit-0", "dit", ProcessState.READY, 8, 0)
+    lost = dataclasses.replace(
+        first, state=ProcessState.BACKOFF, pid=0, detail="was killed by SIGKILL"
+    )
+    back = dataclasses.replace(lost, state=ProcessState.READY, pid=9, restarts=1)
+    assert process_line(lost, first) == "dit-0 is backoff: was killed by SIGKILL"
+    assert process_line(back, lost) == (
+        "dit-0 is ready as dit, process 9 (the one before was killed by SIGKILL)"
+    )
+    starting = dataclasses.replace(back, state=ProcessState.STARTING)
+    assert process_line(starting, lost) == (
+        "dit-0 is starting, process 9 (the one before was killed by SIGKILL)"
+    )
+    assert process_line(back, starting) == "dit-0 is ready as dit, process 9"
+    stopped = dataclasses.replace(back, state=ProcessState.STOPPED, pid=0)
+    assert process_line(stopped, back) == "dit-0 is stopped"
+    changed = dataclasses.replace(back, role="decoder")
+    assert process_line(changed, back) == "dit-0 changes to decoder, process 9"
+
+
+def test_contact_that_is_lost_and_found() -> None:
+    heard = ProcessStatus("dit-0", "dit", ProcessState.READY, 8, 0)
+    hung = dataclasses.replace(
+        heard, state=ProcessState.SILENT, detail="gave no sign of life for 10 s"
+    )
+    assert process_line(hung, heard) == (
+        "dit-0 is silent, process 8: gave no sign of life for 10 s"
+    )
+    assert process_line(heard, hung) == "dit-0 is ready again as dit, process 8"
 
 
 def test_progress_follows_every_event() -> None:

@@ -17,6 +17,7 @@ specs = st.builds(
         texts, st.builds(RoleSpec, argv=st.lists(texts, max_size=2).map(tuple)), max_size=2
     ),
     autostart=st.booleans(),
+    heartbeat=st.booleans(),
 )
 plans = st.builds(
     Plan,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
@@ -64,6 +65,41 @@ async def test_what_dies_is_started_again_at_its_address(tmp_path: Path, dummy: 
         assert after.pid != before.pid
         assert after.address == before.address
         assert after.detail == "was killed by SIGKILL"
+
+
+BEATS = "while True: os.utime(path); time.sleep(0.01)"
+
+
+async def test_one_that_gives_no_sign_of_life_is_silent_until_it_does(
+    tmp_path: Path, dummy: Dummy
+) -> None:
+    policy = dataclasses.replace(QUICK, look_seconds=0.02, silent_after=0.3, killed_after=1000.0)
+    spec = dummy("a", BEATS, heartbeat=True)
+    async with supervising(tmp_path, spec, policy=policy) as supervisor:
+        assert await supervisor.settled()
+        pid = supervisor.status()[0].pid
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: supervisor.status()[0].state is ProcessState.SILENT)
+        assert supervisor.status()[0].detail.startswith("gave no sign of life for 0.")
+        os.kill(pid, signal.SIGCONT)
+        await until(lambda: supervisor.status()[0].state is ProcessState.READY)
+        assert (supervisor.status()[0].pid, supervisor.status()[0].detail) == (pid, "")
+    journal = (tmp_path / "supervisor.log").read_text()
+    assert "a: gives signs of life again" in journal
+
+
+async def test_one_that_stays_silent_is_started_again(tmp_path: Path, dummy: Dummy) -> None:
+    policy = dataclasses.replace(QUICK, look_seconds=0.02, silent_after=0.3, killed_after=0.6)
+    # What says nothing of itself from the start is not expected to.
+    specs = dummy("a", BEATS, heartbeat=True), dummy("b")
+    async with supervising(tmp_path, *specs, policy=policy) as supervisor:
+        assert await supervisor.settled()
+        hung, other = supervisor.status()
+        os.kill(hung.pid, signal.SIGSTOP)
+        await until(lambda: supervisor.status()[0].restarts >= 1)
+        assert supervisor.status()[0].detail.startswith("gave no sign of life for 0.")
+        assert not alive(hung.pid)
+        assert supervisor.status()[1] == other
 
 
 async def test_what_dies_before_it_is_ready_is_given_up(tmp_path: Path, dummy: Dummy) -> None:
