@@ -32,7 +32,9 @@ def explain(
                      show_default=False),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Accelerators in all.", show_default=False)
+        int | None,
+        typer.Option(metavar="N", min=0, help="Accelerators in all. [default: all]",
+                     show_default=False),
     ] = None,
     address: fleet.FleetAddress = "",
     as_json: options.Json = False,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from disagfusion.cli import options
-from disagfusion.errors import InvalidArgumentError
+from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from disagfusion.scheduling.profile import Profile
@@ -41,7 +42,11 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn at random.")] = 0,
     load: Annotated[
-        float, typer.Option(help="Jobs come so many times as fast, as many as before.")
+        float,
+        typer.Option(
+            help="Streams are so many times as fast, with as many jobs. Traces, failures,"
+            " throttles and windows keep their times."
+        ),
     ] = 1.0,
     log: Annotated[
         Path | None,
@@ -71,16 +76,23 @@ def simulate(
     costs = read(Profile, profile)
     if budget is not None:
         what = what.model_copy(update={"budget": budget})
-    if not load > 0:
-        raise InvalidArgumentError("--load", f"{load:g}", expected="a number above 0")
+    if not 0 < load < math.inf:
+        raise InvalidArgumentError("--load", f"{load:g}", expected="a finite number above 0")
     what = what.at_load(load)
     names = policy or ["hybrid"]
     if plot is not None and len(names) > 1:
         raise InvalidArgumentError("--plot", "several policies", expected="one --policy")
+    for option, file in (("--log", log), ("--plot", plot)):
+        if file is not None:
+            _check_writable(option, file)
     results = [_run(name, what, costs, seed) for name in names]
     if log is not None:
         lines = [json.dumps(one) for result in results for one in _decisions(result)]
-        log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        try:
+            log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise FailedPreconditionError(f"--log: {log}: {why}") from error
     if plot is not None:
         from disagfusion.cli.plots import draw
 
@@ -90,6 +102,13 @@ def simulate(
         typer.echo(json.dumps(found[0] if len(found) == 1 else {"results": found}, indent=2))
     else:
         _print(what, costs, results)
+
+
+def _check_writable(option: str, file: Path) -> None:
+    """Refuse before hours are simulated what could not be written afterwards."""
+    if file.is_dir() or not file.parent.is_dir():
+        why = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise InvalidArgumentError(option, f"{file}: {why}", expected="a file to be written")
 
 
 def _run(policy: str, workload: Workload, profile: Profile, seed: int) -> Result:

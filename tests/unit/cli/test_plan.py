@@ -138,6 +138,16 @@ def test_costs_that_are_the_same_for_every_job_need_no_demand(
     assert run(capsys, "--profile", str(profile))[0] == 0
 
 
+@pytest.mark.parametrize("command", ["plan", "explain"])
+def test_no_accelerators_are_a_budget_for_both(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        app.main([command, "--profile", ONE_STEP, "--budget", "0"])
+    assert left.value.code == 4
+    assert "the budget is 0" in capsys.readouterr().err
+
+
 def test_a_wrong_field_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text("pools: {a: {accelerators: 1}}\nstages: {dit: {pools: {a: {secs: 3}}}}\n")

@@ -91,12 +91,37 @@ def test_twice_the_load(files: list[str], capsys: pytest.CaptureFixture[str]) ->
     assert latencies[1] > 2 * latencies[0]
 
 
+def test_what_has_its_own_times_keeps_them_under_another_load(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = "measure: {windows: [[0, 8], [8, 1000]]}\nfailures: [{at: 2, pool: a, replicas: 4}]"
+    (tmp_path / "w.yaml").write_text(WORKLOAD.replace("measure: {objective_seconds: 30}", at))
+    assert run(["simulate", *files, "--policy", "static", "--load", "0.01"]) == 4
+    # Nobody has done one by then: had the failure been put off too, some would be done.
+    assert "20 jobs never end" in capsys.readouterr().err
+    text = WORKLOAD.replace("measure: {objective_seconds: 30}", at.partition("\n")[0])
+    (tmp_path / "w.yaml").write_text(text)
+    assert run(["simulate", *files, "--policy", "static", "--load", "0.125", "--json"]) == 0
+    # 7 s each, one every 8 s.
+    assert json.loads(capsys.readouterr().out)["finished_in_windows"] == [1, 19]
+    assert run(["simulate", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "failures, throttles and windows keep their times" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["--workload", "none.yaml"], 4, "none.yaml: no such file"),
         (["--budget", "3"], 2, "initial: takes 4 accelerators"),
         (["--load", "0"], 2, "--load"),
+        (["--load", "inf"], 2, "--load: inf (expected a finite number above 0)"),
+        (["--load", "nan"], 2, "--load: nan (expected a finite number above 0)"),
+        (["--log", "/nonexistent/x"], 2, "--log: /nonexistent/x: there is no folder /nonexistent"),
+        (["--plot", "/nonexistent/x"], 2, "--plot: /nonexistent/x: there is no folder"),
+        (["--log", "/"], 2, "--log: /: is a folder"),
+        (["--log", "/dev/full"], 4, "--log: /dev/full: No space left"),
+        (["--policy", "static:1:9:1"], 2, "--policy: takes 11 accelerators of a (expected at"),
         (["--policy", "best"], 2, "--policy: 'best'"),
         (["--policy", "static", "--policy", "hybrid", "--plot", "x.png"], 2, "--plot"),
         (["--policy", "monolith:offloading"], 2, "no monolith 'offloading'"),
