@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from disagfusion.balancing.loop import Loop
 from disagfusion.balancing.memory import Memory, load
 from disagfusion.balancing.rule import SteeredRule
 from disagfusion.balancing.scraped import ScrapedSignals, Targets
-from disagfusion.balancing.settings import BalancingSettings
+from disagfusion.balancing.settings import BalancedWorker, BalancingSettings
 from disagfusion.balancing.signals import EmbeddedSignals
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.local.balance import PROMETHEUS
@@ -142,8 +143,9 @@ def assemble(settings: BalancingSettings, stack: ExitStack) -> Parts:
             exported,
             tuned=memory.parameters if memory else {},
         )
+    fallback = first_ratio(settings.balanced_workers, profile)
     rule = SteeredRule(
-        lambda chosen: _rule(profile, chosen, budget),
+        lambda chosen: _rule(profile, chosen, budget, fallback),
         behavior,
         lambda: _hold(settings.hold_file, exported),
         calibrator,
@@ -208,13 +210,28 @@ def _actuator(
     )
 
 
-def _rule(profile: Profile, behavior: BalancerSettings, budget: int) -> Hybrid:
+def first_ratio(workers: Mapping[str, BalancedWorker], profile: Profile) -> dict[Place, int]:
+    """Return the replicas that the system began with: a worker is called after its first stage."""
+    stages = {name: name.rpartition("-")[0] for name in workers}
+    return dict(
+        Counter(
+            Place(stages[name], one.pool)
+            for name, one in workers.items()
+            if stages[name] in profile.stages
+        )
+    )
+
+
+def _rule(
+    profile: Profile, behavior: BalancerSettings, budget: int, fallback: Mapping[Place, int]
+) -> Hybrid:
     return Hybrid(
         profile,
         ProfilePredictor(profile),
         lambda place: profile.load_seconds(place.stage, place.pool),
         behavior,
         budget=budget,
+        fallback=fallback,
         loads_ahead=lambda place: profile.pools[place.pool].load_ahead,
     )
 
