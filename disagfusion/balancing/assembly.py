@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +26,7 @@ from disagfusion.errors import InvalidArgumentError
 from disagfusion.local.balance import PROMETHEUS
 from disagfusion.local.hold import Hold, read_hold
 from disagfusion.scheduling.balancer.hybrid import Hybrid
+from disagfusion.scheduling.balancer.reading import read_settings
 from disagfusion.scheduling.balancer.settings import BalancerSettings
 from disagfusion.scheduling.balancer.state import State
 from disagfusion.scheduling.decision import Decision, Place, Reason
@@ -61,16 +61,12 @@ def behavior_of(settings: BalancingSettings) -> BalancerSettings:
     """Return how the balancer behaves.
 
     Raises:
-        InvalidArgumentError: There is no such setting.
+        InvalidArgumentError: There is no such setting, or it cannot be that.
     """
     # What takes its time by the profile is scaled; the start of a process is not.
     scaled = {"change_timeout": _LEAST_CHANGE_SECONDS / settings.time_scale}
     defaults = scaled if scaled["change_timeout"] > BalancerSettings().change_timeout else {}
-    try:
-        return BalancerSettings(**{**defaults, **settings.balance})
-    except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(BalancerSettings))
-        raise InvalidArgumentError("balance", str(error), expected=known) from error
+    return read_settings({**defaults, **settings.balance}, "balance")
 
 
 @dataclass(frozen=True, slots=True)

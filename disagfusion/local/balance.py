@@ -108,6 +108,7 @@ def resolve_balance(
     Raises:
         InvalidArgumentError: Something is missing, or does not fit the rest.
     """
+    _check_settings(given)
     profile = _profile(given, emulated)
     missing = [stage for stage in replicas if stage not in profile.stages]
     if missing:
@@ -137,7 +138,12 @@ def resolve_balance(
         raise InvalidArgumentError(
             "budget", str(budget), expected=f"at least the {total} that the first workers take"
         )
-    spares = _spares(profile, used, min(budget, everything) - total)
+    if budget > everything:
+        raise InvalidArgumentError(
+            "budget", str(budget), expected=f"at most the {everything} accelerators of the profile"
+        )
+    _check_minima(profile, budget)
+    spares = _spares(profile, used, budget - total)
     found = {
         f"{SPARE}-{i}": emulated_device(name)
         for i, name in enumerate(spares)
@@ -155,6 +161,28 @@ def resolve_balance(
         pools,
         found,
     )
+
+
+def _check_settings(given: Balance) -> None:
+    # Only a balanced system needs what reads settings.
+    from disagfusion.scheduling.balancer.reading import read_settings
+
+    read_settings(given.settings, "balance.settings")
+    budget = given.budget
+    if budget is not None and (type(budget) is not int or budget < 1):
+        raise InvalidArgumentError("budget", repr(budget), expected="1 or more accelerators")
+
+
+def _check_minima(profile: Profile, budget: int) -> None:
+    """Refuse, as a plan would, minima that can never be kept."""
+    from disagfusion.scheduling.conflict import find_conflict
+    from disagfusion.scheduling.demand import Demand
+    from disagfusion.scheduling.instance import Instance
+
+    anywhere = find_conflict(Instance(profile, Demand(), None, None))
+    conflict = anywhere or find_conflict(Instance(profile, Demand(), budget, None))
+    if conflict:
+        raise InvalidArgumentError(_PROFILE if anywhere else "budget", conflict)
 
 
 def _check_signals(given: Balance) -> None:

@@ -78,3 +78,53 @@ def test_real_devices_need_a_profile() -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         LocalRuntime(balance=True)
     assert refused.value.field == "balance_profile"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"zero_after": "x"}, "balance.settings.zero_after: 'x' (expected a valid number)"),
+        ({"tolerance": -1}, "balance.settings.tolerance: -1 (expected from 0 to below 1)"),
+        ({"period": "5"}, "balance.settings.period: '5' (expected a valid number)"),
+        ({"period": 0}, "balance.settings.period: 0 (expected above 0)"),
+        ({"period": float("inf")}, "balance.settings.period: inf (expected what JSON can hold)"),
+        ({"delays": [10, -1]}, "balance.settings.delays: -1 (expected above 0)"),
+        ({"paused": 1}, "balance.settings.paused: 1 (expected a valid boolean)"),
+        ({"sizing": "all"}, "balance.settings.sizing: 'all' (expected 'budget' or 'demand')"),
+        ({"pool": "a"}, "balance.settings.pool: there is no such setting (expected period, pa"),
+        ({"behavior": {"upp": {}}}, "balance.settings.behavior.upp: there is no such setting"),
+        ({"weight_last": 0, "weight_mean": 0, "weight_p95": 0}, "all weights are 0"),
+    ],
+)
+def test_settings_are_checked_before_anything_starts(
+    settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve_balance(Balance(profile(a=4), settings=settings), REPLICAS, {}, None, None)
+    assert message in refused.value.message
+
+
+def test_settings_that_are_all_right() -> None:
+    settings = {"period": 5, "delays": [10, 20.5], "zero_after": 0, "behavior": {}}
+    given = Balance(profile(a=4), settings=settings)
+    assert resolve_balance(given, REPLICAS, {}, None, None).settings == settings
+
+
+def test_minima_that_the_budget_does_not_hold_are_refused() -> None:
+    costs = profile(a=8)
+    encoder = costs.stages["encoder"].model_copy(update={"min": 3})
+    costs = costs.model_copy(update={"stages": {**costs.stages, "encoder": encoder}})
+    replicas = dict.fromkeys(REPLICAS, 1)
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve_balance(Balance(costs, budget=3), replicas, {}, None, None)
+    assert refused.value.message == (
+        "budget: the stages' minima take 5 accelerators, the budget is 3"
+    )
+    assert resolve_balance(Balance(costs, budget=5), replicas, {}, None, None).budget == 5
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(20, "at most the 8 acc"), (0, "1 or more")])
+def test_a_budget_that_can_never_be(budget: int, expected: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        resolve_balance(Balance(profile(a=8), budget=budget), REPLICAS, {}, None, None)
+    assert refused.value.message.startswith(f"budget: {budget} (expected {expected}")
