@@ -43,6 +43,7 @@ class Replica:
         target: Where it goes once drained; None: nowhere.
         tasks: What it was given; the first runs if it has started.
         held: By job and stage, the attempt of outputs that the next stage does not have yet.
+        leaves_at: When it gives up what it holds, once it has drained.
         epoch: Counts its starts: what was timed for an earlier one is void.
         grants: Rights to fill a slot that it has given so far.
     """
@@ -55,6 +56,7 @@ class Replica:
     target: Place | None = None
     tasks: deque[Task] = field(default_factory=deque)
     held: dict[tuple[str, Stage], int] = field(default_factory=dict)
+    leaves_at: float | None = None
     epoch: int = 0
     grants: int = 0
 

@@ -11,6 +11,9 @@ from disagfusion.simulation.fleet import Phase, Replica
 from disagfusion.simulation.workload import Failure, Workload
 from disagfusion.simulation.world import World
 
+_DRAIN_SECONDS = 25.0
+"""For which a drained worker waits until the next stage has fetched what it holds, by default."""
+
 
 class Operations:
     """Carries out decisions, and lets accelerators fail.
@@ -108,10 +111,21 @@ class Operations:
             begun = decided if services.loads_ahead(replica.place) else now
             self._start(replica, max(now, begun + services.rebind_seconds(replica.place)))
         elif not replica.held:
-            self._world.leave(replica)
-            self._world.fleet.remove(replica)
-            self._world.lose([replica], "stopped")
-            self._start_waiting()
+            self._stop(replica)
+        elif replica.leaves_at is None:
+            # The next stage may wait for the very accelerators that this one keeps.
+            replica.leaves_at = self._world.clock.now + _DRAIN_SECONDS
+            self._world.clock.at(replica.leaves_at, partial(self._give_up, replica, replica.epoch))
+
+    def _give_up(self, replica: Replica, epoch: int) -> None:
+        if replica.epoch == epoch:
+            self._stop(replica)
+
+    def _stop(self, replica: Replica) -> None:
+        self._world.leave(replica)
+        self._world.fleet.remove(replica)
+        self._world.lose([replica], "stopped")
+        self._start_waiting()
 
     def _start(self, replica: Replica, available_at: float) -> None:
         replica.phase, replica.since = Phase.STARTING, self._world.clock.now

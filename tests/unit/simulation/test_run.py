@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,6 +10,9 @@ from hypothesis import strategies as st
 from simulationkit.runs import example_profile, example_workload, profile, simulate, workload
 
 from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
+from disagfusion.scheduling.decision import Decision, Move, Place, Reason
+from disagfusion.scheduling.observation import Observation
+from disagfusion.simulation.run import Simulation
 
 SECONDS = {"encoder": 1.0, "dit": 4.0, "decoder": 2.0}
 RATIO = {"encoder": {"a": 1}, "dit": {"a": 2}, "decoder": {"a": 1}}
@@ -120,6 +125,38 @@ def test_a_job_survives_that_many_accelerators_fail_at_once(together: bool) -> N
     assert (result.completed, result.lost) == (1, 0)
     # It begins anew on the eighth.
     assert result.last_finish_seconds == 21.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopsAnEncoder:
+    """Has an encoder end after ten seconds, and a DiT start in its place."""
+
+    name: str = "stops an encoder"
+    period: float = 10.0
+
+    def initial(self) -> bool:
+        return False
+
+    def decide(self, state: bool, observation: Observation, now: float) -> tuple[bool, Decision]:
+        stop, start = Move(Place("encoder", "a"), None), Move(None, Place("dit", "a"))
+        return True, Decision(now, () if state else (stop, start), Reason.REBALANCE)
+
+
+def test_a_drained_replica_does_not_keep_its_accelerator_for_ever() -> None:
+    # The only DiT fails at 5 s, and what the encoder holds waits for one that waits for it.
+    failure = {"at": 5, "pool": "a", "stage": "dit", "replicas": 1}
+    ratio = {"encoder": {"a": 2}, "dit": {"a": 1}}
+    what = workload(trace=[[0, "one"], [0, "one"]], initial=ratio, failures=[failure])
+    result = Simulation(
+        what,
+        profile({"encoder": 1.0, "dit": 40.0}, accelerators=3),
+        StopsAnEncoder(),
+        initial=ratio,
+        generator=lambda _: random.Random(0),
+    ).run()
+    assert (result.completed, result.lost, result.moves) == (2, 0, 2)
+    # It drains at 10 s and is given up at 35; two jobs follow, one encoded again meanwhile.
+    assert result.last_finish_seconds == 35.0 + 2 * 40.0
 
 
 @settings(max_examples=8)
