@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,15 +68,19 @@ def profile(
     from disagfusion.cli.documents import require_planner
 
     require_planner()
+    _check_out(out)
+    _check_pool(pool)
+    _check_device(device)
     given = {
         "heights": _numbers("--heights", heights),
         "widths": _numbers("--widths", widths),
         "num_frames": _numbers("--num-frames", num_frames),
-        "num_inference_steps": _numbers("--steps", steps),
+        "num_inference_steps": _numbers("--num-inference-steps", steps),
     }
     from rich.console import Console
 
     from disagfusion.cli.measuring import default_ranges, measure
+    from disagfusion.cli.show import output_console
     from disagfusion.client import Client
     from disagfusion.local import LocalRuntime
     from disagfusion.scheduling.performance.grid import Ranges
@@ -89,9 +96,8 @@ def profile(
     with runtime, Client(runtime.address) as client:
         ranges = default_ranges(client.pipeline())
         ranges |= {name: values for name, values in given.items() if values}
-        found = measure(
-            client, Ranges(**ranges), shapes, repeats, lambda text: console.print(text, end="\r")
-        )
+        with progress(console) as tell:
+            found = measure(client, Ranges(**ranges), shapes, repeats, tell)
     today = datetime.datetime.now(tz=datetime.UTC).date()
     source = (
         f"Measured by `disagfusion profile` on {found.device}, {today}:"
@@ -99,14 +105,75 @@ def profile(
     )
     result = found.profile(pool, accelerators, source)
     _write(out, result)
-    _say(Console(), found, result, out)
+    _say(output_console(), found, result, out)
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """Have someone told about progress: a line that changes on a terminal, lines elsewhere.
+
+    The line ends with the block, so that an error has one of its own.
+    """
+    told = False
+
+    def tell(text: str) -> None:
+        nonlocal told
+        told = True
+        console.print(text, end="\r" if console.is_terminal else "\n", highlight=False)
+
+    try:
+        yield tell
+    finally:
+        if told and console.is_terminal:
+            console.print()
+
+
+def _check_out(path: Path) -> None:
+    """See whether the file can be written, before anything is measured."""
+    directory = path.parent
+    problem = ""
+    if path.is_dir():
+        problem = f"{path} is a directory"
+    elif not directory.is_dir():
+        problem = f"there is no directory {directory}"
+    elif not os.access(path if path.exists() else directory, os.W_OK):
+        problem = f"{path} cannot be written"
+    if problem:
+        raise InvalidArgumentError("--out", problem, expected="a file that can be written")
+
+
+def _check_pool(name: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from disagfusion.scheduling.document import Name
+
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise InvalidArgumentError(
+            "--pool", repr(name),
+            expected="1 to 63 of a-z, 0-9 and hyphens, with no hyphen at either end",
+        ) from error  # fmt: skip
+
+
+def _check_device(device: str | None) -> None:
+    from disagfusion.stage.devices import is_emulated
+
+    if device is not None and is_emulated(device):
+        raise InvalidArgumentError(
+            "--device", "emulated devices cannot be measured",
+            expected="torch's name, such as cpu or cuda:0",
+        )  # fmt: skip
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(one) for one in text.split(",") if one)
-    except ValueError as error:
-        raise InvalidArgumentError(option, repr(text), expected="whole numbers, as 4,8") from error
+        found = tuple(int(one) for one in text.split(",") if one)
+    except ValueError:
+        found = (0,)
+    if any(number < 1 for number in found):
+        raise InvalidArgumentError(option, repr(text), expected="whole numbers from 1, as 4,8")
+    return found
 
 
 def _write(path: Path, profile: Profile) -> None:
