@@ -1,9 +1,13 @@
-"""What the dispatcher is told. Times are in its caller's `now`, Unix seconds."""
+"""What the dispatcher is told. Times are in its caller's `now`, Unix seconds.
+
+What a worker says begins with who says it: its name and its incarnation.
+"""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from disagfusion.jobs.model import (
     FailureKind,
@@ -24,8 +28,7 @@ class WorkerState(enum.IntEnum):
     QUARANTINED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class OutputKey:
+class OutputKey(NamedTuple):
     """Names what one stage produced for one attempt of a job."""
 
     job_id: str
@@ -70,8 +73,7 @@ class RunningAssignment:
     num_inference_steps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HeldOutput:
+class HeldOutput(NamedTuple):
     """A finished output that a worker says it holds; `media` for decoders only."""
 
     output: OutputKey
@@ -80,8 +82,7 @@ class HeldOutput:
     record: StageRecord | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobSubmitted:
+class JobSubmitted(NamedTuple):
     """A new job is in the store, QUEUED. Jobs are submitted in the order of these events."""
 
     job_id: str
@@ -93,8 +94,7 @@ class JobSubmitted:
     num_inference_steps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class JobRecovered:
+class JobRecovered(NamedTuple):
     """After a start: an unfinished job as the store has it, in the order of submission."""
 
     job: JobSubmitted
@@ -105,23 +105,20 @@ class JobRecovered:
     failures: int
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
+class CancelRequested(NamedTuple):
     """Somebody wants a job to end."""
 
     job_id: str
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class JobDropped:
+class JobDropped(NamedTuple):
     """The store refused a change of this job: it is somebody else's now. Let go of it."""
 
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerConnected:
+class WorkerConnected(NamedTuple):
     """A worker's hello: the whole truth about it."""
 
     worker: WorkerInfo
@@ -130,16 +127,14 @@ class WorkerConnected:
     grant_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerDisconnected:
+class WorkerDisconnected(NamedTuple):
     """A worker's stream broke; it may come back with all it has. Nothing new goes to it."""
 
     worker: str
     incarnation: str
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
+class WorkerLost(NamedTuple):
     """A worker is given up: its assignments and what it held are gone."""
 
     worker: str
@@ -147,69 +142,66 @@ class WorkerLost:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStateChanged:
+class WorkerStateChanged(NamedTuple):
     """A worker's state, or its engine, is another."""
 
     worker: WorkerInfo
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FromWorker:
-    """Whatever a worker says carries who says it."""
+class GrantsOffered(NamedTuple):
+    """More rights to fill one slot once."""
 
     worker: str
     incarnation: str
-
-
-@dataclass(frozen=True, slots=True)
-class GrantsOffered(FromWorker):
-    """More rights to fill one slot once."""
-
     grant_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class InputReceived(FromWorker):
+class InputReceived(NamedTuple):
     """An assignment's input is in its slot, verified."""
 
+    worker: str
+    incarnation: str
     job_id: str
     attempt: int
     receive_seconds: float = 0.0
     size_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StageStarted(FromWorker):
+class StageStarted(NamedTuple):
     """The engine has begun."""
 
+    worker: str
+    incarnation: str
     job_id: str
     attempt: int
     stage: Stage
 
 
-@dataclass(frozen=True, slots=True)
-class StepCompleted(FromWorker):
+class StepCompleted(NamedTuple):
     """One denoising step is done."""
 
+    worker: str
+    incarnation: str
     job_id: str
     attempt: int
     step: int
     num_inference_steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class StageDone(FromWorker):
+class StageDone(NamedTuple):
     """The output of a stage is safe in the front's memory."""
 
+    worker: str
+    incarnation: str
     held: HeldOutput
 
 
-@dataclass(frozen=True, slots=True)
-class StageFailed(FromWorker):
+class StageFailed(NamedTuple):
     """A stage did not come to its end."""
 
+    worker: str
+    incarnation: str
     job_id: str
     attempt: int
     stage: Stage
@@ -218,10 +210,11 @@ class StageFailed(FromWorker):
     record: StageRecord | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSent(FromWorker):
+class OutputSent(NamedTuple):
     """The receiver has acknowledged an output; `attempt` is the receiving assignment's."""
 
+    worker: str
+    incarnation: str
     output: OutputKey
     attempt: int
     send_seconds: float = 0.0
@@ -229,10 +222,11 @@ class OutputSent(FromWorker):
     transport: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SendFailed(FromWorker):
+class SendFailed(NamedTuple):
     """An output could not be handed over; `attempt` is the receiving assignment's."""
 
+    worker: str
+    incarnation: str
     output: OutputKey
     attempt: int
     output_lost: bool = False
@@ -250,17 +244,15 @@ class ResultFailure(enum.Enum):
     """The worker has it no more, or it is damaged: decoded again."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResultStored:
+class ResultStored(NamedTuple):
     """All outputs of an attempt are in the result store."""
 
     job_id: str
     attempt: int
-    outputs: tuple[Output, ...] = field(default=())
+    outputs: tuple[Output, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ResultFailed:
+class ResultFailed(NamedTuple):
     """The outputs of an attempt are not in the result store."""
 
     job_id: str

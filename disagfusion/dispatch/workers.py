@@ -127,9 +127,9 @@ class WorkerTable:
     def get(self, name: str, incarnation: str | None = None) -> WorkerEntry | None:
         """Return a worker, if it is this incarnation."""
         worker = self._workers.get(name)
-        if worker is None or incarnation not in (None, worker.info.incarnation):
-            return None
-        return worker
+        if incarnation is None or worker is None or worker.info.incarnation == incarnation:
+            return worker
+        return None
 
     def count(self, stage: Stage) -> int:
         """Return how many workers do a stage, of all pipelines."""

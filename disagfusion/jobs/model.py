@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from disagfusion.errors import FailedPreconditionError
 
@@ -247,8 +248,7 @@ class JobEvent:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(NamedTuple):
     """A change of a job that must be in the store before anyone is told.
 
     It applies only to a job that is in `from_state` and `from_attempt`.

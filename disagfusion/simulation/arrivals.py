@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from disagfusion.scheduling.demand import Demand
@@ -97,14 +98,14 @@ def _blur(
 
 
 def _times(stream: Stream, random: Random) -> Iterator[tuple[float, str]]:
-    names, weights = list(stream.shapes), list(stream.shapes.values())
+    names, bounds = list(stream.shapes), list(accumulate(stream.shapes.values()))
     for number, at in enumerate(_instants(stream, random)):
         if stream.turns:
             yield at, names[number % len(names)]
         elif len(names) == 1:
             yield at, names[0]
         else:
-            yield at, random.choices(names, weights)[0]
+            yield at, random.choices(names, cum_weights=bounds)[0]
 
 
 def _instants(stream: Stream, random: Random) -> Iterator[float]:
@@ -138,8 +139,8 @@ def _regular(stream: Stream, count: float) -> Iterator[float]:
         every = stream.every if stream.every is not None else 1.0 / stream.peak
         number = 0
         while number < count:
-            # From the start, not from the last one: no rounding adds up.
-            yield stream.start + number * every
+            # From the start, not from the last one: no rounding adds up. `every` may be infinite.
+            yield stream.start + (number * every if number else 0.0)
             number += 1
         return
     rate = Rate(stream)

@@ -29,7 +29,7 @@ def step(
     **changes: object,
 ) -> Transition:
     change = Transition(job_id, before, attempts[0], after, status, attempts[1], 101.0)
-    return replace(change, **changes)  # type: ignore[arg-type]
+    return change._replace(**changes)  # type: ignore[arg-type]
 
 
 async def decode(store: JobStore, job_id: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +57,7 @@ async def test_changes_wait_while_the_database_cannot_grow(tmp_path: Path) -> No
             )
         change = step("job-1", JobState.QUEUED, JobState.ENCODING, message="m" * 4000)
         records = tuple(StageRecord(Stage.DIT, i, "w", outcome="o" * 4000) for i in range(20))
-        waiting = asyncio.create_task(store.transition(replace(change, records=records)))
+        waiting = asyncio.create_task(store.transition(change._replace(records=records)))
         # Reading goes on, and writing is refused to those who would not wait.
         with pytest.raises(ResourceExhaustedError):
             await store.submit(new("refused", generation=b"x" * 9000))

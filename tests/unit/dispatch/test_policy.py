@@ -108,7 +108,7 @@ def dits_given(desk: Desk, *job_ids: str, nbytes: int) -> list[tuple[str, str]]:
     """Encode jobs whose conditioning has so many bytes, and return who got them."""
     for job_id in job_ids:
         desk.submit(job_id)
-        done = replace(held(job_id, E), size_bytes=nbytes)
+        done = held(job_id, E)._replace(size_bytes=nbytes)
         desk.give(ev.StageDone("e", "e#1", done))
     return [(job_id, worker) for job_id, worker in assigned(desk.log) if worker != "e"]
 
