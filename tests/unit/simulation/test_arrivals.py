@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from simulationkit.runs import example_workload, workload
 
@@ -95,6 +95,11 @@ def test_no_job_at_no_rate(process: str) -> None:
     assert at(rate=0, end=100, process=process) == []
 
 
+def test_the_first_regular_job_comes_at_the_start_whatever_the_rate() -> None:
+    assert at(rate=5e-324, start=3, end=100) == [3.0]
+
+
+@example(rate=5e-324, final=None, amplitude=0.0, period=None, end=1.0)
 @given(
     rate=st.floats(0, 3),
     final=st.none() | st.floats(0, 3),
