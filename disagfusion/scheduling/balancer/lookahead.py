@@ -70,12 +70,16 @@ class LookAhead:
         best = min(candidates, key=lambda one: self._rank(one, capacity), default=None)
         if best is None:
             message = "no stage has a replica to spare, and there is no room for another"
+            for stage in self._view.stages:
+                if room.committed(stage) < room.least(stage):
+                    message += f"; {stage} has {room.committed(stage)} of {room.least(stage)}"
             return Decision(now, (), Reason.AT_LIMIT, message)
         details = {"seconds": bases[0][1], "best": best.score}
         if not best.score < 1.0:
             return Decision(now, (), Reason.BALANCED, details=details)
-        message = self._say(best)
-        if best.score > 1.0 - self._tolerance(best, capacity):
+        needed, why = self._tolerance(best, capacity)
+        message = f"{self._say(best)}, {100.0 * needed:g} % needed{why}"
+        if best.score > 1.0 - needed:
             return Decision(now, (), Reason.WITHIN_TOLERANCE, message, details)
         if not best.starts:
             delay = self._better_later(bases, candidates, best, unit)
@@ -175,16 +179,18 @@ class LookAhead:
         return total / len(bases)
 
     def _rank(self, one: Candidate, capacity: Capacity) -> float:
-        return one.score + self._tolerance(one, capacity) + _EACH_LEG * (len(one.legs) - 1)
+        return one.score + self._tolerance(one, capacity)[0] + _EACH_LEG * (len(one.legs) - 1)
 
-    def _tolerance(self, one: Candidate, capacity: Capacity) -> float:
+    def _tolerance(self, one: Candidate, capacity: Capacity) -> tuple[float, str]:
+        """Return by what share a change must be better, and why if by more than usual."""
         moves = [move for leg in one.legs for move in leg.moves(self._view)]
         if capacity.falls_short(moves):
-            return self._settings.shortfall_tolerance
+            why = " because the jobs that come would be too many then"
+            return self._settings.shortfall_tolerance, why
         lasting = capacity.after(moves)
         if lasting is None or lasting > 1.0 + self._settings.lasting_gain:
-            return self._settings.tolerance
-        return self._settings.passing_tolerance
+            return self._settings.tolerance, ""
+        return self._settings.passing_tolerance, " because it will not last"
 
     def _cost(self, prospect: Prospect) -> float:
         settings = self._settings

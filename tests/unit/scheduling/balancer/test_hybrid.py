@@ -315,3 +315,31 @@ def test_no_decision_takes_more_than_there_is(
         leaving = sum(move.count for move in decision.moves if move.source == place)
         assert leaving <= count.ready
         assert leaving == 0 or count.committed - leaving >= 1
+
+
+@pytest.mark.parametrize(
+    ("coming", "needed"),
+    [
+        (0, ", 2 % needed"),
+        (3, ", 5 % needed because it will not last"),
+        (4.5, ", 15 % needed because the jobs that come would be too many then"),
+    ],
+)
+def test_a_decision_says_how_much_better_it_had_to_be(coming: float, needed: str) -> None:
+    desk = Desk()
+    desk.wait_for(2, 300)
+    desk.arrived = Fresh({ONE: coming} if coming else {}, 0.0)
+    # How many come is known from the second look on.
+    first = replace(desk.observation(), jobs=Fresh((), 0.0), arrived=Fresh({}, 0.0))
+    desk.state, _ = desk.balancer.decide(desk.state, first, desk.now)
+    assert desk.decide().message.endswith(f"% better{needed}")
+
+
+def test_a_minimum_that_there_is_no_room_for_is_named() -> None:
+    desk = Desk(make_profile(encoder={"min": 2}), budget=3)
+    for place in (E, T, D):
+        desk.set(place, ready=1)
+    desk.wait_for(1, 5)
+    decision = desk.decide()
+    assert decision.reason is Reason.AT_LIMIT
+    assert decision.message.endswith("; encoder has 1 of 2")
