@@ -17,6 +17,7 @@ from disagfusion.stage.actions import (
     StartEngine,
     StateChanged,
 )
+from disagfusion.stage.drain import Drain
 from disagfusion.stage.gateways import Gateways
 from disagfusion.stage.held import HeldOutput, HeldStore
 from disagfusion.stage.inputs import InputSlots, Slot
@@ -34,7 +35,6 @@ Kind: TypeAlias = stage_pb2.FailureKind.ValueType
 
 FORMS = 256
 # Without any gateway nobody will release what is held; one that restarts gets this long.
-_ORPHAN_SECONDS = 1.0
 
 
 class MachineCore:
@@ -66,11 +66,9 @@ class MachineCore:
         self._sends: dict[int, tuple[HeldOutput, stage_pb2.SendOutput, str]] = {}
         self._sent = 0
         self._quarantine = ""
-        self._draining_since: float | None = None
+        self._drain = Drain(settings.drain_seconds, now)
         # What it will be there for, as long as it still has something to end.
         self._next_role: Role | None = None
-        self._drained = False
-        self._alone_since = now
         self._told = (stage_pb2.WORKER_STATE_LOADING, "")
         self._todo: list[Action] = []
 
@@ -81,7 +79,7 @@ class MachineCore:
         """Whether the worker takes work, and why not."""
         if self._quarantine:
             return stage_pb2.WORKER_STATE_QUARANTINED, self._quarantine
-        if self._draining_since is not None:
+        if self._drain.begun is not None:
             return stage_pb2.WORKER_STATE_DRAINING, "draining"
         if self._next_role is not None:
             return stage_pb2.WORKER_STATE_DRAINING, "changing its stage"
@@ -91,7 +89,7 @@ class MachineCore:
 
     @property
     def _closing(self) -> bool:
-        leaving = self._draining_since is not None or self._next_role is not None
+        leaving = self._drain.begun is not None or self._next_role is not None
         return leaving or bool(self._quarantine)
 
     @property
@@ -147,7 +145,7 @@ class MachineCore:
         """When `tick` has something to do next."""
         limit = self._settings.input_seconds
         times = [self.held.next_expiry()]
-        if not self._drained:
+        if not self._drain.over:
             times.append(self.engine.restart_at)
         # While a message is being received the transport watches over it.
         times += [
@@ -160,10 +158,7 @@ class MachineCore:
             for slot in self.slots
             if not slot.assigned and self.slots.state(slot) is SlotState.FILLED
         ]
-        if self._draining_since is not None and not self._drained and not self._jobs:
-            times.append(self._draining_since + self._settings.drain_seconds)
-            if not self.gateways:
-                times.append(max(self._alone_since, self._draining_since) + _ORPHAN_SECONDS)
+        times.append(self._drain.wakeup(not self.gateways))
         return min((time for time in times if time is not None), default=None)
 
     # The consequences of events.
@@ -173,7 +168,7 @@ class MachineCore:
             self.slots.release(slot)
         self.gateways.remove(session)
         if not self.gateways:
-            self._alone_since = now
+            self._drain.alone(now)
 
     def _check(self, assignment: stage_pb2.Assignment) -> None:
         def refuse(why: str) -> RefusedError:
@@ -302,14 +297,21 @@ class MachineCore:
 
     def _advance(self, now: float) -> list[Action]:
         """Do what has become possible; return all that is to be done."""
-        if self.engine.due(now) and not self._drained:
+        if self.engine.due(now) and not self._drain.over:
             self.engine.starting()
             self._todo.append(StartEngine())
         self._give_space()
         self._feed_engine(now)
         self._issue_grants(now)
         self._announce_state()
-        self._check_drained(now)
+        if self._drain.check(
+            working=bool(self._jobs),
+            holding=self.held.busy,
+            alone=not self.gateways,
+            now=now,
+        ):
+            self.engine.stop()
+            self._todo.append(Drained())
         todo, self._todo = self._todo, []
         return todo
 
@@ -385,13 +387,3 @@ class MachineCore:
             )
             self._todo += self.gateways.tell_all(state=changed)
             self._todo.append(StateChanged(*state))
-
-    def _check_drained(self, now: float) -> None:
-        since = self._draining_since
-        if since is None or self._drained or self._jobs:
-            return
-        orphaned = not self.gateways and now - max(self._alone_since, since) >= _ORPHAN_SECONDS
-        if not self.held.busy or orphaned or now - since >= self._settings.drain_seconds:
-            self._drained = True
-            self.engine.stop()
-            self._todo.append(Drained())

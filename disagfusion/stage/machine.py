@@ -174,8 +174,8 @@ class StageMachine(MachineCore):
 
     def drain(self, now: float) -> list[Action]:
         """Take no new work; `Drained` follows when nothing is left."""
-        if self._draining_since is None:
-            self._draining_since = now
+        if self._drain.begun is None:
+            self._drain.begun = now
             self._hand_back("the worker is draining", now)
         return self._advance(now)
 
@@ -195,7 +195,7 @@ class StageMachine(MachineCore):
 
     def _advance(self, now: float) -> list[Action]:
         role = self._next_role
-        if role is not None and not self._jobs and self._draining_since is None:
+        if role is not None and not self._jobs and self._drain.begun is None:
             self._take(role, now)
         return super()._advance(now)
 

@@ -19,7 +19,8 @@ class MachineSettings:
         held_bytes: Memory of held outputs.
         held_seconds: After which an output that nobody touched is forgotten.
         input_seconds: An assignment's input must be there within this time.
-        drain_seconds: How long draining waits for outputs to be released.
+        drain_seconds: How long draining waits for outputs to be released, once the last job has
+            ended.
         restart: How engines are started again.
         synchronous: Whether every hand-over is waited for: one job at a time is here, from its
             grant until the next stage has its output. For comparison.

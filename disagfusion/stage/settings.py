@@ -94,7 +94,8 @@ class StageSettings(BaseSettings):
             its weights while the present one finishes its jobs; needs memory for both. "auto" does
             it on "cpu" and on emulated devices whose pool says `load_ahead` in the profile, not on
             others: where memory runs out, it is the jobs that are lost.
-        drain_seconds: How long draining waits for outputs to be released.
+        drain_seconds: How long draining waits for outputs to be released, once the last job has
+            ended.
         fork_server: Unix socket of the process that forks engines; the front starts them
             itself where empty.
         tls_cert: With `tls_key` and `tls_ca`: mutual TLS, for gRPC and TCP.

@@ -19,6 +19,7 @@ PATIENCE = 60.0
 # What only a balancer tells; the last one after a fit.
 BALANCER_PANELS = {
     "Decisions", "Accelerators", "Model correction", "Model samples and version", "Model error",
+    "Calibration",
 }  # fmt: skip
 
 

@@ -98,6 +98,17 @@ def test_draining_does_not_wait_for_ever(rig: Rig) -> None:
     assert rig.machine.next_wakeup() is None or rig.machine.next_wakeup() > rig.now
 
 
+def test_a_long_last_job_leaves_as_much_time_for_its_release(rig: Rig) -> None:
+    run = rig.start("a")
+    rig.do(rig.machine.drain(rig.now))
+    rig.now += 74.0
+    rig.finish(run)
+    assert Drained() not in rig.done
+    rig.now = rig.machine.next_wakeup() or 0.0
+    assert rig.now == 199.0
+    assert Drained() in rig.do(rig.machine.tick(rig.now))
+
+
 def test_draining_without_a_gateway_waits_a_moment(rig: Rig) -> None:
     rig.finish(rig.start("a"))
     rig.do(rig.machine.disconnected(GATEWAY, rig.now))
