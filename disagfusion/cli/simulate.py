@@ -13,11 +13,16 @@ from disagfusion.cli import options
 from disagfusion.errors import FailedPreconditionError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
     from disagfusion.scheduling.profile import Profile
     from disagfusion.simulation.result import Result
     from disagfusion.simulation.workload import Workload
 
-_FILE_WIDTH = 160
+_GAP = 2
+# What goes first where there is no room for every column.
+_LESS_NEEDED = ("P50 s", "acc·h", "P99 s", "lost", "moves", "cost")
 
 
 def simulate(
@@ -168,31 +173,79 @@ def _decisions(result: Result) -> list[dict[str, Any]]:
 
 
 def _print(workload: Workload, profile: Profile, results: list[Result]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from disagfusion.cli.show import output_console
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+    console = output_console()
+    print_results(console, workload, profile, results)
+
+
+def print_results(
+    console: Console, workload: Workload, profile: Profile, results: list[Result]
+) -> None:
+    """Print tables of results; where the console is narrow, with fewer columns."""
     console.print(f"[bold]{workload.name or 'workload'}[/] · {profile.name or 'profile'}")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("policy", no_wrap=True)
-    columns = ["jobs", "lost", "last s", "P50 s", "P95 s", "P99 s", "moves", "acc·h", "cost"]
-    attained = any(result.attainment is not None for result in results)
-    windows = list(workload.measure.windows)
-    columns += ["attained"] if attained else []
-    columns += [f"{start:g}–{end:g} s" for start, end in windows]
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for one in results:
-        latency = one.latency_seconds
-        cells = [f"{one.completed}", f"{one.lost}", f"{one.last_finish_seconds:.0f}"]
-        cells += [f"{latency[share]:.0f}" for share in ("p50", "p95", "p99")]
-        cells += [f"{one.moves}", f"{one.accelerator_seconds / 3600:.2f}", f"{one.cost:.2f}"]
-        if attained:
-            cells.append("" if one.attainment is None else f"{one.attainment:.2f}")
-        table.add_row(one.policy, *cells, *map(str, one.finished_in_windows))
-    console.print(table)
+    left_out: list[str] = []
+    columns = {
+        "policy": [one.policy for one in results],
+        "jobs": [f"{one.completed}" for one in results],
+        "lost": [f"{one.lost}" for one in results],
+        "last s": [f"{one.last_finish_seconds:.0f}" for one in results],
+        **{
+            f"{name} s": [f"{one.latency_seconds[name.lower()]:.0f}" for one in results]
+            for name in ("P50", "P95", "P99")
+        },
+        "moves": [f"{one.moves}" for one in results],
+        "acc·h": [f"{one.accelerator_seconds / 3600:.2f}" for one in results],
+        "cost": [f"{one.cost:.2f}" for one in results],
+    }
+    if any(one.attainment is not None for one in results):
+        shares = (one.attainment for one in results)
+        columns["attained"] = ["" if share is None else f"{share:.2f}" for share in shares]
+    for name in ("", *_LESS_NEEDED):
+        if columns.pop(name, None) is not None:
+            left_out.append(name)
+        if _width(columns) <= console.width:
+            break
+    console.print(_table(columns))
+    if left_out:
+        console.print(f"(no room for {', '.join(left_out)})", highlight=False)
+    _print_windows(console, workload, results)
     exceeded = [one.policy for one in results if one.budget_exceeded]
     if exceeded:
         console.print(f"[red]the budget was exceeded by {', '.join(exceeded)}[/]")
+
+
+def _print_windows(console: Console, workload: Workload, results: list[Result]) -> None:
+    windows = [f"{start:g}–{end:g} s" for start, end in workload.measure.windows]
+    if not windows:
+        return
+    columns = {
+        "policy": [one.policy for one in results],
+        **{
+            name: [str(one.finished_in_windows[index]) for one in results]
+            for index, name in enumerate(windows)
+        },
+    }
+    if _width(columns) > console.width:
+        columns = {
+            "between": windows,
+            **{one.policy: list(map(str, one.finished_in_windows)) for one in results},
+        }
+    console.print("\njobs that finished between")
+    console.print(_table(columns))
+
+
+def _width(columns: dict[str, list[str]]) -> int:
+    widest = (max(map(len, (name, *cells))) for name, cells in columns.items())
+    return sum(width + _GAP for width in widest) - _GAP
+
+
+def _table(columns: dict[str, list[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    return table

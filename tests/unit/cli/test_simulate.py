@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from disagfusion.cli.app import main
+from disagfusion.cli.simulate import print_results
 
 PROFILE = """\
 pools: {a: {accelerators: 4, cost_per_hour: 2}}
@@ -71,6 +76,45 @@ def test_several_policies_as_a_table(files: list[str], capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert shown.startswith("a few")
     assert all(policy in shown for policy in policies)
+
+
+def shown(width: int, policies: int = 1, windows: int = 0) -> list[str]:
+    """What is printed on a terminal of some width."""
+    ends = [(100.0 * i, 100.0 * (i + 1)) for i in range(windows)]
+    workload: Any = SimpleNamespace(name="w", measure=SimpleNamespace(windows=ends))
+    results: Any = [
+        SimpleNamespace(
+            policy=f"static:{i}:66:11", completed=189, lost=2, last_finish_seconds=1399.0,
+            latency_seconds={"p50": 391.0, "p95": 465.0, "p99": 467.0}, moves=2, cost=12.5,
+            accelerator_seconds=9000.0, attainment=0.75, budget_exceeded=0,
+            finished_in_windows=list(range(windows)),
+        )
+        for i in range(policies)
+    ]  # fmt: skip
+    console = Console(width=width, file=io.StringIO(), record=True)
+    print_results(console, workload, SimpleNamespace(name="p"), results)  # type: ignore[arg-type]
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def test_phases_are_a_table_of_their_own() -> None:
+    lines = [line.split() for line in shown(100, windows=3)]
+    head = "policy jobs lost last s P50 s P95 s P99 s moves acc·h cost attained".split()
+    assert lines[1] == head
+    assert lines[2][:2] == ["static:0:66:11", "189"]
+    assert lines[4:6] == [
+        "jobs that finished between".split(), "policy 0–100 s 100–200 s 200–300 s".split(),
+    ]  # fmt: skip
+    assert lines[6] == ["static:0:66:11", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("width", [46, 60, 80, 100])
+def test_nothing_is_cut_where_it_is_narrow(width: int) -> None:
+    lines = shown(width, policies=2, windows=12)
+    assert not any("…" in line for line in lines)
+    assert all(len(line) <= width for line in lines)
+    assert any(line.split()[:2] == ["static:1:66:11", "189"] for line in lines)
+    assert ["1100–1200", "s", "11", "11"] in [line.split() for line in lines]
+    assert ("no room for" in "".join(lines)) is (width < 100)
 
 
 def test_log_and_picture(files: list[str], tmp_path: Path) -> None:
