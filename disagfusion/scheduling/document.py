@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -119,8 +120,14 @@ def validate(kind: type[D], value: Any, *, name: str) -> D:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        # What is missing may be what was misspelt.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden" and (known := _known(kind, first["loc"][:-1])):
+            raise InvalidArgumentError(
+                f"{name}: {path}", "there is no such field", expected=", ".join(known)
+            ) from error
         message = first["msg"].removeprefix("Value error, ")
         given = first["input"]
         if isinstance(given, (str, int, float, bool)) or given is None:
@@ -129,6 +136,31 @@ def validate(kind: type[D], value: Any, *, name: str) -> D:
         if more:
             message += f" (and {more} more)"
         raise InvalidArgumentError(f"{name}: {path}" if path else name, message) from error
+
+
+def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Return the fields that there are at a path within a document; none where that is unclear."""
+    if path:
+        nested = [kind.model_fields[path[0]].annotation] if path[0] in _fields(kind) else []
+        nested += list(get_args(kind)[-1:]) if get_origin(kind) is dict else []
+        nested += list(get_args(kind)[:1]) if get_origin(kind) in (tuple, list) else []
+        # A part of the path may name the alternative that was tried, and not a field.
+        nested += [kind] if _fields(kind) and kind.__name__ == path[0] else []
+        candidates = [(one, path[1:]) for one in nested]
+        candidates += [(one, path) for one in _alternatives(kind)]
+        return next(filter(None, (_known(one, rest) for one, rest in candidates)), [])
+    found = [_known(one, path) for one in _alternatives(kind)]
+    return next(filter(None, [_fields(kind), *found]), [])
+
+
+def _fields(kind: Any) -> list[str]:
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) is Annotated:
+        return get_args(kind)[:1]
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
 
 
 def dump_json(document: Document) -> str:

@@ -77,3 +77,32 @@ def test_the_least_seconds_can_be_planned_with() -> None:
     assert found.throughput == pytest.approx(8e9)
     model = "{dit: {pools: {a: {model: {per_megapixel_squared: 1.0e-30}}}}}"
     assert plan(profile(model), Demand()).throughput > 8e30
+
+
+COSTS = (
+    "constant, per_megapixel, per_megapixel_squared, per_token, per_step, per_step_megapixel,"
+    " per_step_megapixel_squared"
+)
+
+
+@pytest.mark.parametrize(
+    ("stages", "path", "known"),
+    [
+        ("{dit: {pools: {a: {weight_gib: 3}}}}", "a.weight_gib", "seconds, model, p95_ratio,"),
+        ("{dit: {pools: {a: {model: {per_stp: 1}}}}}", "a.model.per_stp", COSTS),
+        ("{dit: {pools: {a: {seconds: 1, memory_gib: {x: 1}}}}}", "CostModel.x", COSTS),
+    ],
+)
+def test_a_field_that_there_is_not_brings_those_that_there_are(
+    stages: str, path: str, known: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as refused:
+        profile(stages)
+    assert f"{path}: there is no such field (expected {known}" in refused.value.message
+
+
+def test_what_is_missing_may_be_what_was_misspelt() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"poolz: there is no such field \(expected .*pools"
+    ):
+        parse(Profile, "poolz: {}\nstages: {dit: {pools: {a: {seconds: 1}}}}", name="p.yaml")
