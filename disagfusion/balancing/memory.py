@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +10,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from disagfusion.errors import DataLossError, DisagfusionError, FailedPreconditionError
-from disagfusion.scheduling.document import Count, Document
-from disagfusion.scheduling.performance.documents import ModelDocument, from_json, to_json
+from disagfusion.errors import DisagfusionError, FailedPreconditionError
+from disagfusion.scheduling.document import Count
+from disagfusion.scheduling.performance.documents import (
+    ModelDocument,
+    SealedDocument,
+    from_json,
+    to_json,
+)
 from disagfusion.scheduling.performance.exchange import SnapshotDocument
 from disagfusion.scheduling.performance.model import PerformanceModel
 from disagfusion.scheduling.performance.samples import SampleSnapshot
@@ -27,7 +30,7 @@ LIMIT_BYTES = 64 * 1024 * 1024
 _log = get_logger(__name__)
 
 
-class MemoryDocument(Document):
+class MemoryDocument(SealedDocument):
     """What was learned, as it is saved.
 
     Attributes:
@@ -41,7 +44,6 @@ class MemoryDocument(Document):
         model: What was fitted, and the corrections.
         samples: For the next fit.
         parameters: Of the balancer, as calibration changed them.
-        checksum: SHA-256 of all the rest.
     """
 
     kind: Literal["disagfusion.dev/balancer-memory"] = "disagfusion.dev/balancer-memory"
@@ -54,28 +56,6 @@ class MemoryDocument(Document):
     model: ModelDocument
     samples: SnapshotDocument
     parameters: dict[str, float] = Field(default_factory=dict)
-    checksum: str = ""
-
-    def sealed(self) -> MemoryDocument:
-        """Return the same with the checksum that belongs to it."""
-        return self.model_copy(update={"checksum": self._digest()})
-
-    def verify(self) -> None:
-        """Check the checksum.
-
-        Raises:
-            DataLossError: It is of another content.
-        """
-        if self.checksum != self._digest():
-            raise DataLossError(
-                "the checksum is of another content; the file is damaged",
-                reason="CHECKSUM_MISMATCH",
-            )
-
-    def _digest(self) -> str:
-        content = self.model_dump(mode="json", exclude={"checksum"}, exclude_none=True)
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

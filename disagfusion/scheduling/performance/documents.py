@@ -71,28 +71,16 @@ class FittedPair(Document):
         return self
 
 
-class ModelDocument(Document):
-    """A `PerformanceModel` as it is saved and sent.
+class SealedDocument(Document):
+    """A document that can tell whether it was damaged.
 
     Attributes:
-        kind: Tells this document from others.
-        format: Of this document.
-        version: Of the model; grows with each change.
-        profile: The prior.
-        pairs: Stage → pool → what was fitted.
-        corrections: Stage → pool → factor from recent samples.
         checksum: SHA-256 of all the rest.
     """
 
-    kind: Literal["disagfusion.dev/performance-model"] = "disagfusion.dev/performance-model"
-    format: Literal[1] = 1
-    version: Count
-    profile: Profile
-    pairs: dict[Name, dict[Name, FittedPair]] = Field(default_factory=dict)
-    corrections: dict[Name, dict[Name, Positive]] = Field(default_factory=dict)
     checksum: str = ""
 
-    def sealed(self) -> ModelDocument:
+    def sealed(self) -> Self:
         """Return the same with the checksum that belongs to it."""
         return self.model_copy(update={"checksum": self._digest()})
 
@@ -104,7 +92,7 @@ class ModelDocument(Document):
         """
         if self.checksum != self._digest():
             raise DataLossError(
-                "performance model: the checksum is of another content; the file is damaged",
+                "the checksum is of another content; the file is damaged",
                 reason="CHECKSUM_MISMATCH",
             )
 
@@ -112,6 +100,26 @@ class ModelDocument(Document):
         content = self.model_dump(mode="json", exclude={"checksum"}, exclude_none=True)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ModelDocument(SealedDocument):
+    """A `PerformanceModel` as it is saved and sent.
+
+    Attributes:
+        kind: Tells this document from others.
+        format: Of this document.
+        version: Of the model; grows with each change.
+        profile: The prior.
+        pairs: Stage → pool → what was fitted.
+        corrections: Stage → pool → factor from recent samples.
+    """
+
+    kind: Literal["disagfusion.dev/performance-model"] = "disagfusion.dev/performance-model"
+    format: Literal[1] = 1
+    version: Count
+    profile: Profile
+    pairs: dict[Name, dict[Name, FittedPair]] = Field(default_factory=dict)
+    corrections: dict[Name, dict[Name, Positive]] = Field(default_factory=dict)
 
 
 class SampleDocument(Document):
