@@ -43,10 +43,20 @@ class Digester:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="transport-digest")
 
     async def __call__(self, view: memoryview) -> int:
-        """Return the checksum of a contiguous view."""
+        """Return the checksum of a contiguous view; nothing reads it any more afterwards."""
         if view.nbytes <= _INLINE:
             return self.digest(view)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self.digest, view)
+        computed = asyncio.get_running_loop().run_in_executor(self._pool, self._take, [view])
+        try:
+            return await asyncio.shield(computed)
+        except asyncio.CancelledError:
+            # A thread cannot be interrupted: it reads to the end, in less than a millisecond.
+            await asyncio.wait([computed])
+            raise
+
+    def _take(self, views: list[memoryview]) -> int:
+        # The pool keeps its arguments for a moment longer than the work takes.
+        return self.digest(views.pop())
 
     async def aclose(self) -> None:
         """Finish what is under way and end the threads; no memory is referred to afterwards."""
