@@ -24,7 +24,7 @@ BUDGET = 6
 SERVE = (
     "serve", "--profile", PROFILE, "--device", "emulated:a10", "--dits", "3",
     "--balance", "--balance-profile", PROFILE, "--balance-period", "20", "--budget", str(BUDGET),
-    "--time-scale", "0.01", "--transport", "tcp", "--listen", "127.0.0.1:0",
+    "--time-scale", "0.02", "--transport", "tcp", "--listen", "127.0.0.1:0",
 )  # fmt: skip
 
 
@@ -126,8 +126,8 @@ def test_replicas_follow_the_mix_within_the_budget(served: Served) -> None:
     assert served.gauge("disagfusion_model_samples") > 0
     served.check_budget()
     out, _ = run("top", "--once", "--decisions", "50", "--fleet", served.fleet)
-    assert "SCALE_UP  1 new → decoder" in out
-    assert "REBALANCE  1 decoder → dit" in out
+    assert "SCALE_UP  1 new to decoder on a10" in out
+    assert "REBALANCE  1 from decoder to dit on a10" in out
     (ratio,) = re.findall(r"^ratio (\d+):(\d+):(\d+) ", out, re.MULTILINE)
     assert sum(map(int, ratio)) == BUDGET
 
