@@ -1,8 +1,7 @@
-"""The work that is left: counted as it comes and goes, never summed over jobs."""
+"""The work that is left: jobs are counted as they come and go, and never summed up."""
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING
 
 from disagfusion.dispatch.estimates import Estimates
@@ -11,80 +10,28 @@ from disagfusion.jobs.model import Stage
 if TYPE_CHECKING:
     from disagfusion.dispatch.events import JobSubmitted
     from disagfusion.dispatch.flow import FlowTable, Lane
-    from disagfusion.dispatch.tables import Assignment
+    from disagfusion.dispatch.workers import WorkerTable
 
 
-_SLACK = 64
-
-
-class Running:
-    """The seconds that all running assignments of a stage still take together.
-
-    Their predicted ends are summed up; an end that has passed is taken out, so that it counts as
-    nothing left and not as less. What is not counted any more leaves the heap when its time has
-    come, or when the heap is built again, as in `heap`.
-    """
-
-    __slots__ = ("_count", "_heap", "_origin", "_serial", "_sum")
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Assignment]] = []
-        self._serial = 0
-        self._count = 0
-        self._sum = 0.0
-        self._origin = 0.0
-
-    def put(self, assignment: Assignment, end: float, now: float) -> None:
-        """Count an assignment in, or take note that its predicted end is another."""
-        if assignment.counted_end == end:
-            return
-        self.drop(assignment)
-        heap = self._heap
-        if heap and heap[0][0] <= now:
-            self._expire(now)
-        if not self._count:
-            # Sums of large numbers lose digits, so begin anew where that is possible.
-            self._sum, self._origin = 0.0, now
-        if end > now:
-            self._serial += 1
-            assignment.counted_end, assignment.counted_as = end, self._serial
-            self._count += 1
-            self._sum += end - self._origin
-            heapq.heappush(heap, (end, self._serial, assignment))
-            if len(heap) > 2 * self._count + _SLACK:
-                self._heap = [entry for entry in heap if entry[2].counted_as == entry[1]]
-                heapq.heapify(self._heap)
-
-    def drop(self, assignment: Assignment) -> None:
-        """Count an assignment out if it is in."""
-        end = assignment.counted_end
-        if end is not None:
-            assignment.counted_end, assignment.counted_as = None, 0
-            self._count -= 1
-            self._sum -= end - self._origin
-
-    def remaining(self, now: float) -> float:
-        """Return how many seconds are left."""
-        self._expire(now)
-        return max(0.0, self._sum - self._count * (now - self._origin)) if self._count else 0.0
-
-    def _expire(self, now: float) -> None:
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            _, serial, assignment = heapq.heappop(heap)
-            if assignment.counted_as == serial:
-                self.drop(assignment)
-
-
-def backlog(flows: FlowTable, estimates: Estimates, now: float) -> dict[tuple[str, Stage], float]:
+def backlog(
+    flows: FlowTable, workers: WorkerTable, estimates: Estimates, now: float
+) -> dict[tuple[str, Stage], float]:
     """Return the predicted seconds of work that is left, by pipeline and stage.
 
-    It takes O(kinds of unfinished jobs) time, and what has passed since the last call.
+    It takes O(workers, and kinds of unfinished jobs) time.
     """
+    running: dict[tuple[str, Stage], float] = {}
+    for worker in workers:
+        for assignment in worker.assignments.values():
+            end = assignment.end
+            # What is late counts as nothing left, and not as less.
+            if end is not None and end > now:
+                key = (worker.info.pipeline, assignment.stage)
+                running[key] = running.get(key, 0.0) + end - now
     found = {}
     for flow in flows:
         for lane in flow.lanes:
-            seconds = lane.running.remaining(now)
+            seconds = running.get((flow.pipeline, lane.stage), 0.0)
             for kind in flow.kinds.values():
                 ahead = sum(kind.ahead[: lane.stage + 1])
                 if ahead:

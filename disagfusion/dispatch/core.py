@@ -164,7 +164,6 @@ class Core(State):
         if not assignment.received:
             self.clear_timer(TimerKind.TRANSFER, job.job_id)
         if assignment.started_at is not None:
-            job.lane.running.drop(assignment)
             self.jobs.count_ahead(job)
         worker = assignment.worker
         worker.assignments.pop(job.job_id, None)

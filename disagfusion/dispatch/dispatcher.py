@@ -127,14 +127,14 @@ class Dispatcher:
 
         Each unfinished job counts with what its current stage still takes, and with all of every
         later stage, on average over the workers of the stage. Pipelines that have neither workers
-        nor jobs are left out. It takes O(kinds of jobs) time, not O(jobs).
+        nor jobs are left out. It takes O(workers, and kinds of jobs) time, not O(jobs).
 
         Args:
             now: Unix seconds; never goes back, as in `handle`.
         """
         core = self._core
         core.now = max(core.now, now)
-        return backlog(core.flows, core.estimates, core.now)
+        return backlog(core.flows, core.workers, core.estimates, core.now)
 
     def set_prior(self, prior: Prior | None) -> None:
         """Take another prior, or the same one once its answers have changed."""

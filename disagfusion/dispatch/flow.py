@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from disagfusion.dispatch.backlog import Running
 from disagfusion.dispatch.events import JobSubmitted
 from disagfusion.dispatch.groups import Group, Member
 from disagfusion.dispatch.ordered import Ordered
@@ -67,10 +66,9 @@ class Lane:
         groups: Who works, by version and pool.
         slots: Input slots of all workers.
         workers: How many do this stage.
-        running: The predicted ends of what runs.
     """
 
-    __slots__ = ("before", "flow", "groups", "queues", "running", "slots", "stage", "workers")
+    __slots__ = ("before", "flow", "groups", "queues", "slots", "stage", "workers")
 
     def __init__(self, flow: Flow, stage: Stage) -> None:
         self.flow = flow
@@ -80,7 +78,6 @@ class Lane:
         self.groups: dict[str, dict[str, Group]] = {}
         self.slots = 0
         self.workers = 0
-        self.running = Running()
 
     def queue(self, version: str) -> Queue:
         """Return the queue of a pinned version; it is made where there is none."""

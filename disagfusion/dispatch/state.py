@@ -106,7 +106,6 @@ class State:
         assignment = job.assignment
         assert assignment is not None, "something runs"
         assignment.end = self.now + seconds
-        job.lane.running.put(assignment, assignment.end, self.now)
         self.touch(assignment.worker)
 
     def follow_steps(self, job: JobEntry, assignment: Assignment) -> None:

@@ -36,8 +36,6 @@ class Assignment:
         known: Whether that prediction is known; see `estimates`.
         end: When it is predicted to end; None: it has not begun.
         first_step: Where our knowledge of its speed begins: not 0 if it was adopted.
-        counted_end: The end that its lane's `running` counts.
-        counted_as: The entry there.
     """
 
     worker: WorkerEntry
@@ -52,8 +50,6 @@ class Assignment:
     first_step: int = 0
     num_inference_steps: int = 0
     step_at: float = 0.0
-    counted_end: float | None = None
-    counted_as: int = 0
 
 
 @dataclass(slots=True)

@@ -126,19 +126,14 @@ class Observer:
 
 
 def _replicas(fleet: Fleet, place: Place, operations: Operations) -> Replicas:
-    phases = {phase: 0 for phase in Phase}
-    since: float | None = None
-    available: list[float] = []
-    for replica in fleet.at(place):
-        phases[replica.phase] += 1
-        if replica.phase is Phase.STARTING:
-            since = replica.since if since is None else min(since, replica.since)
-            available.append(replica.available_at)
-    waiting = operations.waiting_starts.count(place)
+    replicas = fleet.at(place)
+    phases = [replica.phase for replica in replicas]
+    starting = [replica for replica in replicas if replica.phase is Phase.STARTING]
+    available = sorted(replica.available_at for replica in starting)
     return Replicas(
-        ready=phases[Phase.READY],
-        starting=phases[Phase.STARTING] + waiting,
-        draining=phases[Phase.DRAINING],
-        starting_since=since,
-        available_at=tuple(sorted(available)[:_DETAILED_STARTS]),
+        ready=phases.count(Phase.READY),
+        starting=len(starting) + operations.waiting_starts.count(place),
+        draining=phases.count(Phase.DRAINING),
+        starting_since=min((replica.since for replica in starting), default=None),
+        available_at=tuple(available[:_DETAILED_STARTS]),
     )

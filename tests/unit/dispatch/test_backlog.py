@@ -5,11 +5,8 @@ from dispatchkit.desk import D, Desk, E, K
 from dispatchkit.twins import Twins
 
 from disagfusion.dispatch import events as ev
-from disagfusion.dispatch.backlog import Running
 from disagfusion.dispatch.dispatcher import Dispatcher
 from disagfusion.dispatch.settings import DispatchSettings
-from disagfusion.dispatch.tables import Assignment
-from disagfusion.dispatch.workers import WorkerEntry
 from disagfusion.jobs.model import Stage
 
 
@@ -72,16 +69,3 @@ def test_a_straggler_does_not_hide_the_work_of_others() -> None:
     desk.now -= 998.0
     # "a" is 992 seconds late; "b" has run for two seconds.
     assert desk.dispatcher.backlog(desk.now)["p", D] == pytest.approx(8.0)
-
-
-def test_what_is_not_counted_any_more_is_forgotten() -> None:
-    running = Running()
-    info = ev.WorkerInfo("w", "1", frozenset({D}), "p", "v", ev.WorkerState.READY, 1)
-    worker = WorkerEntry(info)
-    for _ in range(10_000):
-        assignment = Assignment(worker, D, 1, received=True)
-        running.put(assignment, 1e9, now=0.0)
-        running.put(assignment, 2e9, now=0.0)
-        running.drop(assignment)
-    assert len(running._heap) < 100
-    assert running.remaining(0.0) == 0.0
