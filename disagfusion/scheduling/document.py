@@ -44,6 +44,7 @@ def _describe(schema: dict[str, Any], kind: type[Any]) -> None:
         schema["description"] = " ".join(summary.split())
         for text in re.split(r"\n(?=\w)", inspect.cleandoc(f"\n{attributes}")):
             name, _, description = text.partition(": ")
+            name = one.model_fields[name].alias or name if name in one.model_fields else name
             if name in properties:
                 properties[name]["description"] = " ".join(description.split())
     schema.pop("title", None)

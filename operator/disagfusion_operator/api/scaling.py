@@ -1,0 +1,188 @@
+"""How many replicas there are, and who decides it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from disagfusion_operator.api.base import Free, ObjectName, Part, Quantity, Rule, SecretKey
+
+_Window = Annotated[int, Field(ge=0, le=3600)]
+_ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+_Bound = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class RatePolicy(Part):
+    """The most that may change within a period, as of a HorizontalPodAutoscaler.
+
+    Attributes:
+        type: Whether `value` is a number of pods or a percentage of them.
+        value: How many.
+        period_seconds: Within how long.
+    """
+
+    type: Literal["Pods", "Percent"]
+    value: Annotated[int, Field(ge=1)]
+    period_seconds: Annotated[int, Field(ge=1, le=1800)]
+
+
+class Direction(Part):
+    """Rules for one direction, as of a HorizontalPodAutoscaler.
+
+    Attributes:
+        stabilization_window_seconds: For so long the most careful recommendation holds.
+        policies: Rates; the autoscaler's defaults where empty.
+        select_policy: Which of several rates applies; Disabled: no change this way.
+        tolerance: Share by which usage may differ from its target without any change.
+    """
+
+    stabilization_window_seconds: _Window | None = None
+    policies: Annotated[tuple[RatePolicy, ...], Field(max_length=8)] = ()
+    select_policy: Literal["Max", "Min", "Disabled"] = "Max"
+    tolerance: Quantity = "0.1"
+
+
+class Behavior(Part):
+    """Rules for both directions.
+
+    Attributes:
+        scale_up: For more replicas.
+        scale_down: For fewer.
+    """
+
+    scale_up: Direction = Field(default_factory=Direction)
+    scale_down: Direction = Field(default_factory=Direction)
+
+
+class ConfigMapKey(Part):
+    """One value of a ConfigMap in the pipeline's namespace.
+
+    Attributes:
+        name: Of the ConfigMap.
+        key: Of the value.
+    """
+
+    name: ObjectName
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "profile.yaml"
+
+
+class ProfileSource(Part):
+    """What stages cost on which pool: exactly one source.
+
+    Attributes:
+        inline: The profile itself; its fields are in the reference of profiles.
+        config_map: A ConfigMap that holds it.
+    """
+
+    RULES: ClassVar = (
+        Rule(
+            "has(self.inline) != has(self.configMap)",
+            "exactly one of inline and configMap is given",
+        ),
+    )
+
+    inline: Free | None = None
+    config_map: ConfigMapKey | None = None
+
+
+class Prometheus(Part):
+    """A Prometheus, or what speaks its HTTP API.
+
+    Attributes:
+        url: Its address; the operator's own setting where not given.
+        bearer_token_secret: Sent with every question.
+        matchers: Further label matchers, such as `cluster="prod"`.
+        window_seconds: Over which rates are taken: at least four scrape intervals.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)] | None = None
+    bearer_token_secret: SecretKey | None = None
+    matchers: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    window_seconds: Annotated[int, Field(ge=4, le=3600)] = 60
+
+
+class ScheduledBounds(Part):
+    """Bounds that hold at certain hours of certain days.
+
+    Attributes:
+        days: On which they begin; every day where empty.
+        begin: Time of day, such as 08:00.
+        end: Time of day; of the next one where it is before `begin`.
+        time_zone: As the tz database calls it.
+        min_replicas: By stage, in the place of the stage's own.
+        max_replicas: By stage, in the place of the stage's own.
+        budget: In the place of the pipeline's.
+    """
+
+    RULES: ClassVar = (
+        Rule("self.begin != self.end", "begin and end must differ", ".end"),
+        Rule(
+            "self.minReplicas.all(stage, stage in ['encoder', 'dit', 'decoder']) &&"
+            " self.maxReplicas.all(stage, stage in ['encoder', 'dit', 'decoder'])",
+            "minReplicas and maxReplicas name stages: encoder, dit, decoder",
+        ),
+    )
+
+    days: Annotated[
+        tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(max_length=7)
+    ] = ()
+    begin: _ClockTime
+    end: _ClockTime
+    time_zone: Annotated[str, Field(min_length=1, max_length=63)] = "UTC"
+    min_replicas: Annotated[dict[str, _Bound], Field(max_length=3)] = Field(default_factory=dict)
+    max_replicas: Annotated[dict[str, _Bound], Field(max_length=3)] = Field(default_factory=dict)
+    budget: Annotated[int, Field(ge=1)] | None = None
+
+
+class ScaleToZero(Part):
+    """All stages leave together where there is no work, and return together.
+
+    Attributes:
+        after_seconds: Without work.
+    """
+
+    after_seconds: Annotated[int, Field(ge=1, le=86_400)] = 900
+
+
+class Scaling(Part):
+    """How many replicas there are.
+
+    Attributes:
+        mode: Auto: the operator keeps the ratio. Recommend: it says what it would do. Off: nothing
+            but the stages' minReplicas; whoever scales a Deployment is let alone.
+        paused: Nothing changes for the moment, whatever the load.
+        budget: Accelerators in use at most; all that the pools have where not given.
+        objective: Throughput uses the whole budget; Cost, what the load needs of it.
+        headroom: With Cost: share on top of the load.
+        behavior: With Cost: how fast stages grow and shrink.
+        tolerance: Share by which the outlook must improve before anything changes.
+        period_seconds: Between two decisions.
+        profile: What stages cost; learned from the jobs where not given.
+        prometheus: Where load is read.
+        schedule: Bounds at certain hours.
+        scale_to_zero: Whether and when all stages leave.
+        priority: Where pipelines share a pool, the higher one is served first.
+    """
+
+    RULES: ClassVar = (
+        Rule(
+            "!has(self.scaleToZero) || self.mode == 'Auto'",
+            "scaleToZero needs mode Auto: nobody else would wake the pipeline",
+            ".scaleToZero",
+        ),
+    )
+
+    mode: Literal["Auto", "Recommend", "Off"] = "Auto"
+    paused: bool = False
+    budget: Annotated[int, Field(ge=1)] | None = None
+    objective: Literal["Throughput", "Cost"] = "Throughput"
+    headroom: Quantity = "0.2"
+    behavior: Behavior = Field(default_factory=Behavior)
+    tolerance: Quantity = "0.02"
+    period_seconds: Annotated[int, Field(ge=1, le=300)] = 10
+    profile: ProfileSource | None = None
+    prometheus: Prometheus = Field(default_factory=Prometheus)
+    schedule: Annotated[tuple[ScheduledBounds, ...], Field(max_length=16)] = ()
+    scale_to_zero: ScaleToZero | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0

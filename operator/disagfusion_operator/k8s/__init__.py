@@ -1,0 +1,1 @@
+"""The API server: the port, and its adapter, the only code that knows the client library."""

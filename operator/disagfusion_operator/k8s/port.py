@@ -1,0 +1,80 @@
+"""What the operator asks of an API server."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON has it."""
+
+OPERATOR = "disagfusion-operator"
+"""Field manager of everything but replicas."""
+BALANCER = "disagfusion-balancer"
+"""Field manager of replicas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of objects.
+
+    Attributes:
+        api_version: Such as `apps/v1`.
+        kind: Such as `Deployment`.
+        plural: As URLs have it.
+        namespaced: Whether objects are in a namespace.
+    """
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+
+class Cluster(ABC):
+    """An API server.
+
+    Every method raises `UnavailableError` where the server cannot be reached or asks for patience,
+    `NotFoundError` where the object is not there, `AbortedError` on a conflict, and
+    `PermissionDeniedError` and `InvalidArgumentError` where it refuses.
+    """
+
+    @abstractmethod
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        """Return an object."""
+
+    @abstractmethod
+    async def list(
+        self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        """Return all objects of a kind, of all namespaces where none is given."""
+
+    @abstractmethod
+    async def apply(self, manifest: Object) -> Object:
+        """Apply on the server, as `OPERATOR`, taking over fields that others have."""
+
+    @abstractmethod
+    async def apply_status(self, manifest: Object) -> Object:
+        """Apply the status subresource on the server, as `OPERATOR`."""
+
+    @abstractmethod
+    async def scale(self, namespace: str, name: str, replicas: int) -> None:
+        """Set a Deployment's replicas through its scale subresource, as `BALANCER`."""
+
+    @abstractmethod
+    async def annotate(
+        self, kind: Kind, namespace: str, name: str, annotations: Mapping[str, str | None]
+    ) -> None:
+        """Set annotations, or take away those that are None."""
+
+    @abstractmethod
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
+        """Delete an object, if it is still the one with that uid; it may be gone already."""
+
+    @abstractmethod
+    async def record(
+        self, about: Object, *, warning: bool, reason: str, message: str, action: str
+    ) -> None:
+        """Record an event about an object."""
