@@ -1,1 +1,1 @@
-"""The Kubernetes operator: DiffusionPipeline resources become running pipelines, kept in balance."""
+"""The Kubernetes operator: DiffusionPipeline resources become running pipelines, in balance."""
