@@ -95,6 +95,8 @@ lock: $(UV) ## Resolve the requirements anew, with hashes
 	$(COMPILE) requirements/tools.in -o requirements/tools.txt
 	$(COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra stage -c requirements/dev.txt -o requirements/stage.txt
+	$(COMPILE) pyproject.toml --extra emulated -c requirements/dev.txt -o requirements/emulated.txt
+	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
 	$(COMPILE) pyproject.toml --extra gateway -c requirements/dev.txt -o requirements/gateway.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/sdk.txt
 

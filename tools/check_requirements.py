@@ -19,7 +19,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 # The lock and the extra it is for.
-LOCKS = {"dev.txt": "dev", "stage.txt": "stage", "gateway.txt": "gateway", "sdk.txt": ""}
+LOCKS = {
+    "dev.txt": "dev",
+    "stage.txt": "stage",
+    "emulated.txt": "emulated",
+    "gateway.txt": "gateway",
+    "operator.txt": "operator",
+    "sdk.txt": "",
+}
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
