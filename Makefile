@@ -14,6 +14,10 @@ BUF := .tools/bin/buf
 GRPCURL := .tools/bin/grpcurl
 TOXIPROXY := .tools/bin/toxiproxy
 PROMETHEUS := .tools/bin/prometheus
+# A module of each holds one program or several.
+CLUSTER_TOOLS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok helm kubeconform pause)
+# Nothing is built where another cluster, or the programs of one, are given.
+CLUSTER_GIVEN := $(or $(filter-out $(abspath .cluster/kubeconfig),$(KUBECONFIG)),$(KUBEBUILDER_ASSETS))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -100,6 +104,27 @@ lock: $(UV) ## Resolve the requirements anew, with hashes
 	$(COMPILE) pyproject.toml --extra gateway -c requirements/dev.txt -o requirements/gateway.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/sdk.txt
 
+##——— Kubernetes: docs/development-cluster.md
+
+.PHONY: cluster-tools
+cluster-tools: $(CLUSTER_TOOLS) ## Build Kubernetes and what else a cluster consists of, from pinned Go modules; ten minutes the first time
+
+.PHONY: cluster-up
+cluster-up: setup $(if $(CLUSTER_GIVEN),,cluster-tools) ## Start a cluster with two real nodes on this machine; as root
+	$(BIN)/python -m tools.cluster up
+
+.PHONY: cluster-down
+cluster-down: setup ## Take that cluster down
+	$(BIN)/python -m tools.cluster down
+
+.PHONY: test-cluster
+test-cluster: setup $(if $(CLUSTER_GIVEN),,cluster-tools) ## The tests that need a cluster: the one that runs, or one of their own; as root
+	$(BIN)/pytest tests/cluster
+
+.PHONY: images
+images: setup ## Build container images and save them in .cluster/images; IMAGES="gateway operator" builds these only
+	$(BIN)/python -m tools.images build $(IMAGES) $(IMAGE_OPTIONS)
+
 .PHONY: clean
 clean: ## Remove what was built, the environment included
 	rm -rf .venv .tools .cache build dist out .mypy_cache .ruff_cache .pytest_cache \
@@ -127,7 +152,7 @@ $(GO): requirements/tools.txt | $(UV)
 
 # Go modules are pinned by go.sum; the toolchain is the one above, whatever the machine has.
 GO_BUILD = GOTOOLCHAIN=local GOFLAGS="-buildvcs=false -mod=readonly" CGO_ENABLED=0 GOWORK=off \
-	$(abspath $(GO)) build -trimpath $(GO_TAGS) -ldflags "-s -w" -o $(GO_OUTPUT) tool
+	$(abspath $(GO)) build -trimpath $(GO_TAGS) -ldflags "-s -w $(GO_LDFLAGS)" -o $(GO_OUTPUT) tool
 GO_OUTPUT = $(abspath $@)
 
 .tools/bin/%: tools/%/go.mod tools/%/go.sum | $(GO)
@@ -139,3 +164,22 @@ GO_OUTPUT = $(abspath $@)
 # Two programs, promtool is the other, without service discovery: that would bring every cloud's SDK.
 $(PROMETHEUS): GO_TAGS := -tags remove_all_sd
 $(PROMETHEUS): GO_OUTPUT = $(abspath $(@D))/
+
+# Their programs lie beside the others in .tools/bin.
+.tools/cluster/%: tools/cluster/go/%/go.mod tools/cluster/go/%/go.sum | $(GO)
+	@mkdir -p $(@D) .tools/bin
+	@echo "building $* (minutes the first time)"
+	cd tools/cluster/go/$* && $(GO_BUILD)
+	touch $@
+
+$(CLUSTER_TOOLS): GO_OUTPUT = $(abspath .tools/bin)/
+# Its package is called server.
+.tools/cluster/etcd: GO_OUTPUT = $(abspath .tools/bin/etcd)
+.tools/cluster/pause: tools/cluster/go/pause/main.go
+
+# Kubernetes is told its version when it is built.
+KUBE_VERSION := $(shell awk '$$1 == "require" && $$2 == "k8s.io/kubernetes" { print $$3 }' tools/cluster/go/kube/go.mod)
+KUBE_STAMP := k8s.io/component-base/version
+.tools/cluster/kube: GO_LDFLAGS = -X $(KUBE_STAMP).gitVersion=$(KUBE_VERSION) \
+	-X $(KUBE_STAMP).gitMajor=$(word 1,$(subst ., ,$(KUBE_VERSION:v%=%))) \
+	-X $(KUBE_STAMP).gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION:v%=%))) -X $(KUBE_STAMP).gitTreeState=clean

@@ -1,0 +1,80 @@
+"""The cluster that these tests share: the one that runs, or one that is started for them.
+
+With KUBECONFIG set to the access file of another cluster that one is used; images that tests load
+must then be in its nodes already.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.testing import Cluster, Namespace
+from tools.cluster import lifecycle
+from tools.cluster.__main__ import external
+from tools.cluster.kubectl import Kubectl
+from tools.cluster.layout import ROOT, Layout
+from tools.cluster.options import Options
+from tools.cluster.processes import wait_for
+
+
+def command(*arguments: str) -> None:
+    """Run a command of tools/cluster in a process of its own: what it starts is not this one's."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.cluster", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.fail(f"tools.cluster {' '.join(arguments)}: {done.stderr.strip()}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    layout = Layout()
+    if (other := external(layout)) is not None:
+        yield Cluster(layout, Kubectl(Path(other)), None)
+        return
+    if os.geteuid() != 0:
+        pytest.fail(
+            "these tests need root, for real nodes, or KUBECONFIG set to another cluster's",
+            pytrace=False,
+        )
+    fresh = not lifecycle.running(layout)
+    if fresh:
+        command("up")
+    try:
+        yield Cluster(layout, Kubectl(layout.kubeconfig), Options.load(layout.options))
+    finally:
+        if fresh:
+            command("down")
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Wait for a condition: `until(what, seconds, probe)`."""
+    return wait_for
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """A namespace for the tests of one module."""
+    stem = Path(request.path).stem.removeprefix("test_").replace("_", "-")
+    with cluster.namespace(stem) as found:
+        yield found
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Give a first test the time to start the cluster, and all the time that pods take."""
+    for item in items:
+        if Path(item.path).is_relative_to(Path(__file__).parent) and not list(
+            item.iter_markers("timeout")
+        ):
+            item.add_marker(pytest.mark.timeout(300))

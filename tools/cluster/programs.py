@@ -1,0 +1,129 @@
+"""Where the programs are that a cluster consists of, and what Debian is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.cluster import commands
+from tools.cluster.errors import ClusterError
+from tools.cluster.layout import ROOT
+
+BUILT = ROOT / ".tools" / "bin"
+ASSETS = "KUBEBUILDER_ASSETS"
+_OF_ASSETS = ("etcd", "kube-apiserver", "kubectl")
+PLUGIN_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+_PLUGINS = ("ptp", "host-local", "loopback")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package that real nodes need.
+
+    Attributes:
+        name: The package.
+        program: What it is wanted for; where that is there, whoever brought it, the package is not
+            installed.
+    """
+
+    name: str
+    program: str
+
+
+PACKAGES = (
+    Package("containerd", "containerd"),
+    Package("runc", "runc"),
+    Package("nftables", "nft"),
+    Package("conntrack", "conntrack"),
+    Package("iproute2", "ip"),
+    Package("mount", "mount"),
+    Package("util-linux", "nsenter"),
+)
+PLUGINS_PACKAGE = "containernetworking-plugins"
+
+
+def find(
+    name: str, environment: Mapping[str, str] = os.environ, built: Path = BUILT
+) -> Path | None:
+    """Return where a program of Kubernetes is: that of KUBEBUILDER_ASSETS before the built one."""
+    places = [built]
+    if (assets := environment.get(ASSETS)) and name in _OF_ASSETS:
+        places.insert(0, Path(assets))
+    for place in places:
+        if os.access(place / name, os.X_OK):
+            return place / name
+    return None
+
+
+def need(name: str, environment: Mapping[str, str] = os.environ, built: Path = BUILT) -> Path:
+    """Return where a program of Kubernetes is.
+
+    Raises:
+        ClusterError: It was not built.
+    """
+    if (found := find(name, environment, built)) is None:
+        raise ClusterError(f"{name} is not in {built}: build it with `make cluster-tools`")
+    return found
+
+
+def system(name: str) -> str:
+    """Return where a program of the machine is.
+
+    Raises:
+        ClusterError: It is not installed.
+    """
+    if (found := shutil.which(name, path=commands.environment()["PATH"])) is None:
+        raise ClusterError(f"{name} is not installed")
+    return found
+
+
+def plugins() -> Path:
+    """Return the directory of the network plugins.
+
+    Raises:
+        ClusterError: There is none that has all that are needed.
+    """
+    for directory in PLUGIN_DIRECTORIES:
+        if all((directory / name).exists() for name in _PLUGINS):
+            return directory
+    raise ClusterError(f"the network plugins {', '.join(_PLUGINS)} are not installed")
+
+
+def missing() -> list[str]:
+    """Return the Debian packages that real nodes need and the machine lacks."""
+    path = commands.environment()["PATH"]
+    names = [package.name for package in PACKAGES if not shutil.which(package.program, path=path)]
+    try:
+        plugins()
+    except ClusterError:
+        names.append(PLUGINS_PACKAGE)
+    return names
+
+
+def install(names: list[str]) -> None:
+    """Install Debian packages, without starting what they bring as services.
+
+    Raises:
+        ClusterError: This is not Debian, or a package cannot be had.
+    """
+    if not names:
+        return
+    if not shutil.which("apt-get"):
+        raise ClusterError(
+            f"install {', '.join(names)}, or what this system calls them, and try again"
+        )
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    commands.run("apt-get", "update", "-qq", seconds=300, extra=quiet)
+    commands.run(
+        "apt-get",
+        "install",
+        "-y",
+        "-qq",
+        "--no-install-recommends",
+        *names,
+        seconds=900,
+        extra=quiet,
+    )
