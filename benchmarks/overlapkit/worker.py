@@ -7,7 +7,8 @@ import json
 import os
 
 from disagfusion.pipeline.stages import Stage
-from disagfusion.stage.app import StageService, serve
+from disagfusion.stage.app import StageService
+from disagfusion.stage.command import serve
 from disagfusion.stage.settings import StageSettings
 from disagfusion.telemetry import logging
 from disagfusion.transport import TransportSettings, create

@@ -94,10 +94,10 @@ def served(
     """
     hidden = family_of(family).hidden_workflows
     planned = [
-        (name, requires, staged.plan(requires)) for name, requires in _workflows(staged.blocks)
+        (name, requires, staged.plan(requires)) for name, requires in workflows_of(staged.blocks)
     ]
     found = [
-        (name or _named(requires, plan), requires, plan)
+        (workflow_name(name, requires, plan), requires, plan)
         for name, requires, plan in planned
         if not any(part in name for part in hidden)
     ]
@@ -112,7 +112,8 @@ def served(
     return [entry for entry in found if not options.workflows or entry[0] in options.workflows]
 
 
-def _workflows(blocks: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def workflows_of(blocks: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield a family's workflows, with what selects each; the name may be empty."""
     mapping = getattr(blocks, "_workflow_map", None)
     if mapping is None:
         required = {p.name: True for p in blocks.inputs if p.required and p.name}
@@ -124,9 +125,9 @@ def _workflows(blocks: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield name, variant
 
 
-def _named(requires: Mapping[str, Any], plan: Plan) -> str:
-    """Name the only workflow of a family that has no names for them, as other families do."""
-    return f"{'image' if 'image' in requires else 'text'}2{_output([plan])}"
+def workflow_name(name: str, requires: Mapping[str, Any], plan: Plan) -> str:
+    """Return a workflow's name; the only one of a family that has none is named as others are."""
+    return name or f"{'image' if 'image' in requires else 'text'}2{_output([plan])}"
 
 
 def _mentioned(plan: Plan, index: ModelIndex) -> bool:

@@ -14,6 +14,8 @@ from disagfusion.pipeline.options import LoadOptions
 INDEX_NAME = "model_index.json"
 MODULAR_INDEX_NAME = "modular_model_index.json"
 PRESET_NAME = "disagfusion.json"
+RECORD_NAME = "disagfusion-weights.json"
+"""In a directory that has a part of a model's files, says what the whole is; see `weights`."""
 _HASHED_WHOLE = {".json", ".txt", ".model", ".jinja"}
 _HASHED_BY_SAMPLE = {".safetensors", ".bin", ".pt", ".pth", ".gguf"}
 _HASHED_WHOLE_LIMIT = 32 * 1024 * 1024
@@ -71,14 +73,33 @@ def read_index(model: str, options: LoadOptions) -> ModelIndex:
         InvalidArgumentError: `model` is empty.
         FailedPreconditionError: Reason MODEL_NOT_FOUND or MODEL_DAMAGED.
     """
-    if not model:
-        raise InvalidArgumentError("model", "is empty", expected="a directory or a hub id")
+    check_there(model)
     directory = Path(model)
     if directory.is_dir():
         return _read_directory(model, directory)
-    if model.startswith((".", "/", "~")) or model.count("/") > 1 or directory.exists():
-        raise missing(model, "no such directory")
     return _read_hub(model, options)
+
+
+def check_there(model: str) -> None:
+    """Check that a local model has an index, as far as that can be seen at once; a hub id passes.
+
+    Raises:
+        InvalidArgumentError: `model` is empty.
+        FailedPreconditionError: Reason MODEL_NOT_FOUND.
+    """
+    if not model:
+        raise InvalidArgumentError("model", "is empty", expected="a directory or a hub id")
+    directory = Path(model)
+    try:
+        if directory.is_dir():
+            if not any((directory / name).is_file() for name in (MODULAR_INDEX_NAME, INDEX_NAME)):
+                raise missing(
+                    model, f"the directory has neither {INDEX_NAME} nor {MODULAR_INDEX_NAME}"
+                )
+        elif model.startswith((".", "/", "~")) or model.count("/") > 1 or directory.exists():
+            raise missing(model, "no such directory")
+    except OSError as error:
+        raise missing(model, f"cannot be read ({error.strerror or error})") from error
 
 
 def _read_directory(model: str, directory: Path) -> ModelIndex:
@@ -94,7 +115,7 @@ def _read_directory(model: str, directory: Path) -> ModelIndex:
                 modular=name == MODULAR_INDEX_NAME,
                 content=content,
                 preset=_preset_defaults(model, preset),
-                version=_digest(directory),
+                version=directory_version(directory),
             )
     raise missing(model, f"the directory has neither {INDEX_NAME} nor {MODULAR_INDEX_NAME}")
 
@@ -155,6 +176,21 @@ def _read_hub(model: str, options: LoadOptions) -> ModelIndex:
         preset={},
         version=version[:16],
     )
+
+
+def directory_version(directory: Path) -> str:
+    """Return the version of the model that a directory has, or of which it has a part.
+
+    Raises:
+        FailedPreconditionError: The directory's record cannot be read.
+    """
+    record = directory / RECORD_NAME
+    if not record.is_file():
+        return _digest(directory)
+    version = _read_json(str(directory), record).get("version")
+    if not (isinstance(version, str) and version):
+        raise damaged(str(directory), f"{RECORD_NAME} names no version")
+    return version
 
 
 def _digest(directory: Path) -> str:

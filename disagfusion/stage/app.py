@@ -1,24 +1,18 @@
-"""A stage service put together from its parts, and its command line."""
+"""A stage service put together from its parts."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import secrets
-import signal
 import ssl
-import sys
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from pydantic import ValidationError
-
-from disagfusion.errors import DisagfusionError, FailedPreconditionError
+from disagfusion import termination
+from disagfusion.errors import FailedPreconditionError
 from disagfusion.pipeline.stages import Stage
 from disagfusion.rpc.metering import MeteringInterceptor
 from disagfusion.rpc.server import RpcServer
@@ -26,6 +20,7 @@ from disagfusion.rpc.tls import TlsSettings
 from disagfusion.stage.config import EngineConfig, engine_environment
 from disagfusion.stage.front import Front
 from disagfusion.stage.launcher import EngineLauncher, ForkServerLauncher, SubprocessLauncher
+from disagfusion.stage.limits import check_arena
 from disagfusion.stage.link import EngineLink
 from disagfusion.stage.machine import MachineSettings, StageMachine
 from disagfusion.stage.memory import SharedMemory
@@ -33,18 +28,17 @@ from disagfusion.stage.meter import StageMeter
 from disagfusion.stage.numbers import ENGINES, stage_number
 from disagfusion.stage.servicer import StageServicer
 from disagfusion.stage.settings import StageSettings
-from disagfusion.telemetry import logging, metrics, tracing
+from disagfusion.stage.startup import Startup
+from disagfusion.telemetry import metrics
 from disagfusion.transport import TransportSettings, create
 from disagfusion.transport.api import Transport, TransportError
 from disagfusion.transport.settings import Observer
 from disagfusion.v1 import stage_pb2
 from disagfusion.v1.stage_pb2_grpc import add_StageServiceServicer_to_server
+from disagfusion.weights.cache import hold
 
 SERVICE = "disagfusion.v1.StageService"
 _ACCOUNT_SECONDS = 1.0
-_BEAT_SECONDS = 1.0
-
-_log = logging.get_logger(__name__)
 
 
 class StageService:
@@ -58,6 +52,7 @@ class StageService:
     Attributes:
         address: Where it listens.
         metrics_address: Where its metrics are; empty for nowhere.
+        probe_address: Where it answers probes without TLS; empty for nowhere.
         front: The front, once started.
     """
 
@@ -74,6 +69,7 @@ class StageService:
         self._background: set[asyncio.Task[None]] = set()
         self.address = settings.listen
         self.metrics_address = ""
+        self.probe_address = ""
 
     async def start(self) -> None:
         """Listen for gRPC and tensors, and begin to start the engine.
@@ -95,7 +91,10 @@ class StageService:
             (SERVICE,),
             tls=settings.tls,
             interceptors=(MeteringInterceptor(metrics.GrpcMetrics(self._registry)),),
+            probe_listen=settings.probe_listen,
         )
+        check_arena(settings.arena_bytes)
+        self._stack.callback(hold(settings.model))
         self._serve_metrics()
         memory = SharedMemory.create(settings.arena_bytes)
         self._stack.callback(memory.close)
@@ -109,6 +108,7 @@ class StageService:
             pool=settings.pool,
             now=now,
         )
+        self._startup = Startup(meter.startup, settings.weights_report)
         self.front = Front(
             machine,
             stage=self._stage,
@@ -141,7 +141,9 @@ class StageService:
             StageServicer(self.front, self.engine_config), self._server.grpc
         )
         self.address = await self._server.start()
+        self.probe_address = self._server.probe_address
         self._stack.push_async_callback(self._server.stop, 1.0)
+        self._startup.reached("listening")
         self._spawn(self._account(meter))
 
     async def stop(self) -> None:
@@ -267,8 +269,14 @@ class StageService:
         self.metrics_address = server.address
         self._stack.callback(server.close)
 
-    def _state_changed(self, state: int) -> None:
-        self._spawn(self._server.set_serving(state == stage_pb2.WORKER_STATE_READY))
+    def _state_changed(self, state: int, reason: str) -> None:
+        ready = state == stage_pb2.WORKER_STATE_READY
+        self._spawn(self._server.set_serving(ready))
+        if ready:
+            self._startup.reached("loaded")
+            self._startup.reached("ready")
+        # Should it be ended meanwhile, this is what was wrong with it.
+        termination.explain("" if ready else reason)
 
     async def _account(self, meter: StageMeter) -> None:
         # A state that lasts for minutes shows in the counters meanwhile.
@@ -288,92 +296,3 @@ def _tls_context(tls: TlsSettings, *, server: bool) -> ssl.SSLContext:
     context.load_verify_locations(tls.ca)
     context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-async def serve(service: StageService, ready_file: Path | None) -> None:
-    """Run a service until SIGTERM or SIGINT, then drain it; a second signal ends it at once.
-
-    Raises:
-        DisagfusionError: It cannot start.
-    """
-    await service.start()
-    _log.info("front listens", address=service.address, metrics=service.metrics_address)
-    signals: asyncio.Queue[None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, None)
-    beats = None
-    try:
-        if ready_file is not None:
-            _write_ready(ready_file, service)
-            beats = asyncio.create_task(_beat(ready_file))
-        await signals.get()
-        _log.info("draining")
-        ends = [asyncio.create_task(service.drain()), asyncio.create_task(signals.get())]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in ends:
-            task.cancel()
-    finally:
-        await service.stop()
-        if beats is not None:
-            beats.cancel()
-    _log.info("front ended")
-
-
-async def _beat(path: Path) -> None:
-    """Touch the ready file again and again: a supervisor takes it for the sign of life."""
-    while True:
-        await asyncio.sleep(_BEAT_SECONDS)
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-def _write_ready(path: Path, service: StageService) -> None:
-    ready = {
-        "pid": os.getpid(),
-        "address": service.address,
-        "metrics_address": service.metrics_address,
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(ready))
-    os.replace(temporary, path)
-
-
-class MakeService(Protocol):
-    """Makes a stage service that has not been started."""
-
-    def __call__(self, stage: Stage, engine: str, settings: StageSettings) -> StageService:
-        """Return a service; see `StageService`."""
-
-
-def main(stage: Stage, engine: str, make: MakeService = StageService) -> None:
-    """Run a stage service from the command line, with settings from the environment.
-
-    Args:
-        stage: Which stage.
-        engine: The class that computes it, as "module:Class".
-        make: Makes the service.
-    """
-    program = f"disagfusion-{stage.value}"
-    try:
-        settings = StageSettings()
-        logging.configure(
-            settings.log_format,
-            settings.log_level,
-            component=stage.value,
-            worker=settings.name,
-            pipeline=settings.pipeline,
-        )
-        tracing.configure(stage.value)
-        service = make(stage, engine, settings)
-        asyncio.run(serve(service, settings.ready_file))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-            for e in error.errors()
-        )
-        sys.exit(f"{program}: {problems}")
-    except DisagfusionError as error:
-        sys.exit(f"{program}: {error.message}")
-    finally:
-        tracing.shutdown()

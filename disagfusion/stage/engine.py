@@ -21,7 +21,7 @@ from disagfusion import failpoints
 from disagfusion.stage.channel import EngineChannel
 from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.framing import FramingError
-from disagfusion.stage.process import die_with_parent
+from disagfusion.stage.process import die_with_parent, provide_home
 from disagfusion.telemetry import logging
 
 # What an engine imports sooner or later, the parts included that libraries import when first used.
@@ -111,6 +111,7 @@ def main(sock: socket.socket, config: EngineConfig | Mapping[str, Any]) -> int:
     if not isinstance(config, EngineConfig):
         config = EngineConfig.model_validate(config)
     os.environ.update(config.environment)
+    provide_home()
     failpoints.configure()
     logging.configure(
         config.log_format,

@@ -49,7 +49,7 @@ class Front:
         incarnation: Of this process.
         send_seconds: The longest that sending an output may take.
         load_ahead: Whether the engine of a stage that is to be taken loads beside the present one.
-        on_state: Is told the worker's state whenever it changes.
+        on_state: Is told the worker's state and the reason whenever they change.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Front:
         incarnation: str,
         send_seconds: float,
         load_ahead: bool,
-        on_state: Callable[[int], None],
+        on_state: Callable[[int, str], None],
     ) -> None:
         self.machine = machine
         self.drained = asyncio.Event()
@@ -278,7 +278,7 @@ class Front:
                 _log.info(
                     "worker state", state=stage_pb2.WorkerState.Name(_state(state)), reason=reason
                 )
-                self._on_state(state)
+                self._on_state(state, reason)
             case actions.TakeStage(stage):
                 self._take_stage(stage)
             case actions.Drained():

@@ -8,6 +8,7 @@ from typing import Literal
 from disagfusion.stage.actions import StageEnded
 from disagfusion.stage.jobs import outcome_of
 from disagfusion.stage.machine import Activity, StageMachine
+from disagfusion.stage.startup import Step
 from disagfusion.telemetry.metrics import CollectorRegistry, Direction, StageMetrics
 from disagfusion.telemetry.metrics import TransferOutcome as Outcome
 from disagfusion.transport.api import RefusalReason
@@ -95,6 +96,10 @@ class StageMeter:
             self._metrics.prompt_cache("hit")
         elif ended.prompt_cache == "miss":
             self._metrics.prompt_cache("miss")
+
+    def startup(self, step: Step, at: float) -> None:
+        """Note when a step of the start took place, in Unix time."""
+        self._metrics.startup(step).set(at)
 
     def restarted(self, reason: str) -> None:
         """Count an engine that is started again."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
+import tempfile
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -24,6 +26,21 @@ def die_with_parent(parent: int) -> None:
         raise OSError(number, os.strerror(number))
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def provide_home() -> None:
+    """Give libraries a home directory and a user name where the system has none for this user.
+
+    In containers users have numbers only, and the root file system cannot be written to; caches
+    of compiled kernels and of configurations want both.
+    """
+    home = os.environ.get("HOME", "")
+    if not (home and os.access(home, os.W_OK)):
+        os.environ["HOME"] = tempfile.gettempdir()
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ.setdefault("USER", "disagfusion")
 
 
 def is_stopped(pid: int) -> bool:

@@ -14,6 +14,7 @@ from disagfusion.errors import (
     InvalidArgumentError,
     JobCancelledError,
 )
+from disagfusion.pipeline.model_files import check_there
 from disagfusion.stage.channel import EngineChannel
 from disagfusion.stage.config import EngineConfig
 from disagfusion.stage.engine_port import Engine, Result, Task
@@ -39,6 +40,9 @@ def load_engine(config: EngineConfig) -> Engine:
     Raises:
         DisagfusionError: The model cannot be used.
     """
+    if config.model:
+        # Before torch is imported, which takes a while.
+        check_there(config.model)
     module, _, name = config.engine.partition(":")
     kind = getattr(importlib.import_module(module), name)
     engine: Engine = kind.load(config)

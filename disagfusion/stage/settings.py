@@ -64,7 +64,8 @@ class StageSettings(BaseSettings):
         transport_port: Its port; 0 takes a free one.
         ucx_ports: UCX's own TCP ports, as "first-last"; any where empty. A connection takes one at
             each end for each network interface.
-        transport_advertise: Under which other stages reach it; `transport_host` where empty.
+        transport_advertise: Under which other stages reach it; `transport_host` where empty, which
+            it cannot be where that is any address.
         dtype: Of weights and computation.
         threads: Threads of the engine's CPU operations.
         stage_threads: The same by stage, as a JSON object, for a worker that may take another
@@ -100,6 +101,12 @@ class StageSettings(BaseSettings):
             itself where empty.
         tls_cert: With `tls_key` and `tls_ca`: mutual TLS, for gRPC and TCP.
         metrics_listen: `host:port` for Prometheus; empty for none.
+        probe_listen: `host:port` that answers `grpc.health.v1` without TLS; empty for none. Without
+            TLS `listen` does it.
+        weights_report: What `python -m disagfusion.weights fetch --report` has written, for the
+            metrics of the start.
+        termination_log: Where it is said why the process ends or cannot load its model, if that
+            file exists.
         ready_file: Written once the front listens.
     """
 
@@ -122,7 +129,7 @@ class StageSettings(BaseSettings):
     transport_host: str = "127.0.0.1"
     transport_port: int = Field(default=0, ge=0, le=65535)
     ucx_ports: str = Field(default="", pattern=r"^(\d{1,5}-\d{1,5})?$")
-    transport_advertise: str = ""
+    transport_advertise: str = Field(default="", validate_default=True)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     threads: int = Field(default=1, ge=1, le=1024)
     stage_threads: StageThreads | None = None
@@ -153,12 +160,15 @@ class StageSettings(BaseSettings):
     tls_ca: Path | None = None
     tls_server_name: str = ""
     metrics_listen: str = "127.0.0.1:0"
+    probe_listen: str = ""
+    weights_report: Path | None = None
+    termination_log: Path = Path("/dev/termination-log")
     ready_file: Path | None = None
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator(
-        *("tls_cert", "tls_key", "tls_ca", "ready_file", "profile", "monolith"),
+        *("tls_cert", "tls_key", "tls_ca", "ready_file", "weights_report", "profile", "monolith"),
         *("attention_backend", "variant", "revision"),
         mode="before",
     )
@@ -171,6 +181,18 @@ class StageSettings(BaseSettings):
     def _needed(cls, value: str, info: ValidationInfo) -> str:
         if not value and not is_emulated(info.data.get("device", "")):
             raise PydanticCustomError("missing", "Field required")
+        return value
+
+    @field_validator("transport_advertise")
+    @classmethod
+    def _leads_here(cls, value: str, info: ValidationInfo) -> str:
+        host = info.data.get("transport_host", "")
+        if not value and host in ("0.0.0.0", "::", "[::]", ""):  # noqa: S104
+            raise PydanticCustomError(
+                "missing",
+                "must be the address under which other stages reach this one where "
+                "DISAGFUSION_TRANSPORT_HOST is any",
+            )
         return value
 
     @property

@@ -228,6 +228,14 @@ PROMPT_CACHE = Metric(
     "Look-ups in the encoder's cache of prompt embeddings, by result: hit or miss.",
     (*WORKER, "result"),
 )
+STARTUP_TIMESTAMP = Metric(
+    "disagfusion_stage_startup_timestamp_seconds",
+    Kind.GAUGE,
+    "Unix time of each step of a stage service's start: the weights were fetched, the process "
+    "started, listening, the model loaded for the first time (loaded), work taken for the first "
+    "time (ready).",
+    (*WORKER, "step"),
+)
 
 # Whoever runs the balancer.
 BALANCER_DECISIONS = Metric(

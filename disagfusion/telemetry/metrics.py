@@ -209,6 +209,7 @@ class StageMetrics:
         }
         self._held_bytes = _gauge(catalog.HELD_BYTES, registry)
         self._held_outputs = _gauge(catalog.HELD_OUTPUTS, registry)
+        self._startup = _gauge(catalog.STARTUP_TIMESTAMP, registry)
         self.bind(pipeline, stage, pool)
 
     def of_stage(self, stage: str) -> StageMetrics:
@@ -264,6 +265,10 @@ class StageMetrics:
     def engine_restarted(self, reason: str) -> None:
         """Count an engine that is started again."""
         self._restarts.labels(*self._labels, reason).inc()
+
+    def startup(self, step: str) -> Gauge:
+        """Return the gauge of the Unix time of a step of the start."""
+        return self._startup.labels(*self._labels, step)
 
     def prompt_cache(self, result: Literal["hit", "miss"]) -> None:
         """Count a look-up in the cache of prompt embeddings."""

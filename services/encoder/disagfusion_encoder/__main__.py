@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from disagfusion.emulation.choice import make_service
-from disagfusion.pipeline.stages import Stage
-from disagfusion.stage.app import main
+from disagfusion import termination
 
 if __name__ == "__main__":
+    termination.end_on_sigterm()
+    # Only now, since it takes a while.
+    from disagfusion.emulation.choice import make_service
+    from disagfusion.pipeline.stages import Stage
+    from disagfusion.stage.command import main
+
     main(Stage.ENCODER, "disagfusion_encoder.engine:EncoderEngine", make_service)

@@ -197,3 +197,48 @@ async def test_random_bytes_disturb_nobody(server: RpcServer) -> None:
     async with open_channel(server.address) as channel:
         job = (await GenerationServiceStub(channel).GetJob(pb.GetJobRequest(job_id="j"))).job
     assert job.job_id == "j"
+
+
+async def health(address: str, service: str) -> Any:
+    async with open_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        return (await health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)).status
+
+
+async def test_alive_is_not_ready(server: RpcServer) -> None:
+    serving = health_pb2.HealthCheckResponse.SERVING
+    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+    for ready in (False, True, False):
+        await server.set_serving(ready)
+        assert await health(server.address, "liveness") == serving
+        for service in ("readiness", "", SERVICE):
+            assert await health(server.address, service) == (serving if ready else not_serving)
+
+
+async def test_a_second_address_answers_probes_and_nothing_else() -> None:
+    server = RpcServer("127.0.0.1:0", [SERVICE], probe_listen="127.0.0.1:0")
+    add_GenerationServiceServicer_to_server(Servicer(), server.grpc)
+    await server.start()
+    try:
+        assert server.probe_address not in ("127.0.0.1:0", server.address)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        assert await health(server.probe_address, "liveness") == serving
+        await server.set_serving(True)
+        assert await health(server.probe_address, "readiness") == serving
+        async with open_channel(server.probe_address) as channel:
+            with pytest.raises(grpc.RpcError) as error:
+                await GenerationServiceStub(channel).GetJob(pb.GetJobRequest(), timeout=10)
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        await server.stop(0)
+
+
+async def test_where_probes_cannot_be_answered_is_said() -> None:
+    with pytest.raises(InvalidArgumentError, match="probe_listen"):
+        RpcServer("127.0.0.1:0", [SERVICE], probe_listen="nowhere")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = RpcServer("127.0.0.1:0", [SERVICE], probe_listen=address)
+        with pytest.raises(FailedPreconditionError, match=f"{address} is in use"):
+            await server.start()
+        await server.stop(0)

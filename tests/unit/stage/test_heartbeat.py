@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from disagfusion.stage import app
+from disagfusion.stage import command
 
 
 async def test_the_ready_file_is_touched_while_the_service_runs(
@@ -20,10 +20,10 @@ async def test_the_ready_file_is_touched_while_the_service_runs(
     async def nothing() -> None:
         return None
 
-    monkeypatch.setattr(app, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(command, "_BEAT_SECONDS", 0.01)
     service: Any = SimpleNamespace(address="a", metrics_address="m", start=nothing, stop=nothing)
     ready = tmp_path / "ready.json"
-    running = asyncio.create_task(app.serve(service, ready))
+    running = asyncio.create_task(command.serve(service, ready))
     async with asyncio.timeout(20):
         while not ready.exists():  # noqa: ASYNC110 -- a file has no event
             await asyncio.sleep(0.005)

@@ -45,3 +45,14 @@ def test_wrong_settings_are_named(wrong: dict[str, str]) -> None:
     with pytest.raises(InvalidArgumentError) as error:
         _ = settings.load_options(), settings.tls
     assert error.value.field in {"device", "tls_cert", "tls_key"}
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", ""])
+def test_other_stages_need_an_address_that_leads_here(host: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        StageSettings(model="m", transport_host=host)
+    (problem,) = error.value.errors()
+    assert problem["loc"] == ("transport_advertise",)
+    assert "under which other stages reach this one" in problem["msg"]
+    settings = StageSettings(model="m", transport_host=host, transport_advertise="10.0.0.7")
+    assert settings.transport_advertise == "10.0.0.7"
