@@ -1,16 +1,18 @@
 """Does the simulator, given what `disagfusion profile` measured, say what a real pipeline does?
 
-    python benchmarks/scheduling_digits.py [--jobs 60] [--shape 64:8] [--ratio 1:2:1]
+    python benchmarks/scheduling_digits.py [--jobs 40] [--shape 64:8] [--ratio 1:2:1] [--share 0.35]
 
-Measures the digits model with `disagfusion profile`, one job at a time. Then for each ratio of
+Measures the digits model as `disagfusion profile` does, one job at a time. Then for each ratio of
 encoders, DiTs and decoders a small system of real processes draws digits of each shape
 (pixels:steps): all jobs at once, which shows throughput, and as they come at random at a share of
 the throughput that was predicted, which shows latency. Beside each stands what the simulator says
 of the same jobs. Exits with 1 where throughput or P95 differ by more than a tenth.
 
-Each engine has one thread. The simulator gives each replica an accelerator of its own; where
-replicas share cores with one another, the gateway and this client, they are slower than it says,
-so the table names the cores and how busy they were.
+Each engine has one thread. The simulator gives each replica an accelerator of its own, so each
+engine gets a share of a core of its own (a cgroup, which needs root), both as it is measured and as
+it serves. With `--share 1` they take what they can: where replicas share cores with one another,
+the gateway and this client, they are slower than the simulator says. The table tells how busy the
+cores were.
 """
 
 from __future__ import annotations
@@ -19,23 +21,25 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.headlinekit.cgroups import Shares
 from benchmarks.reporting import environment
 from benchmarks.scheduling_real import generator, percentile
-from disagfusion.client import Client
+from disagfusion.cli.measuring import measure
+from disagfusion.client import Client, Job
 from disagfusion.local import LocalRuntime
 from disagfusion.scheduling.document import parse
-from disagfusion.scheduling.profile import Pool, Profile
+from disagfusion.scheduling.performance.grid import Ranges
+from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import Shape
 from disagfusion.simulation.arrivals import draw_arrivals
 from disagfusion.simulation.policies.static import Static
@@ -44,6 +48,8 @@ from disagfusion.simulation.workload import Stream, Workload
 
 POOL = "core"
 TOLERANCE = 0.10
+_SHAPES = 6
+_REPEATS = 6
 STAGES = ("encoder", "dit", "decoder")
 
 
@@ -88,18 +94,62 @@ class Case:
         }
 
 
-def measure(path: Path, shapes: Sequence[Shape]) -> Profile:
-    """Have `disagfusion profile` measure the digits model around these shapes."""
-    steps = sorted({shape.num_inference_steps for shape in shapes})
-    sizes = sorted({shape.height for shape in shapes})
-    command = [
-        *(str(Path(sys.executable).with_name("disagfusion")), "profile", "--out", str(path)),
-        *("--pool", POOL),
-        *("--threads", "1", "--repeats", "6", "--steps", ",".join(map(str, steps))),
-        *("--heights", ",".join(map(str, sizes)), "--widths", ",".join(map(str, sizes))),
-    ]
-    subprocess.run(command, check=True)
-    return parse(Profile, path.read_text(), name=path.name)
+class System:
+    """A small system of real processes, whose engines have a share of a core each.
+
+    Args:
+        ratio: Encoders, DiTs and decoders.
+        share: Of a core; 1 or more for no limit.
+    """
+
+    def __init__(self, ratio: Sequence[int], share: float) -> None:
+        self._ratio = tuple(ratio)
+        self._share = share
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Client:
+        encoders, dits, decoders = self._ratio
+        with self._stack as stack:
+            # Groups can be removed once their processes have ended, so they are closed last.
+            shares = stack.enter_context(Shares(self._share)) if self._share < 1 else None
+            runtime = stack.enter_context(
+                LocalRuntime(encoders=encoders, dits=dits, decoders=decoders, threads=1)
+            )
+            client = stack.enter_context(Client(runtime.address, timeout=600.0))
+            engines: set[int] = set()
+            while len(engines) < sum(self._ratio):
+                for job in jobs_done(client, STAGES * self._ratio[1]):
+                    engines |= {record.pid for record in job.stages}
+            for pid in engines if shares is not None else ():
+                assert shares is not None
+                shares.add(pid)
+            self._stack = stack.pop_all()
+        return client
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def jobs_done(client: Client, words: Sequence[str]) -> list[Job]:
+    """Draw one small picture for each word, all at once."""
+    handles = [client.submit(f"{word} {number}", num_inference_steps=2, height=64, width=64)
+               for number, word in enumerate(words)]  # fmt: skip
+    for handle in handles:
+        handle.result()
+    return [handle.refresh() for handle in handles]
+
+
+def measure_profile(shapes: Sequence[Shape], share: float) -> Profile:
+    """Measure the digits model around these shapes, as `disagfusion profile` does."""
+    sizes = tuple(sorted({shape.height for shape in shapes}))
+    ranges = Ranges(
+        heights=sizes,
+        widths=sizes,
+        num_inference_steps=tuple(sorted({shape.num_inference_steps for shape in shapes})),
+    )
+    with System((1, 1, 1), share) as client:
+        found = measure(client, ranges, _SHAPES, _REPEATS, print)
+    return found.profile(POOL, 16, "measured by this benchmark")
 
 
 def workload(shape: Shape, ratio: Sequence[int], jobs: int, rate: float | None) -> Workload:
@@ -132,7 +182,8 @@ def draw(client: Client, what: Workload) -> tuple[Outcome, float]:
         shape = what.shapes[arrival.shape]
         handles.append(
             client.submit(
-                "a handwritten seven in red",
+                # Each prompt is another: the encoder remembers what it has encoded.
+                f"a handwritten seven in red, {time.monotonic_ns()}",
                 seed=number,
                 height=shape.height,
                 width=shape.width,
@@ -152,15 +203,16 @@ def draw(client: Client, what: Workload) -> tuple[Outcome, float]:
 
 
 def cases(
-    ratio: Sequence[int], shapes: Sequence[Shape], profile: Profile, jobs: int, load: float
+    ratio: Sequence[int],
+    shapes: Sequence[Shape],
+    profile: Profile,
+    jobs: int,
+    load: float,
+    share: float,
 ) -> list[Case]:
     """Run all shapes with a ratio."""
-    encoders, dits, decoders = ratio
     found = []
-    with (
-        LocalRuntime(encoders=encoders, dits=dits, decoders=decoders, threads=1) as runtime,
-        Client(runtime.address, timeout=600.0) as client,
-    ):
+    with System(ratio, share) as client:
         for shape in shapes:
             warm, _ = draw(client, workload(shape, ratio, 2 * sum(ratio), None))
             assert warm.throughput > 0.0
@@ -222,8 +274,9 @@ def main() -> None:
     )
     parser.add_argument("--shape", action="append", help="pixels:steps; three by default")
     parser.add_argument("--ratio", action="append", help="two by default")
-    parser.add_argument("--jobs", type=int, default=60)
+    parser.add_argument("--jobs", type=int, default=40)
     parser.add_argument("--load", type=float, default=0.6, help="share of the predicted throughput")
+    parser.add_argument("--share", type=float, default=0.35, help="of a core, for each engine")
     parser.add_argument("--profile", type=Path, help="use this one, and measure nothing")
     parser.add_argument("--output", type=Path, help="write the outcomes here as JSON")
     arguments = parser.parse_args()
@@ -236,16 +289,15 @@ def main() -> None:
     if arguments.profile is not None:
         profile = parse(Profile, arguments.profile.read_text(), name=arguments.profile.name)
     else:
-        with tempfile.TemporaryDirectory() as directory:
-            profile = measure(Path(directory) / "digits.yaml", shapes)
-    profile = profile.model_copy(update={"pools": {POOL: Pool(accelerators=16)}})
+        profile = measure_profile(shapes, arguments.share)
     found: list[Case] = []
     for ratio in ratios:
-        found += cases(ratio, shapes, profile, arguments.jobs, arguments.load)
+        found += cases(ratio, shapes, profile, arguments.jobs, arguments.load, arguments.share)
     show(found, console)
     if arguments.output is not None:
         results = {
             "environment": environment(),
+            "share": arguments.share,
             "cases": [asdict(case) | {"differences": case.differences()} for case in found],
         }
         arguments.output.write_text(json.dumps(results, indent=1) + "\n")

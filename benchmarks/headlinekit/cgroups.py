@@ -1,4 +1,4 @@
-"""Groups of processes with a limit of memory, with cgroups of either version."""
+"""Groups of processes with a limit of memory or processor time, with cgroups of either version."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from disagfusion.errors import FailedPreconditionError
 ROOT = Path("/sys/fs/cgroup")
 _MEBIBYTE = 2**20
 _REMOVE_SECONDS = 10.0
+# Microseconds; the kernel accounts by ticks, so that shorter ones are kept less exactly.
+_PERIOD = 100_000
+# Of version 1.
+_LIMITS = {"memory": "memory.limit_in_bytes", "cpu": "cpu.cfs_quota_us"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Where groups with limits of memory can be made.
+    """Where groups with limits can be made.
 
     Attributes:
         version: 1 or 2.
@@ -56,8 +60,10 @@ class Hierarchy:
     parent: Path
 
 
-def find_hierarchy(root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> Hierarchy:
-    """Find out where this process can make groups.
+def find_hierarchy(
+    root: Path = ROOT, own: Path = Path("/proc/self/cgroup"), controller: str = "memory"
+) -> Hierarchy:
+    """Find out where this process can make groups that limit memory, or "cpu".
 
     With version 1 below the group of this process, whose own limits keep holding. With version 2
     a group that has processes cannot have limited children, so they are made at the top.
@@ -66,30 +72,30 @@ def find_hierarchy(root: Path = ROOT, own: Path = Path("/proc/self/cgroup")) -> 
         FailedPreconditionError: Nowhere; says why.
     """
     if os.geteuid() != 0:
-        raise FailedPreconditionError("limits of memory need root: start this as root")
+        raise FailedPreconditionError(f"limits of {controller} need root: start this as root")
     if (root / "cgroup.controllers").exists():
         control = root / "cgroup.subtree_control"
         try:
-            if "memory" not in control.read_text().split():
-                control.write_text("+memory")
+            if controller not in control.read_text().split():
+                control.write_text(f"+{controller}")
         except OSError as error:
             raise FailedPreconditionError(
-                f"{control}: the memory controller cannot be enabled: {error.strerror}"
+                f"{control}: the {controller} controller cannot be enabled: {error.strerror}"
             ) from error
         return Hierarchy(2, root)
-    if (root / "memory" / "memory.limit_in_bytes").exists():
-        return Hierarchy(1, root / "memory" / _own_group(own).lstrip("/"))
+    if (root / controller / _LIMITS[controller]).exists():
+        return Hierarchy(1, root / controller / _own_group(own, controller).lstrip("/"))
     raise FailedPreconditionError(
-        f"{root}: no cgroup hierarchy has the memory controller (expected version 1 or 2)"
+        f"{root}: no cgroup hierarchy has the {controller} controller (expected version 1 or 2)"
     )
 
 
-def _own_group(file: Path) -> str:
+def _own_group(file: Path, controller: str) -> str:
     for line in file.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
+        if controller in controllers.split(","):
             return path
-    raise FailedPreconditionError(f"{file}: this process is in no memory group")
+    raise FailedPreconditionError(f"{file}: this process is in no {controller} group")
 
 
 class Group:
@@ -159,22 +165,64 @@ class Group:
 
     def remove(self) -> None:
         """Remove the group; its processes are about to end."""
-        deadline = time.monotonic() + _REMOVE_SECONDS
-        while True:
-            try:
-                self.directory.rmdir()
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            else:
-                return
+        _remove(self.directory)
 
     def __enter__(self) -> Group:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+class Shares:
+    """Groups of one process each, which gets a share of one core; removed when this is closed.
+
+    Args:
+        share: Of a core.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._hierarchy = find_hierarchy(controller="cpu")
+        self._quota = int(share * _PERIOD)
+        self._groups: dict[int, Path] = {}
+
+    def add(self, pid: int) -> None:
+        """Restrict a process from now on; one that is restricted already stays so."""
+        if pid in self._groups:
+            return
+        directory = self._hierarchy.parent / f"disagfusion-{os.getpid()}-cpu-{pid}"
+        directory.mkdir()
+        self._groups[pid] = directory
+        if self._hierarchy.version == 2:
+            (directory / "cpu.max").write_text(f"{self._quota} {_PERIOD}")
+        else:
+            (directory / "cpu.cfs_period_us").write_text(str(_PERIOD))
+            (directory / "cpu.cfs_quota_us").write_text(str(self._quota))
+        (directory / "cgroup.procs").write_text(str(pid))
+
+    def close(self) -> None:
+        """Remove the groups; their processes have ended, or are about to."""
+        for directory in self._groups.values():
+            _remove(directory)
+
+    def __enter__(self) -> Shares:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _remove(directory: Path) -> None:
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    while True:
+        try:
+            directory.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _pairs(file: Path) -> dict[str, int]:

@@ -117,6 +117,14 @@ class Quarantine(NamedTuple):
     reason: str
 
 
+class ReturnGrants(NamedTuple):
+    """Give grants back that were recalled and are not used."""
+
+    worker: str
+    incarnation: str
+    grant_ids: tuple[str, ...]
+
+
 class RefuseStale(NamedTuple):
     """A message was refused because it is not about what was assigned; to be counted.
 
@@ -141,5 +149,6 @@ Action = (
     | FetchResult
     | DiscardResult
     | Quarantine
+    | ReturnGrants
     | RefuseStale
 )

@@ -131,7 +131,7 @@ class Core(State):
         seconds, known = self.predict(job, worker)
         assignment = Assignment(worker, job.stage, job.attempt, received, seconds, known)
         job.assignment = assignment
-        job.recovering = job.doubtful = False
+        job.recovering = job.doubtful = job.contested = False
         worker.assignments[job.job_id] = assignment
         self.touch(worker)
         return assignment
@@ -194,6 +194,11 @@ class Core(State):
         held = job.held[Stage.DECODER]
         worker = self.workers.get(held.worker)
         assert worker is not None, "what a lost worker held is forgotten with it"
+        if job.contested:
+            # Files bear the attempt: so those of the gateway before are never taken for ours.
+            job.contested = False
+            message = "its results are fetched by another gateway"
+            self.move(job, job.state, job.status, attempt=job.attempt + 1, message=message)
         job.fetching = True
         self.jobs.count_ahead(job)
         self.actions.append(
@@ -233,7 +238,7 @@ class Core(State):
         """Let an unassigned job wait in its next attempt, from the last stage that is held."""
         self.jobs.dequeue(job)
         self._stop_fetching(job)
-        job.recovering = job.doubtful = False
+        job.recovering = job.doubtful = job.contested = False
         stage = job.stage
         while stage > Stage.ENCODER and Stage(stage - 1) not in job.held:
             stage = Stage(stage - 1)

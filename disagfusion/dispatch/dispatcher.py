@@ -15,6 +15,8 @@ from disagfusion.dispatch.events import (
     CancelRequested,
     Event,
     GrantsOffered,
+    GrantsRecalled,
+    HandedOver,
     InputReceived,
     JobDropped,
     JobRecovered,
@@ -28,6 +30,7 @@ from disagfusion.dispatch.events import (
     StageFailed,
     StageStarted,
     StepCompleted,
+    TakeOverBegun,
     Tick,
     WorkerConnected,
     WorkerDisconnected,
@@ -136,6 +139,16 @@ class Dispatcher:
         core.now = max(core.now, now)
         return backlog(core.flows, core.workers, core.estimates, core.now)
 
+    def waiting(self) -> frozenset[Stage]:
+        """Return the stages in which jobs wait for nothing but a grant."""
+        blocked = self._core.agenda.blocked
+        return frozenset(
+            lane.stage
+            for flow in self._core.flows
+            for lane in flow.lanes
+            if lane not in blocked and any(queue.items.size for queue in lane.queues.values())
+        )
+
     def set_prior(self, prior: Prior | None) -> None:
         """Take another prior, or the same one once its answers have changed."""
         self._core.estimates.set_prior(prior)
@@ -152,6 +165,7 @@ class Dispatcher:
             InputReceived: partial(messages.on_received, core),
             StageDone: partial(messages.on_done, core),
             GrantsOffered: partial(messages.on_grants, core),
+            GrantsRecalled: partial(messages.on_recalled, core),
             OutputSent: partial(messages.on_sent, core),
             StageFailed: partial(messages.on_failed, core),
             SendFailed: partial(messages.on_send_failed, core),
@@ -162,6 +176,8 @@ class Dispatcher:
             ResultFailed: self._result_failed,
             JobRecovered: partial(recovery.on_recovered, core),
             WorkerConnected: self._connected,
+            TakeOverBegun: self._take_over,
+            HandedOver: self._handed_over,
             WorkerDisconnected: partial(recovery.on_disconnected, core),
             WorkerLost: partial(recovery.on_lost, core),
             WorkerStateChanged: partial(recovery.on_state_changed, core),
@@ -170,7 +186,18 @@ class Dispatcher:
 
     def _connected(self, event: WorkerConnected) -> None:
         recovery.on_connected(self._core, event)
-        self._expected.discard(event.worker.name)
+        self._heard_of(event.worker.name)
+
+    def _take_over(self, event: TakeOverBegun) -> None:
+        self._expected |= event.workers
+        self._early_end = bool(self._expected)
+
+    def _handed_over(self, event: HandedOver) -> None:
+        recovery.on_handed_over(self._core, event)
+        self._heard_of(event.worker)
+
+    def _heard_of(self, worker: str) -> None:
+        self._expected.discard(worker)
         if self._early_end and not self._expected:
             recovery.end_recovery(self._core)
 

@@ -103,6 +103,8 @@ class JobRecovered(NamedTuple):
     attempt: int
     version: str
     failures: int
+    contested: bool = False
+    """Whether it was another gateway's, which may not know yet that it is not any more."""
 
 
 class CancelRequested(NamedTuple):
@@ -110,6 +112,21 @@ class CancelRequested(NamedTuple):
 
     job_id: str
     message: str = ""
+
+
+class TakeOverBegun(NamedTuple):
+    """Jobs of another gateway are to be recovered; these workers will say what they have of it."""
+
+    workers: frozenset[str]
+
+
+class HandedOver(NamedTuple):
+    """What a worker has of the gateways that were taken over."""
+
+    worker: str
+    incarnation: str
+    running: tuple[RunningAssignment, ...] = ()
+    held: tuple[HeldOutput, ...] = ()
 
 
 class JobDropped(NamedTuple):
@@ -151,6 +168,14 @@ class WorkerStateChanged(NamedTuple):
 
 class GrantsOffered(NamedTuple):
     """More rights to fill one slot once."""
+
+    worker: str
+    incarnation: str
+    grant_ids: tuple[str, ...]
+
+
+class GrantsRecalled(NamedTuple):
+    """Another gateway has use for these grants."""
 
     worker: str
     incarnation: str
@@ -276,6 +301,9 @@ Event = (
     | WorkerLost
     | WorkerStateChanged
     | GrantsOffered
+    | GrantsRecalled
+    | TakeOverBegun
+    | HandedOver
     | InputReceived
     | StageStarted
     | StepCompleted

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from disagfusion.dispatch.actions import Publish, Quarantine
+from disagfusion.dispatch.actions import Publish, Quarantine, ReturnGrants
 from disagfusion.dispatch.core import Core
 from disagfusion.dispatch.events import (
     GrantsOffered,
+    GrantsRecalled,
     HeldOutput,
     InputReceived,
     OutputSent,
@@ -53,6 +54,19 @@ def on_grants(core: Core, event: GrantsOffered) -> None:
         worker.offer(event.grant_ids)
         if first:
             core.touch(worker)
+
+
+def on_recalled(core: Core, event: GrantsRecalled) -> None:
+    """Another gateway has use for grants: give back those that are not used."""
+    worker = core.workers.get(event.worker, event.incarnation)
+    if worker is None or not worker.connected:
+        return
+    unused = tuple(grant for grant in event.grant_ids if grant in worker.grants)
+    for grant in unused:
+        del worker.grants[grant]
+    if unused:
+        core.actions.append(ReturnGrants(worker.name, worker.info.incarnation, unused))
+        core.touch(worker)
 
 
 def on_received(core: Core, event: InputReceived) -> None:

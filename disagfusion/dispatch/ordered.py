@@ -49,13 +49,13 @@ class Ordered(Generic[T]):
             return
         if item[0] < self.least:
             self.least = item[0]
-        index = bisect_left(lasts, item)
-        if index == len(lasts):
-            index -= 1
+        if item > lasts[-1]:
+            index = len(lasts) - 1
             block = self._blocks[index]
             block.append(item)
             lasts[index] = item
         else:
+            index = bisect_left(lasts, item)
             block = self._blocks[index]
             insort(block, item)
         if len(block) > 2 * _BLOCK:
@@ -69,11 +69,12 @@ class Ordered(Generic[T]):
         Raises:
             KeyError: It is not there.
         """
-        index = bisect_left(self._lasts, item)
-        block = self._blocks[index] if index < len(self._blocks) else []
-        place = bisect_left(block, item)
-        if place == len(block) or block[place] != item:
-            raise KeyError(item)
+        if self._blocks and self._blocks[0][0] == item:
+            # Mostly it is the first.
+            index = place = 0
+            block = self._blocks[0]
+        else:
+            index, block, place = self._find(item)
         del block[place]
         self.size -= 1
         if not block:
@@ -87,6 +88,14 @@ class Ordered(Generic[T]):
             self._lasts[index] = block[-1]
         if len(block) < _BLOCK // 4 and index + 1 < len(self._blocks):
             self._join(index)
+
+    def _find(self, item: T) -> tuple[int, list[T], int]:
+        index = bisect_left(self._lasts, item)
+        block = self._blocks[index] if index < len(self._blocks) else []
+        place = bisect_left(block, item)
+        if place == len(block) or block[place] != item:
+            raise KeyError(item)
+        return index, block, place
 
     def first(self) -> T | None:
         """Return the least item, or None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from disagfusion.dispatch.core import Core
 from disagfusion.dispatch.events import (
+    HandedOver,
     HeldOutput,
     JobRecovered,
     RunningAssignment,
@@ -30,7 +31,7 @@ def on_recovered(core: Core, event: JobRecovered) -> None:
         return
     job = core.jobs.add(event.job)
     job.attempt, job.version, job.failures = event.attempt, event.version, event.failures
-    job.doubtful = True
+    job.doubtful, job.contested = True, event.contested
     core.jobs.place(job, event.state, event.stage_status)
     if event.job.deadline is not None:
         core.set_timer(TimerKind.DEADLINE, job.job_id, event.job.deadline)
@@ -89,6 +90,19 @@ def on_connected(core: Core, event: WorkerConnected) -> None:
             _void(core, worker, job_id, "the assignment was lost with the connection")
     for claim in strange:
         core.refuse_work(worker, claim.job_id, claim.attempt, "WorkerHello.running")
+    _doubt_transfers(core, worker)
+
+
+def on_handed_over(core: Core, event: HandedOver) -> None:
+    """Take over what a worker has of another gateway, outputs first as in `on_connected`."""
+    worker = core.workers.get(event.worker, event.incarnation)
+    if worker is None:
+        return
+    for held in event.held:
+        _claim_held(core, worker, held)
+    for claim in event.running:
+        if not _adopt_running(core, worker, claim):
+            core.refuse_work(worker, claim.job_id, claim.attempt, "HandedOver.running")
     _doubt_transfers(core, worker)
 
 

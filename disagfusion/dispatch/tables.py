@@ -92,6 +92,7 @@ class JobEntry:
         retrying: Whether it waits until it may wait for a worker.
         recovering: Whether it waits for a worker to claim its recorded attempt.
         doubtful: Whether a gateway before this one may have told a worker of its attempt.
+        contested: Whether another gateway may still act on its recorded attempt.
         waiting: Where it stands in which queue.
         ahead: The first stage that has not begun, as it is counted in its kind.
     """
@@ -118,6 +119,7 @@ class JobEntry:
     retrying: bool = False
     recovering: bool = False
     doubtful: bool = False
+    contested: bool = False
     waiting: tuple[Queue, WaitingJob] | None = None
     ahead: int = 0
 

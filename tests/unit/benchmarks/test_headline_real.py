@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.headline_real import arrivals, digest, earlier, equal, nearest_rank, show
-from benchmarks.headlinekit.cgroups import Group, Hierarchy, find_hierarchy
+from benchmarks.headlinekit import cgroups
+from benchmarks.headlinekit.cgroups import Group, Hierarchy, Shares, find_hierarchy
 from disagfusion.errors import FailedPreconditionError
 
 MEBIBYTE = 2**20
@@ -53,6 +54,25 @@ def test_version_1_stays_below_the_own_group(tmp_path: Path) -> None:
 def test_without_the_memory_controller(tmp_path: Path) -> None:
     with pytest.raises(FailedPreconditionError, match="no cgroup hierarchy"):
         find_hierarchy(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_share_of_a_core(version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "find_hierarchy", lambda controller: Hierarchy(version, tmp_path))
+    shares = Shares(0.35)
+    shares.add(77)
+    shares.add(77)
+    (directory,) = tmp_path.iterdir()
+    written = {file.name: file.read_text() for file in directory.iterdir()}
+    limit = {
+        1: {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "35000"},
+        2: {"cpu.max": "35000 100000"},
+    }[version]
+    assert written == limit | {"cgroup.procs": "77"}
+    for file in directory.iterdir():  # The kernel's own files do not keep it from being removed.
+        file.unlink()
+    shares.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("version", [1, 2])
