@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.profile import Profile
 from disagfusion_operator.api.pipeline import Spec
@@ -40,8 +41,10 @@ class PipelineView:
         autoscalers: HorizontalPodAutoscalers and ScaledObjects of its namespace.
         prometheus_url: Where load is read; empty: nowhere.
         prometheus_token: Sent with every question; empty: none.
-        fleet_address: Of the gateway's internal service, `host:port`; empty: not there yet.
+        served_name: Under which it is served: the label `pipeline` of its metrics.
+        fleet_addresses: Of the internal ports of gateways that answer, `host:port`.
         fleet_token: For that.
+        fleet_tls: For that; None without TLS.
         hold: Why nothing is to be decided for the moment, such as a rollout; empty: no reason.
             What was decided before is still carried out.
     """
@@ -56,9 +59,11 @@ class PipelineView:
     pods: Sequence[Object] = ()
     autoscalers: Sequence[Object] = ()
     prometheus_url: str = ""
-    prometheus_token: str = ""
-    fleet_address: str = ""
-    fleet_token: str = ""
+    prometheus_token: str = field(default="", repr=False)
+    served_name: str = ""
+    fleet_addresses: tuple[str, ...] = ()
+    fleet_token: str = field(default="", repr=False)
+    fleet_tls: TlsSettings | None = None
     hold: str = ""
 
 
@@ -69,7 +74,8 @@ class ClusterView:
     Attributes:
         nodes: All nodes.
         nodes_version: Another number whenever one of them is another.
-        pipelines: All there are: those that share a pool are divided only when each was seen.
+        pipelines: All whose specification can be read: pools are divided among them only when each
+            was seen.
     """
 
     nodes: Sequence[Object]
