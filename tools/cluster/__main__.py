@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -182,6 +183,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Run from the command line."""
+    # `… status | head` is no error.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     arguments = parser().parse_args()
     try:
         arguments.run(Layout(), arguments)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +17,7 @@ from tools.cluster.errors import ClusterError
 PROC = Path("/proc")
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
+_LAUNCH = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True)
@@ -126,27 +129,19 @@ class Processes:
         """
         if self.alive(name):
             raise ClusterError(f"{name} runs already")
-        log = os.open(self.log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        null = os.open(os.devnull, os.O_RDONLY)
-        try:
-            # Not subprocess: nobody waits for it here, it goes on when this process ends.
-            pid = os.posix_spawn(
-                command[0],
-                list(command),
-                dict(os.environ if environment is None else environment),
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, null, 0),
-                    (os.POSIX_SPAWN_DUP2, log, 1),
-                    (os.POSIX_SPAWN_DUP2, log, 2),
-                ],
-                setsid=True,
-                setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGPIPE],
-            )
-        except OSError as error:
-            raise ClusterError(f"{name} cannot be started: {command[0]}: {error}") from error
-        finally:
-            os.close(log)
-            os.close(null)
+        request = {
+            "command": list(command),
+            "environment": dict(os.environ if environment is None else environment),
+            "log": str(self.log(name)),
+        }
+        # Without site packages: it is to be quick.
+        starter = [sys.executable, "-I", "-S", str(_LAUNCH)]
+        done = subprocess.run(
+            starter, input=json.dumps(request), capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise ClusterError(f"{name} cannot be started: {command[0]}: {done.stderr.strip()}")
+        pid = int(done.stdout)
         record = Record(name, pid, started_at(pid) or 0, boot_id(), tuple(command))
         (self._records / f"{name}.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
         return record
@@ -177,23 +172,17 @@ class Processes:
         # One that was stopped takes no other signal than this.
         self.send(name, signal.SIGCONT)
         try:
-            wait_for(name, seconds, lambda: not self._lives(name))
+            wait_for(name, seconds, lambda: not self.alive(name))
         except ClusterError:
             self.send(name, signal.SIGKILL)
-            wait_for(f"the end of {name}", seconds, lambda: not self._lives(name))
-
-    def _lives(self, name: str) -> bool:
-        record = self.record(name)
-        if record is not None:
-            _reap(record.pid)
-        return self.alive(name)
+            wait_for(f"the end of {name}", seconds, lambda: not self.alive(name))
 
     def why_not(self, *names: str) -> Callable[[], str | None]:
         """Return a function that says which of these ended, with the end of its log."""
 
         def check() -> str | None:
             for name in names:
-                if not self._lives(name):
+                if not self.alive(name):
                     return f"{name} ended; {self.log(name)} ends with:\n{self.tail(name)}"
             return None
 
@@ -212,12 +201,5 @@ class Processes:
         names = sorted(self.names(), key=lambda name: not first(name))
         killed = [name for name in names if self.send(name, signal.SIGKILL)]
         for name in killed:
-            wait_for(f"the end of {name}", 10, lambda name=name: not self._lives(name))  # type: ignore[misc]
+            wait_for(f"the end of {name}", 10, lambda name=name: not self.alive(name))  # type: ignore[misc]
         return killed
-
-
-def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return

@@ -37,7 +37,6 @@ PACKAGES = (
     Package("containerd", "containerd"),
     Package("runc", "runc"),
     Package("nftables", "nft"),
-    Package("conntrack", "conntrack"),
     Package("iproute2", "ip"),
     Package("mount", "mount"),
     Package("util-linux", "nsenter"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tools.cluster.errors import ClusterError
@@ -82,6 +83,8 @@ def test_what_was_started_runs_in_a_session_of_its_own_until_it_is_stopped(
     record = processes.start("sleeper", SLEEP)
     assert processes.alive("sleeper")
     assert os.getsid(record.pid) == record.pid
+    # It outlives this process, which must not be its parent.
+    assert psutil.Process(record.pid).ppid() != os.getpid()
     wait_for("its first line", 30, lambda: processes.tail("sleeper") == "ready")
     processes.stop("sleeper")
     assert not processes.alive("sleeper")
