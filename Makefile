@@ -62,6 +62,7 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 	$(BIN)/python tools/generate_protos.py --check
 	$(BIN)/python tools/generate_docs.py --check
 	$(BIN)/python tools/generate_schemas.py --check
+	$(BIN)/python -m tools.chart --check
 	$(BIN)/python tools/check_requirements.py
 
 .PHONY: test
@@ -85,9 +86,10 @@ proto: setup ## Generate disagfusion/v1 from protos/
 	$(BIN)/python tools/generate_protos.py
 
 .PHONY: docs
-docs: setup ## Generate the reference pages in docs/ and the JSON Schemas in schemas/
+docs: setup ## Generate the reference pages in docs/, the JSON Schemas in schemas/, the chart's definition and values
 	$(BIN)/python tools/generate_docs.py
 	$(BIN)/python tools/generate_schemas.py
+	$(BIN)/python -m tools.chart
 
 # Keeps the pins there are; `make lock UPGRADE=1` takes the newest of everything.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from disagfusion.errors import InvalidArgumentError
 
@@ -108,8 +109,9 @@ def parse(kind: type[D], text: str, *, name: str) -> D:
 
 
 def _fields_of(kind: type[D]) -> str:
-    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
-    return "fields: " + ", ".join(needed or kind.model_fields)
+    fields = _fields(kind)
+    needed = [name for name, field in fields.items() if field.is_required()]
+    return "fields: " + ", ".join(needed or fields)
 
 
 def validate(kind: type[D], value: Any, *, name: str) -> D:
@@ -124,7 +126,7 @@ def validate(kind: type[D], value: Any, *, name: str) -> D:
         errors = error.errors(include_url=False)
         # What is missing may be what was misspelt.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        path = ".".join(str(part) for part in first["loc"])
+        path = ".".join(str(part) for part in first["loc"] if part != "[key]")
         if first["type"] == "extra_forbidden" and (known := _known(kind, first["loc"][:-1])):
             raise InvalidArgumentError(
                 f"{name}: {path}", "there is no such field", expected=", ".join(known)
@@ -142,20 +144,24 @@ def validate(kind: type[D], value: Any, *, name: str) -> D:
 def _known(kind: Any, path: tuple[int | str, ...]) -> list[str]:
     """Return the fields that there are at a path within a document; none where that is unclear."""
     if path:
-        nested = [kind.model_fields[path[0]].annotation] if path[0] in _fields(kind) else []
+        fields = _fields(kind)
+        nested = [fields[str(path[0])].annotation] if path[0] in fields else []
         nested += list(get_args(kind)[-1:]) if get_origin(kind) is dict else []
         nested += list(get_args(kind)[:1]) if get_origin(kind) in (tuple, list) else []
         # A part of the path may name the alternative that was tried, and not a field.
-        nested += [kind] if _fields(kind) and kind.__name__ == path[0] else []
+        nested += [kind] if fields and kind.__name__ == path[0] else []
         candidates = [(one, path[1:]) for one in nested]
         candidates += [(one, path) for one in _alternatives(kind)]
         return next(filter(None, (_known(one, rest) for one, rest in candidates)), [])
     found = [_known(one, path) for one in _alternatives(kind)]
-    return next(filter(None, [_fields(kind), *found]), [])
+    return next(filter(None, [list(_fields(kind)), *found]), [])
 
 
-def _fields(kind: Any) -> list[str]:
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+def _fields(kind: Any) -> dict[str, FieldInfo]:
+    """Return a model's fields by the names that people write."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return {}
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 from disagfusion.scheduling.document import Document
 
@@ -17,6 +27,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "DiffusionPipeline"
 PLURAL = "diffusionpipelines"
+SHORT_NAME = "dfp"
 STAGES = ("encoder", "dit", "decoder")
 
 _SUFFIXES = {
@@ -43,13 +54,89 @@ class Rule:
     field: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """A text's form, checked here and by the API server, with a message in the place of a pattern.
+
+    Attributes:
+        pattern: Regular expression in the syntax of RE2.
+        message: What was expected.
+    """
+
+    pattern: str
+    message: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        rule = f"self.matches(r'{self.pattern}')"
+        return handler(schema) | {VALIDATIONS: [{"rule": rule, "message": self.message}]}
+
+    def _check(self, value: str) -> str:
+        if not re.search(self.pattern, value):
+            raise ValueError(self.message)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list that is a set, or a map by a key, so that several writers can share it.
+
+    Attributes:
+        key: Of a map; a set where empty.
+    """
+
+    key: str = ""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        keys = {"x-kubernetes-list-map-keys": [self.key]} if self.key else {}
+        return handler(schema) | {"x-kubernetes-list-type": "map" if self.key else "set"} | keys
+
+    def _check(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        found = [getattr(value, self.key) if self.key else value for value in values]
+        for one in found:
+            if found.count(one) > 1:
+                raise ValueError(f"{one!r} is there twice")
+        return values
+
+
+VALIDATIONS = "x-kubernetes-validations"
+SET = Listing()
+"""Beside a list: nothing is in it twice."""
+
+
+def _filled(value: Any) -> Any:
+    """Return a default as JSON, without what is empty: that is what an absent field means."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if isinstance(value, Mapping):
+        kept = {name: _filled(one) for name, one in value.items()}
+        return {name: one for name, one in kept.items() if one not in ({}, [], "")}
+    return value
+
+
 def _extend(schema: dict[str, Any], kind: type[Any]) -> None:
     describe = Document.model_config["json_schema_extra"]
     assert callable(describe), "documents are described by their docstrings"
     describe(schema, kind)  # type: ignore[call-arg]  # pydantic's type forgets the class
+    for field in kind.model_fields.values():
+        if field.default_factory and (default := _filled(field.default_factory())):
+            schema["properties"][field.alias]["default"] = default
     rules = [rule for one in kind.__mro__ for rule in vars(one).get("RULES", ())]
     if rules:
-        schema["x-kubernetes-validations"] = [
+        schema[VALIDATIONS] = [
             {"rule": one.rule, "message": one.message}
             | ({"fieldPath": one.field} if one.field else {})
             for one in rules
@@ -76,7 +163,7 @@ def _quantity(value: str | int) -> str:
 Quantity = Annotated[
     str | int,
     AfterValidator(_quantity),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _QUANTITY}),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": _QUANTITY, "minimum": 0}),
 ]
 """A number as Kubernetes writes it: `500m`, `2`, `16Gi`."""
 
@@ -86,10 +173,66 @@ Free = Annotated[
 ]
 """An object whose fields are others' to know."""
 
+PoolName = Annotated[
+    str,
+    Field(max_length=63),
+    Matches(
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        "expected a pool's name of lower-case letters, digits and inner dashes",
+    ),
+]
+"""Part of the names of Deployments, and a label's value."""
+
 ObjectName = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253)
+    str,
+    Field(max_length=253),
+    Matches(
+        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "expected an object's name of lower-case letters, digits, inner dashes and dots",
+    ),
 ]
 """Of a Secret, a ConfigMap or a claim."""
+
+ResourceName = Annotated[
+    str,
+    Field(max_length=317),
+    Matches(
+        r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$",
+        "expected an extended resource with its domain, such as nvidia.com/gpu",
+    ),
+]
+"""Of what device plugins offer."""
+
+Url = Annotated[
+    str,
+    Field(max_length=2048),
+    Matches(r"^https?://[^\s]+$", "expected a URL that begins with http:// or https://"),
+]
+"""Of a server."""
+
+Image = Annotated[str, Field(min_length=1, max_length=512)]
+"""Reference of a container image, with a tag or a digest."""
+
+
+Labels = Annotated[dict[str, str], Field(max_length=32)]
+"""Labels or annotations."""
+
+
+def volume_rules(what: str) -> tuple[Rule, ...]:
+    """Return the rules of a volume claim, which Kubernetes does not let anybody change freely."""
+    return (
+        Rule(
+            "quantity(string(self.storage)).compareTo(quantity(string(oldSelf.storage))) >= 0",
+            f"the volume of {what} can grow but not shrink",
+            ".storage",
+        ),
+        Rule(
+            "has(self.storageClassName) == has(oldSelf.storageClassName) &&"
+            " (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+            f"the storage class of {what} cannot change: the volume exists already",
+            ".storageClassName",
+        ),
+    )
 
 
 def number(quantity: str | int) -> Decimal:

@@ -6,7 +6,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from disagfusion_operator.api.base import Part, Quantity, Rule, SecretKey
+from disagfusion_operator.api.base import (
+    Image,
+    ObjectName,
+    Part,
+    Quantity,
+    Rule,
+    SecretKey,
+    volume_rules,
+)
 from disagfusion_operator.api.pools import PodTemplate, Resources
 
 
@@ -18,8 +26,10 @@ class Sqlite(Part):
         storage_class_name: Of the volume; the cluster's default where not given.
     """
 
+    RULES: ClassVar = volume_rules("jobs")
+
     storage: Quantity = "1Gi"
-    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
+    storage_class_name: ObjectName | None = None
 
 
 class Postgresql(Part):
@@ -65,8 +75,10 @@ class Results(Part):
         retention_seconds: After its end a job's results are removed.
     """
 
+    RULES: ClassVar = volume_rules("results")
+
     storage: Quantity = "10Gi"
-    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
+    storage_class_name: ObjectName | None = None
     reclaim_policy: Literal["Retain", "Delete"] = "Delete"
     retention_seconds: Annotated[int, Field(ge=60)] = 172_800
 
@@ -104,7 +116,7 @@ class Gateway(Part):
     )
 
     replicas: Annotated[int, Field(ge=1, le=16)] = 1
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    image: Image | None = None
     store: JobStore = Field(default_factory=lambda: JobStore(sqlite=Sqlite()))
     results: Results = Field(default_factory=Results)
     authentication: Authentication | None = None

@@ -8,7 +8,16 @@ from pydantic import Field
 
 from disagfusion.pipeline.options import CacheOptions, CompileOptions, QuantizationOptions
 from disagfusion.scheduling.document import NO_TRUTH
-from disagfusion_operator.api.base import ObjectName, Part, Quantity, Rule, SecretKey
+from disagfusion_operator.api.base import (
+    SET,
+    Matches,
+    ObjectName,
+    Part,
+    Quantity,
+    Rule,
+    SecretKey,
+    Url,
+)
 
 
 class Hub(Part):
@@ -21,9 +30,21 @@ class Hub(Part):
     """
 
     repository: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", max_length=200)
+        str,
+        Field(max_length=200),
+        Matches(
+            r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+            "expected owner/name, such as black-forest-labs/FLUX.1-dev",
+        ),
     ]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    revision: Annotated[
+        str,
+        Field(max_length=40),
+        Matches(
+            "^[0-9a-f]{40}$",
+            "expected a commit of 40 hexadecimal digits: a branch or tag may change",
+        ),
+    ]
     token_secret: SecretKey | None = None
 
 
@@ -36,7 +57,14 @@ class Volume(Part):
     """
 
     claim_name: ObjectName
-    path: Annotated[str, Field(pattern=r"^([^/].*)?$", max_length=1024)] = ""
+    path: Annotated[
+        str,
+        Field(max_length=1024),
+        Matches(
+            r"^([^/.][^/]*(/[^/.][^/]*)*)?$",
+            "expected a directory below the volume's root, such as models/flux",
+        ),
+    ] = ""
 
 
 class Store(Part):
@@ -46,7 +74,7 @@ class Store(Part):
         url: Where the index of the model's files is; the files stand beside it.
     """
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)]
+    url: Url
 
 
 class Emulated(Part):
@@ -69,7 +97,14 @@ class WeightsCache(Part):
         size_limit: Bound on what one pod fetches, where the directory lives with the pod.
     """
 
-    host_path: Annotated[str, Field(pattern=r"^(/[^:]*)?$", max_length=1024)] = ""
+    host_path: Annotated[
+        str,
+        Field(max_length=1024),
+        Matches(
+            r"^((/[^/:.][^/:]*)+)?$",
+            "expected an absolute directory of the node, such as /var/lib/disagfusion",
+        ),
+    ] = ""
     size_limit: Quantity | None = None
 
 
@@ -122,4 +157,6 @@ class Options(Part):
     quantization: QuantizationOptions | None = None
     cache: CacheOptions | None = None
     variant: Annotated[str, Field(max_length=63)] | None = None
-    workflows: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    workflows: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=63)], ...], Field(max_length=16), SET
+    ] = ()

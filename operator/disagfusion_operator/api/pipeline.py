@@ -6,8 +6,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from disagfusion.scheduling.document import Name
-from disagfusion_operator.api.base import STAGES, ObjectName, Part, Rule
+from disagfusion_operator.api.base import (
+    SET,
+    STAGES,
+    ObjectName,
+    Part,
+    PoolName,
+    ResourceName,
+    Rule,
+)
 from disagfusion_operator.api.gateway import Gateway
 from disagfusion_operator.api.model import Model, Options
 from disagfusion_operator.api.pools import Pool
@@ -20,7 +27,7 @@ class Tls(Part):
 
     Attributes:
         secret_name: Secret with `tls.crt`, `tls.key` and `ca.crt`; all processes present the same
-            certificate, whose name is `server_name`.
+            certificate, whose name is `serverName`.
         server_name: DNS name in the certificate.
     """
 
@@ -36,7 +43,7 @@ class Rdma(Part):
         count: Of it.
     """
 
-    resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=317)]
+    resource: ResourceName
     count: Annotated[int, Field(ge=1)] = 1
 
 
@@ -122,13 +129,13 @@ class Spec(Part):
     model: Model
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     options: Options = Field(default_factory=Options)
-    pools: Annotated[dict[Name, Pool], Field(min_length=1, max_length=8)]
+    pools: Annotated[dict[PoolName, Pool], Field(min_length=1, max_length=8)]
     stages: Stages = Field(default_factory=Stages)
     scaling: Scaling = Field(default_factory=Scaling)
     transport: Transport = Field(default_factory=Transport)
     gateway: Gateway = Field(default_factory=Gateway)
     deletion: Deletion = Field(default_factory=Deletion)
-    image_pull_secrets: Annotated[tuple[ObjectName, ...], Field(max_length=8)] = ()
+    image_pull_secrets: Annotated[tuple[ObjectName, ...], Field(max_length=8), SET] = ()
 
     def pools_of(self, stage: str) -> tuple[str, ...]:
         """Return the pools on which a stage may run."""

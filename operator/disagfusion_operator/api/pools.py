@@ -7,7 +7,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from disagfusion.scheduling.document import PositiveCount
-from disagfusion_operator.api.base import Free, Part, Quantity, Rule
+from disagfusion_operator.api.base import (
+    Free,
+    Labels,
+    Matches,
+    ObjectName,
+    Part,
+    Quantity,
+    ResourceName,
+    Rule,
+)
 
 
 class Toleration(Part):
@@ -21,9 +30,27 @@ class Toleration(Part):
         toleration_seconds: How long NoExecute is tolerated.
     """
 
-    key: str = ""
+    RULES: ClassVar = (
+        Rule(
+            "self.operator == 'Equal' || !has(self.value) || self.value == ''",
+            "operator Exists takes no value",
+            ".value",
+        ),
+        Rule(
+            "self.operator == 'Exists' || has(self.key) && self.key != ''",
+            "without a key, operator must be Exists: every taint is tolerated then",
+            ".key",
+        ),
+        Rule(
+            "!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+            "tolerationSeconds needs effect NoExecute",
+            ".tolerationSeconds",
+        ),
+    )
+
+    key: Annotated[str, Field(max_length=317)] = ""
     operator: Literal["Exists", "Equal"] = "Equal"
-    value: str = ""
+    value: Annotated[str, Field(max_length=63)] = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
     toleration_seconds: Annotated[int, Field(ge=0)] | None = None
 
@@ -36,9 +63,7 @@ class Accelerator(Part):
         count: Of one replica.
     """
 
-    resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", max_length=317)] = (
-        "nvidia.com/gpu"
-    )
+    resource: ResourceName = "nvidia.com/gpu"
     count: PositiveCount = 1
 
 
@@ -66,13 +91,28 @@ class Pool(Part):
             "device cuda needs accelerator, so that a node with one is chosen",
             ".device",
         ),
+        Rule(
+            "quantity(string(self.speed)).isGreaterThan(quantity('0'))",
+            "speed must be more than 0",
+            ".speed",
+        ),
     )
 
     node_selector: Annotated[dict[str, str], Field(max_length=16)] = Field(default_factory=dict)
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
-    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    runtime_class_name: ObjectName | None = None
     accelerator: Accelerator | None = None
-    device: Annotated[str, Field(pattern=r"^(cpu|(cuda|xpu|hpu|npu)(:\d{1,3})?)$")] | None = None
+    device: (
+        Annotated[
+            str,
+            Field(max_length=8),
+            Matches(
+                r"^(cpu|(cuda|xpu|hpu|npu)(:\d{1,3})?)$",
+                "expected cpu, cuda, xpu, hpu or npu, with an index or without: cuda:1",
+            ),
+        ]
+        | None
+    ) = None
     memory: Quantity | None = None
     cost_per_hour: Quantity = "0"
     speed: Quantity = "1"
@@ -94,8 +134,8 @@ class Resources(Part):
         limits: The most that it may take.
     """
 
-    requests: dict[str, Quantity] = Field(default_factory=dict)
-    limits: dict[str, Quantity] = Field(default_factory=dict)
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
 
 
 class PodTemplate(Part):
@@ -108,6 +148,15 @@ class PodTemplate(Part):
             to keep its promises stays: names, ports, probes, security context.
     """
 
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    RULES: ClassVar = (
+        Rule(
+            "!has(self.labels) || self.labels.all(key, !key.startsWith('disagfusion.dev/') &&"
+            " !key.startsWith('app.kubernetes.io/'))",
+            "labels of disagfusion.dev/ and app.kubernetes.io/ are the operator's",
+            ".labels",
+        ),
+    )
+
+    labels: Labels = Field(default_factory=dict)
+    annotations: Labels = Field(default_factory=dict)
     spec: Free = Field(default_factory=dict)

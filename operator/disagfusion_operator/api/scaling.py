@@ -6,10 +6,24 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from disagfusion_operator.api.base import Free, ObjectName, Part, Quantity, Rule, SecretKey
+from disagfusion_operator.api.base import (
+    SET,
+    Free,
+    Matches,
+    ObjectName,
+    Part,
+    Quantity,
+    Rule,
+    SecretKey,
+    Url,
+)
 
 _Window = Annotated[int, Field(ge=0, le=3600)]
-_ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+_ClockTime = Annotated[
+    str,
+    Field(max_length=5),
+    Matches(r"^([01]\d|2[0-3]):[0-5]\d$", "expected a time of day, such as 08:00"),
+]
 _Bound = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -96,9 +110,11 @@ class Prometheus(Part):
         window_seconds: Over which rates are taken: at least four scrape intervals.
     """
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=2048)] | None = None
+    url: Url | None = None
     bearer_token_secret: SecretKey | None = None
-    matchers: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    matchers: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=512)], ...], Field(max_length=8)
+    ] = ()
     window_seconds: Annotated[int, Field(ge=4, le=3600)] = 60
 
 
@@ -118,14 +134,17 @@ class ScheduledBounds(Part):
     RULES: ClassVar = (
         Rule("self.begin != self.end", "begin and end must differ", ".end"),
         Rule(
-            "self.minReplicas.all(stage, stage in ['encoder', 'dit', 'decoder']) &&"
-            " self.maxReplicas.all(stage, stage in ['encoder', 'dit', 'decoder'])",
+            "(!has(self.minReplicas) || self.minReplicas.all(stage, stage in ['encoder', 'dit',"
+            " 'decoder'])) && (!has(self.maxReplicas) || self.maxReplicas.all(stage, stage in"
+            " ['encoder', 'dit', 'decoder']))",
             "minReplicas and maxReplicas name stages: encoder, dit, decoder",
         ),
     )
 
     days: Annotated[
-        tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...], Field(max_length=7)
+        tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...],
+        Field(max_length=7),
+        SET,
     ] = ()
     begin: _ClockTime
     end: _ClockTime

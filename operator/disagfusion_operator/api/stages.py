@@ -6,8 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from disagfusion.scheduling.document import Name
-from disagfusion_operator.api.base import Part, Quantity, Rule
+from disagfusion_operator.api.base import SET, Image, Part, PoolName, Quantity, Rule
 from disagfusion_operator.api.pools import PodTemplate, Resources
 
 
@@ -36,10 +35,10 @@ class Stage(Part):
         ),
     )
 
-    image: Annotated[str, Field(min_length=1, max_length=512)] | None = None
-    pools: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    image: Image | None = None
+    pools: Annotated[tuple[PoolName, ...], Field(max_length=8), SET] = ()
     min_replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
-    max_replicas: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    max_replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
     resources: Resources = Field(default_factory=Resources)
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     slots: Annotated[int, Field(ge=1, le=64)] = 2

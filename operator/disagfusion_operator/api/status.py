@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema, model_validator
 
-from disagfusion_operator.api.base import Part
+from disagfusion_operator.api.base import Listing, Part
+
+_Time = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 class Condition(enum.StrEnum):
-    """Types of conditions."""
+    """Types of conditions; `meaning` says where one is True."""
 
-    READY = "Ready"
-    """Every stage and the gateway can do a job."""
-    PROGRESSING = "Progressing"
-    """Something changes: a start, a rollout, a rebalance."""
-    DEGRADED = "Degraded"
-    """Something that should run does not."""
-    SCALING_ACTIVE = "ScalingActive"
-    """The operator decides the number of replicas and can carry it out."""
-    SCALING_LIMITED = "ScalingLimited"
-    """A bound, the budget or a pool without room keeps it from what it would do."""
-    METRICS_AVAILABLE = "MetricsAvailable"
-    """Prometheus answers with what is needed."""
-    CONFLICT = "Conflict"
-    """Another autoscaler acts on one of the Deployments: the operator leaves that one alone."""
+    meaning: str
+
+    READY = "Ready", "Every stage and the gateway can do a job."
+    PROGRESSING = "Progressing", "Something changes: a start, a rollout, a rebalance."
+    DEGRADED = "Degraded", "Something that should run does not."
+    SCALING_ACTIVE = (
+        "ScalingActive",
+        "The operator decides the number of replicas and can carry it out.",
+    )
+    SCALING_LIMITED = (
+        "ScalingLimited",
+        "A bound, the budget or a pool without room keeps it from what it would do.",
+    )
+    METRICS_AVAILABLE = "MetricsAvailable", "Prometheus answers with what is needed."
+    CONFLICT = (
+        "Conflict",
+        "Another autoscaler acts on one of the Deployments: the operator leaves that one alone.",
+    )
+
+    def __new__(cls, value: str, meaning: str) -> Condition:
+        """Return a type with its meaning."""
+        one = str.__new__(cls, value)
+        one._value_ = value
+        one.meaning = meaning
+        return one
 
 
 class ConditionStatus(Part):
@@ -46,7 +59,7 @@ class ConditionStatus(Part):
     reason: str
     message: str = ""
     observed_generation: int | None = None
-    last_transition_time: str
+    last_transition_time: _Time
 
 
 class PlaceStatus(Part):
@@ -72,6 +85,7 @@ class StageStatus(Part):
         desired: On all pools.
         ready: On all pools.
         draining: On all pools.
+        summary: Ready of desired replicas, such as 2/3; it follows from the other fields.
         image: That its pods have.
         pools: By pool.
     """
@@ -79,8 +93,16 @@ class StageStatus(Part):
     desired: int = 0
     ready: int = 0
     draining: int = 0
+    summary: str = ""
     image: str = ""
     pools: dict[str, PlaceStatus] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _summarize(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return values | {"summary": f"{values.get('ready', 0)}/{values.get('desired', 0)}"}
 
 
 class DecisionStatus(Part):
@@ -92,7 +114,7 @@ class DecisionStatus(Part):
         message: A sentence with figures.
     """
 
-    time: str
+    time: _Time
     reason: str
     message: str = ""
 
@@ -136,7 +158,7 @@ class Status(Part):
 
     observed_generation: int = 0
     state: str = "Pending"
-    conditions: tuple[ConditionStatus, ...] = ()
+    conditions: Annotated[tuple[ConditionStatus, ...], Listing("type")] = ()
     stages: dict[str, StageStatus] = Field(default_factory=dict)
     ratio: str = ""
     bottleneck: str = ""
