@@ -120,3 +120,21 @@ def test_the_example_in_the_page_runs() -> None:
     names: dict[str, Any] = {}
     exec(example, names)
     names["signals"].close()
+
+
+RUNBOOK = ROOT / "docs" / "kubernetes" / "runbook.md"
+
+
+def test_every_alert_has_its_section_in_the_runbook() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.M | re.S))
+    assert list(sections) == [rule["alert"] for rule in RULES]
+    for alert, text in sections.items():
+        for part in ("*Symptom*", "*Check*", "*Action*"):
+            assert part in text, f"{alert}: {part}"
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_links_to_its_section(rule: dict[str, Any]) -> None:
+    page, anchor = rule["annotations"]["runbook_url"].split("#")
+    assert ROOT / page == RUNBOOK
+    assert anchor == rule["alert"].lower()
