@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from postgres_server import PostgresServer
 
 # Before anything imports torch: tests run beside each other on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,3 +65,11 @@ def no_leftovers() -> Iterator[None]:
     leaked = [line for line in leaked if line and "multiprocessing.resource_tracker" not in line]
     assert not leaked, f"processes left behind: {leaked}"
     assert _segments() <= segments, f"shared memory left behind: {_segments() - segments}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; each test makes a database of its own."""
+    server = PostgresServer()
+    yield server
+    server.close()

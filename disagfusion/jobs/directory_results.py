@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import math
 import os
 import re
 import secrets
@@ -129,9 +130,15 @@ class DirectoryResultStore(ResultStore):
 
         await asyncio.to_thread(remove)
 
-    async def clean(self, keep: Collection[ResultKey], *, before: float) -> int:
+    async def clean(
+        self,
+        keep: Collection[ResultKey],
+        *,
+        before: float,
+        keep_jobs: Collection[str] = (),
+    ) -> int:
         """Remove what a crash has left."""
-        return await asyncio.to_thread(self._clean, frozenset(keep), before)
+        return await asyncio.to_thread(self._clean, frozenset(keep), frozenset(keep_jobs), before)
 
     async def free_bytes(self) -> int:
         """Return how much may still be written, in bytes."""
@@ -162,7 +169,7 @@ class DirectoryResultStore(ResultStore):
         _sync_directory(os.path.dirname(target))
         failpoints.reach("results.sync.after")
 
-    def _clean(self, keep: frozenset[ResultKey], before: float) -> int:
+    def _clean(self, keep: frozenset[ResultKey], keep_jobs: frozenset[str], before: float) -> int:
         leftovers = list(self._temporary.iterdir())
         for number in range(256):
             for path in (self._root / f"{number:02x}").iterdir():
@@ -170,9 +177,9 @@ class DirectoryResultStore(ResultStore):
                 # What is not ours is left alone.
                 if match is not None:
                     key = ResultKey(match["job"], int(match["attempt"]), int(match["index"]))
-                    if key not in keep:
+                    if key not in keep and key.job_id not in keep_jobs:
                         leftovers.append(path)
-        old = [path for path in leftovers if path.stat().st_mtime < before]
+        old = [path for path in leftovers if _written(path) < before]
         _unlink_all(old)
         return len(old)
 
@@ -207,6 +214,14 @@ async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
         raise
+
+
+def _written(path: Path) -> float:
+    """Return when a file was written; one that is gone is not old."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _create(path: str) -> io.FileIO:

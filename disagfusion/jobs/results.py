@@ -72,11 +72,18 @@ class ResultStore(ABC):
         """Remove whatever one attempt of a job has stored."""
 
     @abstractmethod
-    async def clean(self, keep: Collection[ResultKey], *, before: float) -> int:
+    async def clean(
+        self,
+        keep: Collection[ResultKey],
+        *,
+        before: float,
+        keep_jobs: Collection[str] = (),
+    ) -> int:
         """Remove what a crash has left: unfinished writes and results that nothing names.
 
         Args:
             keep: The results that are named by the job store.
+            keep_jobs: Jobs of which all results are kept.
             before: Unix seconds; what was written later is left alone.
 
         Returns:

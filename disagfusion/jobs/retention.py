@@ -10,6 +10,8 @@ from disagfusion.jobs.results import ResultKey, ResultStore
 from disagfusion.jobs.store import JobStore, RetentionPolicy
 
 _BATCH = 500
+# Writing one result takes no longer.
+_WRITING_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +45,27 @@ async def apply(
         await results.delete([ResultKey(*key) for key in keys])
 
 
-async def clean_results(store: JobStore, results: ResultStore, before: float) -> int:
+async def clean_results(
+    store: JobStore, results: ResultStore, before: float, *, shared: bool = False
+) -> int:
     """Remove files of results that no job in the store names; at a start.
 
     Args:
         store: The jobs.
         results: The results.
         before: Unix seconds of the start: what has been written since is left alone.
+        shared: Whether other gateways are at work: then what unfinished jobs have stored is left
+            alone, and so is what was written shortly before.
 
     Returns:
         The number of files removed.
     """
+    # In this order: a job may succeed in between.
+    unfinished = [job.job_id for job in await store.unfinished()] if shared else []
     keep = {ResultKey(*key) for key in await store.result_keys()}
-    return await results.clean(keep, before=before)
+    if shared:
+        before -= _WRITING_SECONDS
+    return await results.clean(keep, keep_jobs=frozenset(unfinished), before=before)
 
 
 async def discard_result(store: JobStore, results: ResultStore, job_id: str, attempt: int) -> bool:

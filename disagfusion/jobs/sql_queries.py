@@ -43,10 +43,18 @@ from disagfusion.jobs.store import Submission
 
 MAX_MESSAGE = 4000
 _RECORDS_PER_EVENT = 1000
+# More than one transaction changes of a job.
+_RECENT = 100
 
 
-def submit(connection: Connection, job: NewJob) -> Submission:
-    """Store a job unless the tenant's client request id is known."""
+def submit(connection: Connection, job: NewJob, owner: str | None = None) -> Submission:
+    """Store a job unless the tenant's client request id is known.
+
+    Args:
+        connection: To the database.
+        job: What to do.
+        owner: The gateway that does it, where several share the store.
+    """
     known = repeated(connection, job)
     if known is not None:
         return Submission(known, created=False)
@@ -60,6 +68,7 @@ def submit(connection: Connection, job: NewJob) -> Submission:
         "input_bytes": len(job.generation) + sum(len(image.content) for image in job.images),
         "result_bytes": 0,
         "event_count": 1,
+        "owner": owner,
     }
     key = connection.execute(ADD_JOB, values).inserted_primary_key
     assert key is not None, "the dialect returns the new row's number"
@@ -133,11 +142,24 @@ def _first_state(job: NewJob) -> Job:
     )
 
 
-def transition(connection: Connection, change: Transition) -> JobEvent:
-    """Apply a change to a job that is in the state and attempt it starts from."""
+def transition(
+    connection: Connection, change: Transition, owner: str | None = None, *, again: bool = False
+) -> JobEvent:
+    """Apply a change to a gateway's job that is in the state and attempt it starts from.
+
+    Args:
+        connection: To the database.
+        change: What changes.
+        owner: The gateway, where several share the store.
+        again: It may have been applied before, without an answer.
+    """
     if change.attempt < change.from_attempt or change.state is JobState.SUCCEEDED:
         raise ValueError("an attempt never goes down, and success is a completion")
-    row = _locked(connection, change.job_id, change.from_state, change.from_attempt)
+    row = _locked(connection, change.job_id, owner)
+    known = _done_before(connection, row, change, change.state) if again else None
+    if known is not None:
+        return known
+    _check_place(row, change.from_state, change.from_attempt)
     values: dict[str, Any] = {
         "state": change.state,
         "stage_status": change.stage_status,
@@ -151,7 +173,7 @@ def transition(connection: Connection, change: Transition) -> JobEvent:
         values["ended_at"] = change.time
     if change.error is not None:
         values["error_reason"] = change.error.reason
-        values["error_message"] = change.error.message[:MAX_MESSAGE]
+        values["error_message"] = _text(change.error.message)
     event = JobEvent(
         change.job_id,
         row.sequence + 1,
@@ -159,15 +181,21 @@ def transition(connection: Connection, change: Transition) -> JobEvent:
         change.state,
         change.stage_status,
         change.attempt,
-        change.message[:MAX_MESSAGE],
+        _text(change.message),
     )
     _change(connection, row, values, event, change.records)
     return event
 
 
-def complete(connection: Connection, completion: Completion) -> JobEvent:
-    """Make a job SUCCEEDED if it is DECODING in this very attempt."""
-    row = _locked(connection, completion.job_id, JobState.DECODING, completion.attempt)
+def complete(
+    connection: Connection, completion: Completion, owner: str | None = None, *, again: bool = False
+) -> JobEvent:
+    """Make a gateway's job SUCCEEDED if it is DECODING in this very attempt; see `transition`."""
+    row = _locked(connection, completion.job_id, owner)
+    known = _done_before(connection, row, completion, JobState.SUCCEEDED) if again else None
+    if known is not None:
+        return known
+    _check_place(row, JobState.DECODING, completion.attempt)
     if completion.outputs:
         connection.execute(
             ADD_OUTPUTS,
@@ -213,13 +241,14 @@ def load_events(
     connection: Connection, job_id: str, tenant: str, after_sequence: int, limit: int
 ) -> list[JobEvent]:
     """Return events of a tenant's job in order."""
-    job = _row(connection, job_id, tenant)
-    rows = connection.execute(
-        EVENTS_AFTER, {"row": job.id, "after": after_sequence, "at_most": limit}
-    )
+    return _events(connection, _row(connection, job_id, tenant), after_sequence, limit)
+
+
+def _events(connection: Connection, job: Row[Any], after: int, limit: int) -> list[JobEvent]:
+    rows = connection.execute(EVENTS_AFTER, {"row": job.id, "after": after, "at_most": limit})
     return [
         JobEvent(
-            job_id,
+            job.job_id,
             row.sequence,
             row.time,
             JobState(row.state),
@@ -262,16 +291,36 @@ def _row(connection: Connection, job_id: str, tenant: str | None = None) -> Row[
     return _found(connection.execute(query, values).one_or_none(), job_id)
 
 
-def _locked(connection: Connection, job_id: str, state: JobState, attempt: int) -> Row[Any]:
-    """Return a job's row for a change, if the job is where the change starts from."""
+def _locked(connection: Connection, job_id: str, owner: str | None) -> Row[Any]:
+    """Return a job's row for a change by its owner."""
     row = _found(connection.execute(LOCK, {"wanted": job_id}).one_or_none(), job_id)
-    if (row.state, row.attempt) != (state, attempt):
+    if row.owner != owner:
         raise StaleTransitionError(
-            f"job {job_id} is {JobState(row.state).name} in attempt {row.attempt},"
-            f" not {state.name} in attempt {attempt}",
-            metadata={"job_id": job_id},
+            f"job {job_id} belongs to the gateway {row.owner}", metadata={"job_id": job_id}
         )
     return row
+
+
+def _check_place(row: Row[Any], state: JobState, attempt: int) -> None:
+    """Raise `StaleTransitionError` unless a job is where a change starts from."""
+    if (row.state, row.attempt) != (state, attempt):
+        raise StaleTransitionError(
+            f"job {row.job_id} is {JobState(row.state).name} in attempt {row.attempt},"
+            f" not {state.name} in attempt {attempt}",
+            metadata={"job_id": row.job_id},
+        )
+
+
+def _done_before(
+    connection: Connection, row: Row[Any], change: Transition | Completion, state: JobState
+) -> JobEvent | None:
+    """Return the event of a change that is in the store already: its commit was not answered."""
+    wanted = (change.time, state, change.attempt)
+    status = change.stage_status if isinstance(change, Transition) else row.stage_status
+    for event in _events(connection, row, max(0, row.sequence - _RECENT), _RECENT):
+        if (event.time, event.state, event.attempt, event.stage_status) == (*wanted, status):
+            return event
+    return None
 
 
 def _found(row: Row[Any] | None, job_id: str) -> Row[Any]:
@@ -296,17 +345,23 @@ def _change(
     parameters = {f"new_{name}": values.get(name, getattr(row, name)) for name in CHANGED}
     connection.execute(CHANGE, {"row": row.id, **parameters})
     for i, record in enumerate(records):
-        fields = {name: _finite(value) for name, value in dataclasses.asdict(record).items()}
-        fields["outcome"] = record.outcome[:MAX_MESSAGE]
+        fields = {name: _storable(value) for name, value in dataclasses.asdict(record).items()}
         # A record keeps the place at which it was first stored.
         fields |= {"job": row.id, "position": event.sequence * _RECORDS_PER_EVENT + i}
         connection.execute(PUT_RECORD[connection.dialect.name], fields)
     _add_event(connection, row.id, event)
 
 
-def _finite(value: object) -> object:
+def _storable(value: object) -> object:
     """Replace what a worker should not have said: SQL has no NaN."""
-    return 0.0 if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else 0.0
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(message: str) -> str:
+    """Return a message as every database can hold it: not too long, without NUL."""
+    return message[:MAX_MESSAGE].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _add_event(connection: Connection, job: int, event: JobEvent) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
     inspect,
     select,
     text,
@@ -65,6 +66,9 @@ jobs = Table(
     Column("input_bytes", BigInteger, nullable=False),
     Column("result_bytes", BigInteger, nullable=False),
     Column("event_count", Integer, nullable=False),
+    # NULL where one gateway has the store to itself.
+    Column("owner", String(128)),
+    Column("cancel_requested", Boolean),
     UniqueConstraint("tenant", "client_request_id"),
     Index("jobs_of_tenant", "tenant", "id"),
     Index(
@@ -74,6 +78,11 @@ jobs = Table(
         postgresql_where=text("ended_at IS NULL"),
     ),
     Index("jobs_by_end", "ended_at"),
+    Index(
+        "jobs_owned",
+        "owner",
+        postgresql_where=text("ended_at IS NULL"),
+    ).ddl_if(dialect="postgresql"),
     sqlite_autoincrement=True,
 )
 
@@ -134,18 +143,33 @@ outputs = Table(
     Column("stored", Boolean, nullable=False),
 )
 
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("beats", BigInteger, nullable=False),
+)
+
 _version_metadata = MetaData()
 schema_version = Table(
     "schema_version", _version_metadata, Column("version", Integer, nullable=False)
 )
 
 
-def _create(connection: Connection) -> None:
-    metadata.create_all(connection, checkfirst=False)
+def _share(connection: Connection) -> None:
+    """Let jobs have owners; only SQLite had stores before."""
+    connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN owner VARCHAR(128)")
+    connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN cancel_requested BOOLEAN")
+    gateways.create(connection)
 
 
-UPGRADES: tuple[Callable[[Connection], None], ...] = (_create,)
-"""Step n brings a store from version n to version n + 1."""
+UPGRADES: tuple[Callable[[Connection], None], ...] = (_share,)
+"""Step n brings a store from version n + 1 to version n + 2; a new one is made as the last is."""
+
+_LATEST = len(UPGRADES) + 1
+# Any number will do, as long as nobody else locks by it in the same database.
+_LOCK = 0x64665F6A6F6273
 
 
 def upgrade(connection: Connection) -> None:
@@ -154,21 +178,22 @@ def upgrade(connection: Connection) -> None:
     Raises:
         FailedPreconditionError: The store was written by a newer version of the software.
     """
-    version = 0
-    if inspect(connection).has_table(schema_version.name):
-        version = connection.execute(select(schema_version.c.version)).scalar_one()
-    if version > len(UPGRADES):
+    if connection.dialect.name == "postgresql":
+        # Of several that start at once the first does it, and the others find it done.
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    if not inspect(connection).has_table(schema_version.name):
+        metadata.create_all(connection, checkfirst=False)
+        _version_metadata.create_all(connection)
+        connection.execute(schema_version.insert().values(version=_LATEST))
+        return
+    version = connection.execute(select(schema_version.c.version)).scalar_one()
+    if version > _LATEST:
         raise FailedPreconditionError(
             f"the job store has schema version {version}, this software knows up to"
-            f" {len(UPGRADES)}: it was written by a newer version",
+            f" {_LATEST}: it was written by a newer version",
             reason="NEWER_SCHEMA",
         )
-    if version == len(UPGRADES):
-        return
-    for step in UPGRADES[version:]:
-        step(connection)
-    if version == 0:
-        _version_metadata.create_all(connection)
-        connection.execute(schema_version.insert().values(version=len(UPGRADES)))
-    else:
-        connection.execute(schema_version.update().values(version=len(UPGRADES)))
+    if version < _LATEST:
+        for step in UPGRADES[version - 1 :]:
+            step(connection)
+        connection.execute(schema_version.update().values(version=_LATEST))

@@ -1,4 +1,4 @@
-"""The job store in an SQL database: SQLite by default."""
+"""The job store in an SQL database: SQLite, or PostgreSQL for several gateways."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import ArgumentError
-
 from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from disagfusion.jobs import sql_queries, sql_retention
 from disagfusion.jobs.model import (
@@ -26,6 +24,8 @@ from disagfusion.jobs.model import (
     NewJob,
     Transition,
 )
+from disagfusion.jobs.peers import Peers
+from disagfusion.jobs.sql_peers import SqlPeers
 from disagfusion.jobs.sql_schema import upgrade
 from disagfusion.jobs.sql_thread import SqlThread
 from disagfusion.jobs.store import Expired, JobPage, JobStore, RetentionPolicy, Submission
@@ -40,7 +40,9 @@ class SqlJobStore(JobStore):
 
     Args:
         url: SQLAlchemy URL, such as `sqlite:////var/lib/disagfusion/jobs.db`, or `sqlite://` for
-            one in memory.
+            one in memory; `postgresql+psycopg://user:password@host/database`.
+        owner: Name of the gateway that shares the store with others, never used before; empty
+            where one gateway has the store to itself.
         synchronous: SQLite's `PRAGMA synchronous`; "FULL" survives a loss of power.
         max_input_bytes: Bound on a job's request and images together.
         min_free_bytes: New jobs are refused when less than this is free on the database's disk,
@@ -52,17 +54,15 @@ class SqlJobStore(JobStore):
         self,
         url: str,
         *,
+        owner: str = "",
         synchronous: str = "FULL",
         max_input_bytes: int = 64 * 1024 * 1024,
         min_free_bytes: int = 64 * 1024 * 1024,
         free_bytes: Callable[[Path], int] | None = None,
     ) -> None:
-        try:
-            self._thread = SqlThread(url, synchronous=synchronous)
-        except ArgumentError as error:
-            raise InvalidArgumentError(
-                "database", "is not a database's URL", expected="such as sqlite:////path/jobs.db"
-            ) from error
+        self._thread = SqlThread(url, synchronous=synchronous)
+        self._owner = owner or None
+        self._peers = SqlPeers(self._thread, owner) if owner else None
         self._max_input_bytes = max_input_bytes
         self._min_free_bytes = min_free_bytes
         self._free_bytes = free_bytes or _free_bytes
@@ -78,6 +78,13 @@ class SqlJobStore(JobStore):
                     f"the job store's directory {directory} cannot be made: {error.strerror}"
                 ) from error
         await self._thread.open(upgrade)
+        if self._peers is not None:
+            await self._peers.join()
+
+    @property
+    def peers(self) -> Peers | None:
+        """What is shared with other gateways; None where nothing is."""
+        return self._peers
 
     async def aclose(self) -> None:
         """Finish what is under way and close."""
@@ -101,7 +108,8 @@ class SqlJobStore(JobStore):
             raise ResourceExhaustedError(
                 "the disk of the job store is full", reason="DISK_FULL", retry_after=5.0
             )
-        return await self._thread.write(partial(sql_queries.submit, job=job), patient=False)
+        run = partial(sql_queries.submit, job=job, owner=self._owner)
+        return await self._thread.write(run, patient=False)
 
     async def repeated(self, job: NewJob) -> Job | None:
         """Return the job that this one repeats."""
@@ -116,12 +124,12 @@ class SqlJobStore(JobStore):
 
     async def transition(self, transition: Transition) -> JobEvent:
         """Apply a change; waits while the disk is full."""
-        run = partial(sql_queries.transition, change=transition)
+        run = partial(sql_queries.transition, change=transition, owner=self._owner)
         return await self._thread.write(run, patient=True)
 
     async def complete(self, completion: Completion) -> JobEvent:
         """Make a job SUCCEEDED; waits while the disk is full."""
-        run = partial(sql_queries.complete, completion=completion)
+        run = partial(sql_queries.complete, completion=completion, owner=self._owner)
         return await self._thread.write(run, patient=True)
 
     async def get(self, job_id: str, *, tenant: str) -> Job:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, RootTransaction, make_url
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection
+from sqlalchemy.engine import RootTransaction
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from disagfusion import failpoints
 from disagfusion.errors import (
@@ -30,15 +29,20 @@ from disagfusion.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from disagfusion.jobs.peers import LeaseLostError
+from disagfusion.jobs.sql_engine import (
+    SQLITE,
+    cause,
+    disk_is_full,
+    is_passing,
+    make_engine,
+    parse_url,
+)
 from disagfusion.telemetry.logging import get_logger
 
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.25
-_BUSY_TIMEOUT_MS = 5000
-_WAL_LIMIT_BYTES = 64 * 1024 * 1024
-# The working set is the few jobs under way; SQLite's own 2 MiB fill up for no gain.
-_CACHE_KIB = 512
 
 _log = get_logger(__name__)
 
@@ -53,7 +57,7 @@ class _Operation(Generic[T]):
         patient: Whether it waits while nothing can be written, rather than fail.
     """
 
-    run: Callable[[Connection], T]
+    run: Callable[..., T]
     write: bool
     patient: bool
     future: Future[T] = field(default_factory=Future)
@@ -66,22 +70,26 @@ class SqlThread:
         url: SQLAlchemy URL.
         synchronous: SQLite's `PRAGMA synchronous`: "FULL" survives a loss of power, "NORMAL"
             may then lose the last commits but never damages the file.
+
+    Attributes:
+        guard: Begins every transaction that writes; what it raises refuses all of its changes.
     """
 
     def __init__(self, url: str, *, synchronous: str = "FULL") -> None:
         if synchronous not in ("OFF", "NORMAL", "FULL", "EXTRA"):
             raise ValueError(f"synchronous: {synchronous!r} is not a mode of SQLite")
-        self._url = make_url(url)
+        self._url = parse_url(url)
         self._synchronous = synchronous
         self._queue: queue.SimpleQueue[_Operation[Any] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self.guard: Callable[[Connection], None] = _unguarded
 
     @property
     def path(self) -> Path | None:
         """The database file, where it is one."""
         name = self._url.database
-        if self._url.get_backend_name() != "sqlite" or name in (None, "", ":memory:"):
+        if self._url.get_backend_name() != SQLITE or name in (None, "", ":memory:"):
             return None
         return Path(str(name))
 
@@ -111,8 +119,13 @@ class SqlThread:
         """Run something that changes nothing."""
         return await self._submit(_Operation(run, write=False, patient=False))
 
-    async def write(self, run: Callable[[Connection], T], *, patient: bool) -> T:
+    async def write(self, run: Callable[..., T], *, patient: bool) -> T:
         """Run a change and return once it is durable.
+
+        Args:
+            run: Is given the connection; where it is tried again, also `again=True`, since nobody
+                knows then whether the commit before was done.
+            patient: Whether it is tried again for as long as nothing can be written.
 
         Raises:
             ResourceExhaustedError: The disk is full and the change is not patient.
@@ -129,7 +142,7 @@ class SqlThread:
     def _main(self, prepare: Callable[[Connection], None], ready: Future[None]) -> None:
         with ExitStack() as stack:
             try:
-                engine = _create_engine(self._url, self._synchronous)
+                engine = make_engine(self._url, self._synchronous)
                 stack.callback(engine.dispose)
                 connection = stack.enter_context(engine.connect())
                 with _transaction(connection, write=True):
@@ -139,7 +152,7 @@ class SqlThread:
                 return
             except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
                 name = self._url.render_as_string()
-                text = f"the job store {name} cannot be opened: {_cause(error)}"
+                text = f"the job store {name} cannot be opened: {cause(error)}"
                 ready.set_exception(UnavailableError(text))
                 return
             ready.set_result(None)
@@ -155,7 +168,7 @@ class SqlThread:
                     _answer_read(connection, operation)
             backlog += [operation for operation in operations if operation.write]
             if backlog:
-                backlog = _commit(connection, backlog)
+                backlog = _commit(connection, backlog, self.guard)
         for operation in backlog:
             operation.future.set_exception(UnavailableError("the job store was closed"))
 
@@ -177,27 +190,41 @@ def _answer_read(connection: Connection, operation: _Operation[Any]) -> None:
     try:
         with _transaction(connection, write=False):
             result = operation.run(connection)
-    except OperationalError as error:
-        operation.future.set_exception(UnavailableError(f"the job store: {_cause(error)}"))
+    except DBAPIError as error:
+        text = f"the job store: {cause(error)}"
+        refusal = UnavailableError(text) if is_passing(error) else DataLossError(text)
+        operation.future.set_exception(refusal)
     except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
         operation.future.set_exception(error)
     else:
         operation.future.set_result(result)
 
 
-def _commit(connection: Connection, operations: list[_Operation[Any]]) -> list[_Operation[Any]]:
+def _unguarded(_: Connection) -> None:
+    """Let every change be made."""
+
+
+def _commit(
+    connection: Connection,
+    operations: list[_Operation[Any]],
+    guard: Callable[[Connection], None],
+) -> list[_Operation[Any]]:
     """Apply changes in one transaction and return those that have to wait."""
     try:
         with _transaction(connection, write=True):
+            guard(connection)
             results = [_apply(connection, operation) for operation in operations]
             failpoints.reach("jobs.commit.before")
-    except OperationalError as error:
-        return _postpone(operations, error)
-    except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
-        _log.error("job_store_failed", error=_cause(error))
+    except DBAPIError as error:
+        if is_passing(error):
+            return _postpone(operations, error)
+        return _give_up(operations, error)
+    except LeaseLostError as error:
         for operation in operations:
-            operation.future.set_exception(DataLossError(f"the job store: {_cause(error)}"))
+            operation.future.set_exception(error)
         return []
+    except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
+        return _give_up(operations, error)
     failpoints.reach("jobs.commit.after")
     for operation, result, refusal in results:
         if refusal is None:
@@ -207,16 +234,29 @@ def _commit(connection: Connection, operations: list[_Operation[Any]]) -> list[_
     return []
 
 
+def _give_up(operations: list[_Operation[Any]], error: Exception) -> list[_Operation[Any]]:
+    _log.error("job_store_failed", error=cause(error))
+    for operation in operations:
+        operation.future.set_exception(DataLossError(f"the job store: {cause(error)}"))
+    return []
+
+
 def _apply(
     connection: Connection, operation: _Operation[Any]
 ) -> tuple[_Operation[Any], Any, Exception | None]:
     try:
-        with _savepoint(connection):
-            return operation, operation.run(connection), None
+        try:
+            with _savepoint(connection):
+                return operation, operation.run(connection), None
+        except IntegrityError:
+            # Another gateway has just written the same: now it is to be found.
+            with _savepoint(connection):
+                return operation, operation.run(connection), None
     except IntegrityError as error:
-        # Another gateway has just written the same: the repetition will find it.
-        return operation, None, UnavailableError(f"the job store: {_cause(error)}")
-    except DatabaseError:
+        return operation, None, UnavailableError(f"the job store: {cause(error)}")
+    except DataError as error:
+        return operation, None, DataLossError(f"the job store cannot hold this: {cause(error)}")
+    except DBAPIError:
         raise
     except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
         return operation, None, error
@@ -234,66 +274,27 @@ def _savepoint(connection: Connection) -> Generator[None]:
     connection.exec_driver_sql("RELEASE SAVEPOINT change")
 
 
-def _postpone(operations: list[_Operation[Any]], error: OperationalError) -> list[_Operation[Any]]:
+def _postpone(operations: list[_Operation[Any]], error: DBAPIError) -> list[_Operation[Any]]:
     """Fail what must not wait; the rest is tried again."""
-    full = _disk_is_full(error)
-    _log.warning("job_store_cannot_write", error=_cause(error), full=full, changes=len(operations))
+    full = disk_is_full(error)
+    _log.warning("job_store_cannot_write", error=cause(error), full=full, changes=len(operations))
     refusal: DisagfusionError
     if full:
         refusal = ResourceExhaustedError(
             "the disk of the job store is full", reason="DISK_FULL", retry_after=5.0
         )
     else:
-        refusal = UnavailableError(f"the job store: {_cause(error)}", retry_after=1.0)
+        refusal = UnavailableError(f"the job store: {cause(error)}", retry_after=1.0)
     for operation in operations:
         if not operation.patient:
             operation.future.set_exception(refusal)
-    return [operation for operation in operations if operation.patient]
+    patient = [operation for operation in operations if operation.patient]
+    for operation in patient:
+        # The connection may have broken after the commit.
+        operation.run = partial(operation.run, again=True)
+    return patient
 
 
 def _transaction(connection: Connection, *, write: bool) -> AbstractContextManager[RootTransaction]:
     connection.info["begin"] = "BEGIN IMMEDIATE" if write else "BEGIN"
     return connection.begin()
-
-
-def _create_engine(url: URL, synchronous: str) -> Engine:
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, poolclass=StaticPool)
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        # sqlite3 would begin and commit where it thinks fit; SQLAlchemy does it here.
-        connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={_BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            f"synchronous={synchronous}",
-            "foreign_keys=ON",
-            f"journal_size_limit={_WAL_LIMIT_BYTES}",
-            f"cache_size=-{_CACHE_KIB}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.info.get("begin", "BEGIN"))
-
-    return engine
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    """Whether a full disk is the cause; a rollback that fails afterwards may hide it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, sqlite3.Error) and seen.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            return True
-        original = getattr(seen, "orig", None)
-        if isinstance(original, sqlite3.Error) and _disk_is_full(original):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def _cause(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error)

@@ -32,8 +32,8 @@ async def chunks():
     for i in range(0, len(CONTENT), 1000):
         yield CONTENT[i : i + 1000]
 
-async def main(root):
-    store = SqlJobStore(f"sqlite:///{root}/jobs.db")
+async def main(root, url):
+    store = SqlJobStore(url)
     async with store, DirectoryResultStore(root / "results") as results:
         await store.submit(NewJob("job-1", "t", "p", b"r", "f", 1.0))
         print("accepted", flush=True)
@@ -47,7 +47,7 @@ async def main(root):
         await store.complete(Completion("job-1", 1, 3.0, (OUTPUT,), (record,)))
         print("SUCCEEDED", flush=True)
 
-asyncio.run(main(Path(sys.argv[1])))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
 """
 
 # Commits 1, 3 and 5 are the submission's, a transition's and the success's.
@@ -60,14 +60,14 @@ POINTS = [
 ]
 
 
-def run(root: Path, point: str | None) -> tuple[int, list[str]]:
+def run(root: Path, url: str, point: str | None) -> tuple[int, list[str]]:
     environment = {**os.environ}
     if point is not None:
         name, _, passes = point.partition("@")
         (root / name).write_text(passes)
         environment["DISAGFUSION_FAILPOINTS"] = str(root)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(root)],
+        [sys.executable, "-c", PROGRAM, str(root), url],
         env=environment,
         capture_output=True,
         text=True,
@@ -77,22 +77,30 @@ def run(root: Path, point: str | None) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.split()
 
 
-def test_it_succeeds_undisturbed(tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    database: str = request.getfixturevalue("postgres").database()
+    return database
+
+
+def test_it_succeeds_undisturbed(tmp_path: Path, url: str) -> None:
     told = ["accepted", "ENCODING", "DENOISING", "DECODING", "SUCCEEDED"]
-    assert run(tmp_path, None) == (0, told)
+    assert run(tmp_path, url, None) == (0, told)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed(tmp_path: Path, point: str) -> None:
-    code, told = run(tmp_path, point)
+def test_killed(tmp_path: Path, url: str, point: str) -> None:
+    code, told = run(tmp_path, url, point)
     assert code == -signal.SIGKILL
     assert (tmp_path / f"{point.partition('@')[0]}.reached").exists()
-    asyncio.run(check(tmp_path, told))
+    asyncio.run(check(tmp_path, url, told))
 
 
-async def check(root: Path, told: list[str]) -> None:
+async def check(root: Path, url: str, told: list[str]) -> None:
     """Look at what is there as a gateway does that starts again, and carry on."""
-    store = SqlJobStore(f"sqlite:///{root}/jobs.db")
+    store = SqlJobStore(url)
     async with store, DirectoryResultStore(root / "results") as results:
         try:
             job = await store.load("job-1")

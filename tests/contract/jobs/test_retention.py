@@ -12,11 +12,20 @@ from disagfusion.jobs.store import RetentionPolicy
 from .storekit import new, succeed
 
 
-async def test_more_than_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+async def test_more_than_one_batch(
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    url = "sqlite://"
+    if database == "postgresql":
+        url = request.getfixturevalue("postgres").database()
     monkeypatch.setattr(retention, "_BATCH", 2)
     results = DirectoryResultStore(tmp_path / "results")
     await results.open()
-    async with SqlJobStore("sqlite://") as store:
+    async with SqlJobStore(url) as store:
         for i in range(7):
             await store.submit(new(f"job-{i}"))
             await succeed(store, f"job-{i}", at=100.0 + i)

@@ -94,6 +94,25 @@ async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         await SqlJobStore(f"sqlite:///{path}").open()
 
 
+async def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with SqlJobStore(f"sqlite:///{path}") as store:
+        await store.submit(new())
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for change in (
+            "ALTER TABLE jobs DROP COLUMN owner",
+            "ALTER TABLE jobs DROP COLUMN cancel_requested",
+            "DROP TABLE gateways",
+            "UPDATE schema_version SET version = 1",
+        ):
+            connection.execute(change)
+    for _ in range(2):
+        async with SqlJobStore(f"sqlite:///{path}") as store:
+            assert [job.job_id for job in await store.unfinished()] == ["job-1"]
+    async with SqlJobStore(f"sqlite:///{path}") as store:
+        await succeed(store, "job-1")
+
+
 async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     path.write_bytes(b"certainly not a database" * 100)

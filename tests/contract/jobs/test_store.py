@@ -29,10 +29,18 @@ from disagfusion.jobs.store import Expired, JobStore, RetentionPolicy
 from .storekit import IMAGE, decode, new, step, succeed
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "postgresql", "shared"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[JobStore]:
-    url = f"sqlite:///{tmp_path / 'jobs.db'}" if request.param == "file" else "sqlite://"
-    async with SqlJobStore(url, synchronous="NORMAL", max_input_bytes=1000) as opened:
+    owner = ""
+    match request.param:
+        case "file":
+            url = f"sqlite:///{tmp_path / 'jobs.db'}"
+        case "memory":
+            url = "sqlite://"
+        case kind:
+            url = request.getfixturevalue("postgres").database()
+            owner = "gateway-1" if kind == "shared" else ""
+    async with SqlJobStore(url, owner=owner, synchronous="NORMAL", max_input_bytes=1000) as opened:
         yield opened
 
 
