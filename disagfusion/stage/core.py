@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+from disagfusion.stage import granting
 from disagfusion.stage.actions import (
     Action,
     CancelOnEngine,
@@ -34,7 +35,6 @@ Transfer = Literal["exposed", "hidden"]
 Kind: TypeAlias = stage_pb2.FailureKind.ValueType
 
 FORMS = 256
-# Without any gateway nobody will release what is held; one that restarts gets this long.
 
 
 class MachineCore:
@@ -164,7 +164,7 @@ class MachineCore:
     # The consequences of events.
 
     def _forget(self, session: str, now: float) -> None:
-        for slot in self._offered(session):
+        for slot in self.slots.offered(session):
             self.slots.release(slot)
         self.gateways.remove(session)
         if not self.gateways:
@@ -292,9 +292,6 @@ class MachineCore:
             self._next = None
         self.slots.release(job.slot)
 
-    def _offered(self, session: str) -> list[Slot]:
-        return [s for s in self.slots if s.gateway == session and not s.assigned and not s.header]
-
     def _advance(self, now: float) -> list[Action]:
         """Do what has become possible; return all that is to be done."""
         if self.engine.due(now) and not self._drain.over:
@@ -303,6 +300,9 @@ class MachineCore:
         self._give_space()
         self._feed_engine(now)
         self._issue_grants(now)
+        for slot in granting.recalls(self.gateways, self.slots):
+            recall = stage_pb2.RecallGrants(grant_ids=[slot.grant_id])
+            self._todo += self.gateways.tell(self.gateways.name_of(slot.gateway), recall=recall)
         self._announce_state()
         if self._drain.check(
             working=bool(self._jobs),
@@ -365,7 +365,8 @@ class MachineCore:
             return
         fresh: dict[str, list[str]] = {}
         while self._may_grant():
-            session = min(self.gateways.sessions, key=lambda s: len(self._offered(s)))
+            session = granting.neediest(self.gateways, self.slots)
+            self.gateways.serve(session)
             fresh.setdefault(session, []).append(self.slots.issue(session, now).grant_id)
         if tell:
             for session, grants in fresh.items():

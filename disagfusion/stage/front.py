@@ -98,10 +98,12 @@ class Front:
 
     # Gateways.
 
-    def connect(self, session: str, name: str) -> Outbox:
+    def connect(self, session: str, hello: stage_pb2.GatewayHello) -> Outbox:
         """Begin a gateway's session; its messages come out of the outbox."""
         outbox = self._outboxes[session] = Outbox()
-        self.do(self.machine.connected(session, name, self._now()))
+        name, shares, former = hello.gateway, hello.shares, hello.takes_over
+        now = self._now()
+        self.do(self.machine.connected(session, name, now, shares=shares, takes_over=former))
         return outbox
 
     def disconnect(self, session: str) -> None:
@@ -111,8 +113,10 @@ class Front:
             self.do(self.machine.disconnected(session, self._now()))
 
     def handle(self, session: str, request: stage_pb2.WorkRequest) -> None:
-        """Do what a gateway asks for."""
+        """Do what a gateway asks for, unless it was replaced."""
         now, machine = self._now(), self.machine
+        if not machine.gateways.name_of(session):
+            return
         match request.WhichOneof("message"):
             case "assign":
                 failpoints.reach("front.assign")
@@ -127,6 +131,12 @@ class Front:
             case "quarantine":
                 _log.error("quarantined", reason=request.quarantine.reason)
                 self.do(machine.quarantine(request.quarantine.reason, now))
+            case "take_over":
+                self.do(machine.take_over(session, request.take_over.gateways, now))
+            case "demand":
+                self.do(machine.demand(session, request.demand.waiting, now))
+            case "return_grants":
+                self.do(machine.return_grants(session, request.return_grants.grant_ids, now))
             case "ping":
                 pong = stage_pb2.WorkResponse(pong=stage_pb2.Pong(nonce=request.ping.nonce))
                 self._outboxes[session].put(pong)

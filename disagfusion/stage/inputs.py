@@ -28,6 +28,7 @@ class Slot:
         receive_seconds: How long receiving took.
         assigned: An assignment uses it.
         doomed: Nobody wants what is still being received.
+        recalled: The gateway was asked to give it back.
     """
 
     grant_id: str
@@ -39,6 +40,7 @@ class Slot:
     receive_seconds: float = 0.0
     assigned: bool = False
     doomed: bool = False
+    recalled: bool = False
 
 
 class InputSlots:
@@ -73,6 +75,11 @@ class InputSlots:
         """Return the slot of a grant that is neither spent nor doomed."""
         slot = self._granted.get(grant_id)
         return None if slot is None or slot.doomed else slot
+
+    def offered(self, gateway: str) -> list[Slot]:
+        """Return the slots whose grants a gateway may still use."""
+        granted = self._granted.values()
+        return [s for s in granted if s.gateway == gateway and not s.assigned and not s.header]
 
     def state(self, slot: Slot) -> SlotState:
         """Return what a slot is doing."""

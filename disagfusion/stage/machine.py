@@ -23,10 +23,11 @@ from disagfusion.stage.actions import (
     SendOutput,
     TakeStage,
 )
-from disagfusion.stage.core import FORMS, Activity, Kind, MachineCore
+from disagfusion.stage.core import FORMS, Activity, Kind
 from disagfusion.stage.held import HeldOutput
 from disagfusion.stage.jobs import Recent, StageJob
 from disagfusion.stage.machine_settings import MachineSettings, Role
+from disagfusion.stage.sharing import SharedMachine
 from disagfusion.transport.api import MessageHeader, RefusalReason, RefusedError
 from disagfusion.transport.slots import SlotState
 from disagfusion.v1 import generation_pb2, stage_pb2
@@ -34,7 +35,7 @@ from disagfusion.v1 import generation_pb2, stage_pb2
 __all__ = ["Activity", "MachineSettings", "StageMachine"]
 
 
-class StageMachine(MachineCore):
+class StageMachine(SharedMachine):
     """See the module.
 
     Args:
@@ -60,38 +61,6 @@ class StageMachine(MachineCore):
         return self._advance(now)
 
     # Gateways.
-
-    def connected(self, session: str, name: str, now: float) -> list[Action]:
-        """A gateway's stream begins: tell it all that may be its own."""
-
-        def adopts(owner: str) -> bool:
-            return owner == name or not self.gateways.connected(owner)
-
-        stale = self.gateways.session_of(name)
-        if stale is not None:
-            self._forget(stale, now)
-            self._todo.append(EndSession(stale))
-        jobs = [job for job in self._jobs.values() if adopts(job.owner)]
-        held = [output for output in self.held if adopts(output.owner)]
-        self.gateways.add(session, name)
-        for job in jobs:
-            job.owner = name
-        for output in held:
-            output.owner = name
-        self._issue_grants(now, tell=False)
-        hello = stage_pb2.WorkerHello(
-            worker=self.describe(),
-            running=[job.running() for job in jobs],
-            held=[output.done() for output in held],
-            grant_ids=[slot.grant_id for slot in self._offered(session)],
-        )
-        self._todo += self.gateways.tell(name, hello=hello)
-        return self._advance(now)
-
-    def disconnected(self, session: str, now: float) -> list[Action]:
-        """A gateway's stream ended: offer its grants to others, go on with its work."""
-        self._forget(session, now)
-        return self._advance(now)
 
     def assign(self, session: str, assignment: stage_pb2.Assignment, now: float) -> list[Action]:
         """A gateway gives work."""

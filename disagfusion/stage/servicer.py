@@ -7,7 +7,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from disagfusion.errors import InvalidArgumentError, NotFoundError
+from disagfusion.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from disagfusion.pipeline.stages import Stage
 from disagfusion.stage.actions import OutputKey
 from disagfusion.stage.config import EngineConfig
@@ -51,8 +51,12 @@ class StageServicer(StageServiceServicer):
         name = first.hello.gateway
         if not name:
             raise InvalidArgumentError("gateway", "is empty", expected="the gateway's name")
+        if name in self._front.machine.gateways.replaced:
+            raise FailedPreconditionError(
+                f"another gateway has taken the place of {name}", reason="GATEWAY_REPLACED"
+            )
         session = f"{name}/{first.hello.incarnation}/{next(self._sessions)}"
-        outbox = self._front.connect(session, name)
+        outbox = self._front.connect(session, first.hello)
         _log.info("gateway connected", gateway=name)
 
         async def read() -> None:

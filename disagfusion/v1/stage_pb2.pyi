@@ -421,6 +421,9 @@ class WorkRequest(_message.Message):
     RELEASE_FIELD_NUMBER: _builtins.int
     QUARANTINE_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    TAKE_OVER_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
+    RETURN_GRANTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___GatewayHello: ...
     @_builtins.property
@@ -435,6 +438,12 @@ class WorkRequest(_message.Message):
     def quarantine(self) -> Global___Quarantine: ...
     @_builtins.property
     def ping(self) -> Global___Ping: ...
+    @_builtins.property
+    def take_over(self) -> Global___TakeOver: ...
+    @_builtins.property
+    def demand(self) -> Global___Demand: ...
+    @_builtins.property
+    def return_grants(self) -> Global___ReturnGrants: ...
     def __init__(
         self,
         *,
@@ -445,12 +454,15 @@ class WorkRequest(_message.Message):
         release: Global___ReleaseOutput | None = ...,
         quarantine: Global___Quarantine | None = ...,
         ping: Global___Ping | None = ...,
+        take_over: Global___TakeOver | None = ...,
+        demand: Global___Demand | None = ...,
+        return_grants: Global___ReturnGrants | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "hello", b"hello", "message", b"message", "ping", b"ping", "quarantine", b"quarantine", "release", b"release", "send", b"send"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "demand", b"demand", "hello", b"hello", "message", b"message", "ping", b"ping", "quarantine", b"quarantine", "release", b"release", "return_grants", b"return_grants", "send", b"send", "take_over", b"take_over"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "hello", b"hello", "message", b"message", "ping", b"ping", "quarantine", b"quarantine", "release", b"release", "send", b"send"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "cancel", b"cancel", "demand", b"demand", "hello", b"hello", "message", b"message", "ping", b"ping", "quarantine", b"quarantine", "release", b"release", "return_grants", b"return_grants", "send", b"send", "take_over", b"take_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "assign", "send", "cancel", "release", "quarantine", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "assign", "send", "cancel", "release", "quarantine", "ping", "take_over", "demand", "return_grants"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -462,21 +474,100 @@ class GatewayHello(_message.Message):
 
     GATEWAY_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    TAKES_OVER_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     incarnation: _builtins.str
+    shares: _builtins.bool
+    """Other gateways have jobs here too: what is neither this gateway's own nor taken over is left to
+    them, and grants go to those that say they have use for them.
+    """
+    @_builtins.property
+    def takes_over(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Gateways whose jobs are this one's now; see TakeOver."""
+
     def __init__(
         self,
         *,
         gateway: _builtins.str = ...,
         incarnation: _builtins.str = ...,
+        shares: _builtins.bool = ...,
+        takes_over: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "incarnation", b"incarnation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "incarnation", b"incarnation", "shares", b"shares", "takes_over", b"takes_over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GatewayHello: _TypeAlias = GatewayHello  # noqa: Y015
+
+@_typing.final
+class TakeOver(_message.Message):
+    """TakeOver says that the jobs of other gateways are this one's now. Those gateways' streams end, and
+    they are refused from then on; HandedOver follows.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        gateways: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateways", b"gateways"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TakeOver: _TypeAlias = TakeOver  # noqa: Y015
+
+@_typing.final
+class Demand(_message.Message):
+    """Demand says whether jobs wait at the gateway for grants of this worker's stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITING_FIELD_NUMBER: _builtins.int
+    waiting: _builtins.bool
+    def __init__(
+        self,
+        *,
+        waiting: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Demand: _TypeAlias = Demand  # noqa: Y015
+
+@_typing.final
+class ReturnGrants(_message.Message):
+    """ReturnGrants gives grants back: which of those that were recalled are not used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        grant_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_ids", b"grant_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnGrants: _TypeAlias = ReturnGrants  # noqa: Y015
 
 @_typing.final
 class Quarantine(_message.Message):
@@ -533,6 +624,8 @@ class WorkResponse(_message.Message):
     SEND_FAILED_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PONG_FIELD_NUMBER: _builtins.int
+    HANDED_OVER_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello: ...
     @_builtins.property
@@ -555,6 +648,10 @@ class WorkResponse(_message.Message):
     def state(self) -> Global___WorkerStateChanged: ...
     @_builtins.property
     def pong(self) -> Global___Pong: ...
+    @_builtins.property
+    def handed_over(self) -> Global___HandedOver: ...
+    @_builtins.property
+    def recall(self) -> Global___RecallGrants: ...
     def __init__(
         self,
         *,
@@ -569,12 +666,14 @@ class WorkResponse(_message.Message):
         send_failed: Global___SendFailed | None = ...,
         state: Global___WorkerStateChanged | None = ...,
         pong: Global___Pong | None = ...,
+        handed_over: Global___HandedOver | None = ...,
+        recall: Global___RecallGrants | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed", b"failed", "grants", b"grants", "hello", b"hello", "message", b"message", "pong", b"pong", "received", b"received", "send_failed", b"send_failed", "sent", b"sent", "started", b"started", "state", b"state", "step", b"step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed", b"failed", "grants", b"grants", "handed_over", b"handed_over", "hello", b"hello", "message", b"message", "pong", b"pong", "recall", b"recall", "received", b"received", "send_failed", b"send_failed", "sent", b"sent", "started", b"started", "state", b"state", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed", b"failed", "grants", b"grants", "hello", b"hello", "message", b"message", "pong", b"pong", "received", b"received", "send_failed", b"send_failed", "sent", b"sent", "started", b"started", "state", b"state", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "failed", b"failed", "grants", b"grants", "handed_over", b"handed_over", "hello", b"hello", "message", b"message", "pong", b"pong", "recall", b"recall", "received", b"received", "send_failed", b"send_failed", "sent", b"sent", "started", b"started", "state", b"state", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "grants", "received", "started", "step", "done", "failed", "sent", "send_failed", "state", "pong"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "grants", "received", "started", "step", "done", "failed", "sent", "send_failed", "state", "pong", "handed_over", "recall"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -655,6 +754,56 @@ class RunningAssignment(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunningAssignment: _TypeAlias = RunningAssignment  # noqa: Y015
+
+@_typing.final
+class HandedOver(_message.Message):
+    """HandedOver lists what a worker has of the gateways that were taken over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNNING_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def running(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunningAssignment]: ...
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageDone]: ...
+    def __init__(
+        self,
+        *,
+        running: _abc.Iterable[Global___RunningAssignment] | None = ...,
+        held: _abc.Iterable[Global___StageDone] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "running", b"running"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandedOver: _TypeAlias = HandedOver  # noqa: Y015
+
+@_typing.final
+class RecallGrants(_message.Message):
+    """RecallGrants asks for grants that another gateway has use for. They may be used until they are
+    given back.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def grant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        grant_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_ids", b"grant_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecallGrants: _TypeAlias = RecallGrants  # noqa: Y015
 
 @_typing.final
 class Grants(_message.Message):

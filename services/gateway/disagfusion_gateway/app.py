@@ -21,9 +21,10 @@ from disagfusion.dispatch.settings import AdmissionLimits, DispatchSettings
 from disagfusion.errors import DisagfusionError, FailedPreconditionError
 from disagfusion.jobs import retention
 from disagfusion.jobs.directory_results import DirectoryResultStore
+from disagfusion.jobs.peers import LeaseLostError
 from disagfusion.jobs.results import ResultStore
+from disagfusion.jobs.sql_engine import is_shared
 from disagfusion.jobs.sql_store import SqlJobStore
-from disagfusion.jobs.store import JobStore
 from disagfusion.rpc.addresses import is_local, is_unix
 from disagfusion.rpc.auth import AuthInterceptor, KeyFile, require_keys_unless_local
 from disagfusion.rpc.handlers import ServerInterceptor
@@ -40,6 +41,7 @@ from disagfusion_gateway.fleet_servicer import FleetServicer
 from disagfusion_gateway.link import LinkSettings
 from disagfusion_gateway.links import WorkerLinks
 from disagfusion_gateway.observe import Observer
+from disagfusion_gateway.peering import Peering
 from disagfusion_gateway.servicer import GenerationServicer, ServiceSettings
 from disagfusion_gateway.sessions import Sessions
 from disagfusion_gateway.settings import GatewaySettings, WorkerAddress
@@ -48,6 +50,8 @@ from disagfusion_gateway.watchers import Watchers
 
 SERVICES = ("disagfusion.v1.GenerationService",)
 INTERNAL = ("disagfusion.v1.FleetService",)
+# Of a store's 128 characters for a gateway.
+_MAX_NAME = 100
 
 _log = logging.get_logger(__name__)
 
@@ -68,6 +72,9 @@ class Gateway:
         self._settings = settings
         self._stack = AsyncExitStack()
         self._registry = metrics.new_registry("gateway")
+        self._incarnation = secrets.token_hex(8)
+        self._identity = f"{settings.name[:_MAX_NAME]}/{self._incarnation}"
+        self._peering: Peering | None = None
         self.address = settings.listen
         self.metrics_address = ""
         self.internal_address = ""
@@ -102,7 +109,9 @@ class Gateway:
         self._serve_metrics()
         # Closed last: whatever ends below may still have something to store.
         self._results = await self._stack.enter_async_context(self._result_store())
-        self._store = await self._stack.enter_async_context(self._job_store())
+        self._store = self._job_store()
+        await self._stack.enter_async_context(self._store)
+        peers, shares = self._store.peers, self._store.peers is not None
         now = time.time()
         gateway_metrics = metrics.GatewayMetrics(self._registry, pipeline=settings.pipeline)
         observer = self._observer = Observer(gateway_metrics, settings.pipeline)
@@ -112,29 +121,50 @@ class Gateway:
             sessions, self._store, self._results, concurrency=settings.fetch_concurrency
         )
         dispatcher = self._dispatcher(workers, now)
-        incarnation = secrets.token_hex(8)
         fleet = Fleet(
-            incarnation,
+            self._incarnation,
             lambda: sessions.workers,
             lambda: sessions.known_spec,
             now,
             budget=settings.balance_budget,
         )
         core = self._core = Core(
-            dispatcher, self._store, sessions, fetcher, watchers, observer, fleet
+            dispatcher,
+            self._store,
+            sessions,
+            fetcher,
+            watchers,
+            observer,
+            fleet,
+            shares=shares,
         )
+        if peers is not None:
+            self._peering = Peering(
+                self._identity,
+                peers,
+                self._store,
+                core,
+                sessions,
+                watchers,
+                lease=settings.lease_seconds,
+                count_tenants=settings.tenant_limit > 0,
+            )
+            self._stack.push_async_callback(self._peering.resign)
         self._stack.push_async_callback(core.aclose)
         self._stack.push_async_callback(fetcher.aclose)
-        await retention.clean_results(self._store, self._results, now)
-        for job in await self._store.unfinished():
-            core.recover(job)
+        await retention.clean_results(self._store, self._results, now, shared=shares)
+        if self._peering is not None:
+            await self._peering.start()
+        else:
+            for job in await self._store.unfinished():
+                core.recover(job)
         # Only now: as long as jobs are still read, no work would be a mistake and not a zero.
         gateway_metrics.backlog.follow(
             FromOtherThreads(lambda: by_pool(core.backlog(), settings.pipeline, sessions.workers))
         )
         self._links = WorkerLinks(
             workers,
-            self._link_settings(incarnation),
+            self._link_settings(shares),
             sessions,
             core.post,
             resolve_interval=settings.resolve_interval_seconds,
@@ -147,6 +177,7 @@ class Gateway:
             sessions,
             watchers,
             observer,
+            self._peering,
         )
         add_GenerationServiceServicer_to_server(self._servicer, self._server.grpc)
         await self._serve_internal(FleetServicer(fleet))
@@ -180,10 +211,18 @@ class Gateway:
 
     async def run(self) -> None:
         """Work until cancelled, or until something happens after which it cannot go on."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._links.run())
-            group.create_task(self._watch_core())
-            group.create_task(self._retain())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._links.run())
+                group.create_task(self._watch_core())
+                group.create_task(self._retain())
+                if self._peering is not None:
+                    group.create_task(self._peering.run())
+        except BaseExceptionGroup as group:
+            lost = group.subgroup(LeaseLostError)
+            if lost is None:
+                raise
+            raise _first(lost) from None
 
     async def stop(self) -> None:
         """Admit nothing more, end the watches and streams, and close; jobs stay in the store."""
@@ -197,6 +236,9 @@ class Gateway:
     async def _retain(self) -> None:
         policy = self._settings.retention
         while True:
+            if self._peering is not None and not self._peering.eldest:
+                await asyncio.sleep(self._settings.retention_interval_seconds)
+                continue
             try:
                 report = await retention.apply(self._store, self._results, policy, time.time())
                 stored = await self._store.result_bytes()
@@ -221,10 +263,11 @@ class Gateway:
         self.metrics_address = server.address
         self._stack.callback(server.close)
 
-    def _job_store(self) -> JobStore:
+    def _job_store(self) -> SqlJobStore:
         settings = self._settings
         return SqlJobStore(
             settings.database,
+            owner=self._identity if is_shared(settings.database) else "",
             synchronous=settings.database_synchronous,
             min_free_bytes=settings.disk_reserve_bytes,
         )
@@ -232,11 +275,13 @@ class Gateway:
     def _result_store(self) -> ResultStore:
         return DirectoryResultStore(self._settings.results)
 
-    def _link_settings(self, incarnation: str) -> LinkSettings:
+    def _link_settings(self, shares: bool) -> LinkSettings:
         settings = self._settings
         return LinkSettings(
-            gateway=settings.name,
-            incarnation=incarnation,
+            # One that starts again under its name is another: what it left is to be taken over.
+            gateway=self._identity if shares else settings.name,
+            incarnation=self._incarnation,
+            shares=shares,
             pipeline=settings.pipeline,
             tls=settings.tls,
             ping_interval=settings.ping_interval_seconds,
@@ -279,6 +324,11 @@ async def serve(settings: GatewaySettings) -> None:
         _log.info("gateway stops")
     finally:
         await gateway.stop()
+
+
+def _first(group: BaseExceptionGroup[LeaseLostError]) -> LeaseLostError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _write_ready(path: Path, gateway: Gateway) -> None:

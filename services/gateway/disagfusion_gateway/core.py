@@ -13,7 +13,6 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from disagfusion import failpoints
@@ -29,25 +28,14 @@ from disagfusion_gateway import worker_messages
 from disagfusion_gateway.fetching import ResultFetcher
 from disagfusion_gateway.fleet import Fleet
 from disagfusion_gateway.observe import ActiveJob, Observer
-from disagfusion_gateway.sessions import Session, Sessions
+from disagfusion_gateway.sessions import Sessions
+from disagfusion_gateway.steps import Step, active_job, nothing, sender, settled, submitted
 from disagfusion_gateway.watchers import Watchers
 
+# Nobody can say when a full disk has room again, or a database is back.
+_SETTLING_SECONDS = 10.0
+
 _log = get_logger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Step:
-    """An action that waits for its turn.
-
-    Attributes:
-        job_id: Whose it is; empty where it is no job's.
-        carry_out: Called with what `ready` returned, or None where there is nothing to wait for.
-        ready: What must be done before.
-    """
-
-    job_id: str
-    carry_out: Callable[[Any], None]
-    ready: asyncio.Task[Any] | None = None
 
 
 class Core:
@@ -62,6 +50,7 @@ class Core:
         observer: Counts.
         fleet: Follows, for balancers.
         clock: Unix seconds.
+        shares: Whether other gateways have jobs at the same workers.
 
     Attributes:
         failed: Ends with the exception after which the gateway cannot go on.
@@ -77,7 +66,11 @@ class Core:
         observer: Observer,
         fleet: Fleet,
         clock: Callable[[], float] = time.time,
+        *,
+        shares: bool = False,
     ) -> None:
+        self._shares = shares
+        self._demanded: frozenset[Stage] = frozenset()
         self._dispatcher = dispatcher
         self._store = store
         self._sessions = sessions
@@ -87,7 +80,7 @@ class Core:
         self._fleet = fleet
         self._clock = clock
         self._jobs: dict[str, ActiveJob] = {}
-        self._queue: deque[_Step] = deque()
+        self._queue: deque[Step] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._wakeup: float | None = None
         self._submitting = 0
@@ -106,10 +99,16 @@ class Core:
             for action in found:
                 self._begin(action)
             self._set_timer()
+            if self._shares:
+                self._tell_demand(event)
         except Exception as error:  # noqa: BLE001 - whoever waits for `failed` raises it
             self._fail(error)
         else:
             self._pump()
+
+    def knows(self, job_id: str) -> bool:
+        """Tell whether an unfinished job is this gateway's, as far as it knows."""
+        return job_id in self._jobs
 
     def load(self, tenant: str) -> Load:
         """Return what admission has to know, submissions that are under way included."""
@@ -131,6 +130,12 @@ class Core:
             AlreadyExistsError: The client request id was used with another content.
             ResourceExhaustedError: The disk is full.
         """
+        entering = asyncio.create_task(self._enter(job, parent))
+        entering.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # What is stored is done, even where the caller has gone meanwhile.
+        return await asyncio.shield(entering)
+
+    async def _enter(self, job: NewJob, parent: str) -> Submission:
         self._submitting += 1
         try:
             submission = await self._store.submit(job)
@@ -139,17 +144,22 @@ class Core:
         failpoints.reach("gateway.submit.stored")
         if submission.created:
             stored = submission.job
-            active = _active(stored, has_images=bool(job.images), parent=parent)
+            active = active_job(stored, has_images=bool(job.images), parent=parent)
             self._jobs[job.job_id] = active
             self._observer.job_accepted()
             self._observer.job_entered(active)
             self._fleet.entered(job.job_id, active, self._clock(), new=True)
-            self.post(_submitted(stored))
+            self.post(submitted(stored))
         return submission
 
-    def recover(self, job: Job) -> None:
-        """Take up a job that had not ended when the gateway did."""
-        active = _active(job, has_images=True)
+    def recover(self, job: Job, *, contested: bool = False) -> None:
+        """Take up a job that had not ended when its gateway did.
+
+        Args:
+            job: As it is in the store.
+            contested: Whether that gateway may still be there.
+        """
+        active = active_job(job, has_images=True)
         active.state, active.stage_status = job.state, job.stage_status
         active.attempt = job.attempt
         self._jobs[job.job_id] = active
@@ -157,12 +167,13 @@ class Core:
         self._fleet.entered(job.job_id, active, self._clock(), new=False)
         self.post(
             events.JobRecovered(
-                job=_submitted(job),
+                job=submitted(job),
                 state=job.state,
                 stage_status=job.stage_status,
                 attempt=job.attempt,
                 version=job.version,
                 failures=job.failures,
+                contested=contested,
             )
         )
 
@@ -174,7 +185,18 @@ class Core:
             self._timer.cancel()
         tasks = [step.ready for step in self._queue if step.ready is not None]
         self._queue.clear()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_SETTLING_SECONDS)
+
+    def _tell_demand(self, event: events.Event) -> None:
+        waiting = self._dispatcher.waiting()
+        for stage in waiting ^ self._demanded:
+            self._sessions.demand(stage, stage in waiting)
+        self._demanded = waiting
+        if isinstance(event, events.WorkerConnected) and waiting & event.worker.stages:
+            session = self._sessions.get(event.worker.name)
+            if session is not None:
+                session.demand(True)
 
     def _set_timer(self) -> None:
         wakeup = self._dispatcher.next_wakeup()
@@ -215,8 +237,8 @@ class Core:
         _log.error("job dropped", job_id=job_id, problem=message)
         for step in self._queue:
             if step.job_id == job_id:
-                step.carry_out = _nothing
-                step.ready = asyncio.create_task(_settled(step.ready)) if step.ready else None
+                step.carry_out = nothing
+                step.ready = asyncio.create_task(settled(step.ready)) if step.ready else None
                 if step.ready is not None:
                     step.ready.add_done_callback(lambda _: self._pump())
         active = self._jobs.pop(job_id, None)
@@ -236,9 +258,9 @@ class Core:
         if isinstance(action, actions.Assign):
             # After a crash attempts are counted on from the store's.
             return action.attempt == self._jobs[action.job_id].attempt
-        return isinstance(action, actions.Send | actions.FetchResult)
+        return isinstance(action, actions.Send | actions.FetchResult | actions.ReturnGrants)
 
-    def _step(self, action: actions.Action) -> _Step:
+    def _step(self, action: actions.Action) -> Step:
         """Return an action as a step, with what it needs as it is now: above all the session."""
         match action:
             case actions.SaveTransition(transition):
@@ -248,43 +270,46 @@ class Core:
                 work = self._commit(self._store.complete(completion))
                 return self._waiting(completion.job_id, work, self._saved)
             case actions.Publish():
-                return _Step(action.job_id, lambda _: self._watchers.publish(action))
+                return Step(action.job_id, lambda _: self._watchers.publish(action))
             case actions.Assign():
                 return self._assign(action)
             case actions.Send():
                 return self._send(action)
             case actions.FetchResult():
-                return _Step(action.output.job_id, lambda _: self._fetcher.fetch(action, self.post))
+                return Step(action.output.job_id, lambda _: self._fetcher.fetch(action, self.post))
             case actions.DiscardResult():
-                return _Step(action.job_id, lambda _: self._fetcher.discard(action))
+                return Step(action.job_id, lambda _: self._fetcher.discard(action))
             case actions.RefuseStale():
                 session = self._sessions.get(action.worker)
                 worker = session.worker if session else None
                 self._observer.stale(worker, action.message, action.job_id)
-                return _Step("", _nothing)
+                return Step("", nothing)
             case actions.CancelOnWorker():
                 return self._message(action, worker_messages.cancel_message(action))
             case actions.Release():
                 return self._message(action, worker_messages.release_message(action))
+            case actions.ReturnGrants():
+                session = self._sessions.get(action.worker, action.incarnation)
+                return Step("", sender(session, worker_messages.return_message(action)))
             case actions.Quarantine():
                 message = stage_pb2.WorkRequest(
                     quarantine=stage_pb2.Quarantine(reason=action.reason)
                 )
-                return _Step("", _sender(self._sessions.get(action.worker), message))
+                return Step("", sender(self._sessions.get(action.worker), message))
 
     def _waiting(
         self, job_id: str, work: Coroutine[Any, Any, Any], carry_out: Callable[[Any], None]
-    ) -> _Step:
+    ) -> Step:
         task = asyncio.create_task(work)
         task.add_done_callback(lambda _: self._pump())
-        return _Step(job_id, carry_out, task)
+        return Step(job_id, carry_out, task)
 
     def _message(
         self, action: actions.CancelOnWorker | actions.Release, message: stage_pb2.WorkRequest
-    ) -> _Step:
-        return _Step(action.job_id, _sender(self._sessions.get(action.worker), message))
+    ) -> Step:
+        return Step(action.job_id, sender(self._sessions.get(action.worker), message))
 
-    def _assign(self, action: actions.Assign) -> _Step:
+    def _assign(self, action: actions.Assign) -> Step:
         job = self._jobs[action.job_id]
         session = self._sessions.get(action.worker, action.incarnation)
 
@@ -298,21 +323,21 @@ class Core:
                 tenant=job.tenant,
             )
             failpoints.reach(f"gateway.assign.{action.stage.name.lower()}")
-            _sender(session, message)(None)
+            sender(session, message)(None)
 
         if not job.has_images:
-            return _Step(action.job_id, carry_out)
+            return Step(action.job_id, carry_out)
         return self._waiting(action.job_id, self._store.images(action.job_id), carry_out)
 
-    def _send(self, action: actions.Send) -> _Step:
+    def _send(self, action: actions.Send) -> Step:
         receiver = self._sessions.get(action.to, action.to_incarnation)
         if receiver is None:
-            return _Step("", _nothing)
+            return Step("", nothing)
         message = worker_messages.send_message(
             action, receiver.worker.address, self._jobs[action.output.job_id].traceparent
         )
         session = self._sessions.get(action.worker, action.incarnation)
-        return _Step(action.output.job_id, _sender(session, message))
+        return Step(action.output.job_id, sender(session, message))
 
     async def _commit(self, work: Coroutine[Any, Any, JobEvent]) -> JobEvent:
         begin = time.perf_counter()
@@ -331,43 +356,3 @@ class Core:
                 del self._jobs[event.job_id]
                 self._observer.job_ended(event.job_id, job, time=event.time, message=event.message)
         self._watchers.publish(event)
-
-
-def _active(job: Job, *, has_images: bool, parent: str = "") -> ActiveJob:
-    return ActiveJob(
-        tenant=job.tenant,
-        generation=job.generation,
-        has_images=has_images,
-        submitted_at=job.submitted_at,
-        deadline=job.deadline,
-        traceparent=job.traceparent,
-        parent=parent,
-    )
-
-
-def _submitted(job: Job) -> events.JobSubmitted:
-    return events.JobSubmitted(
-        job_id=job.job_id,
-        tenant=job.tenant,
-        pipeline=job.pipeline,
-        priority=job.priority,
-        deadline=job.deadline,
-        cost_key=job.cost_key,
-        num_inference_steps=job.num_inference_steps,
-    )
-
-
-def _nothing(_: Any) -> None:
-    """Carry out nothing."""
-
-
-async def _settled(task: asyncio.Task[Any]) -> None:
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _sender(session: Session | None, message: stage_pb2.WorkRequest) -> Callable[[Any], None]:
-    def send(_: Any) -> None:
-        if session is not None:
-            session.send(message)
-
-    return send

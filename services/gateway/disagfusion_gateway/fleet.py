@@ -161,6 +161,9 @@ class Fleet:
                 if entry is not None and entry.worker == event.worker:
                     self._advance(now)
                     self._move(entry, entry.stage)
+            case events.HandedOver(worker=name, running=running):
+                self._advance(now)
+                self._adopt(name, running, now)
         if isinstance(event, _WORKER_EVENTS):
             self._advance(now)
             self._recount(event, now)
@@ -194,7 +197,8 @@ class Fleet:
     def _recount(self, event: events.Event, now: float) -> None:
         workers = {one.name: one for one in self._workers()}
         if isinstance(event, events.WorkerConnected):
-            self._adopt(event, now)
+            self._adopt(event.worker.name, event.running, now)
+            self._forget_others(event)
         if isinstance(event, events.WorkerLost):
             for entry in self._entries.values():
                 if entry.worker == event.worker:
@@ -235,15 +239,19 @@ class Fleet:
             lost.seconds = max(0.0, now - since)
         return [lost for lost, _ in self._lost.values()]
 
-    def _adopt(self, event: events.WorkerConnected, now: float) -> None:
+    def _adopt(self, worker: str, claims: Iterable[events.RunningAssignment], now: float) -> None:
         """Take over what a worker says it runs; it may have begun before this gateway did."""
-        running = {
-            one.job_id: one.stage for one in event.running if one.status is StageStatus.RUNNING
-        }
+        for claim in claims:
+            entry = self._entries.get(claim.job_id)
+            if entry is None or claim.status is not StageStatus.RUNNING or entry.worker == worker:
+                continue
+            self._move(entry, claim.stage, worker, now)
+
+    def _forget_others(self, event: events.WorkerConnected) -> None:
+        """Take back what was thought to run on a worker that does not."""
+        running = {one.job_id for one in event.running if one.status is StageStatus.RUNNING}
         for job_id, entry in self._entries.items():
-            if job_id in running and entry.worker != event.worker.name:
-                self._move(entry, running[job_id], event.worker.name, now)
-            elif entry.worker == event.worker.name and job_id not in running:
+            if entry.worker == event.worker.name and job_id not in running:
                 self._move(entry, entry.stage)
 
     def _move(self, entry: _Entry, stage: Stage | None, worker: str = "", now: float = 0.0) -> None:

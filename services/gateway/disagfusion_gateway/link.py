@@ -43,6 +43,7 @@ class LinkSettings:
         ping_interval: Between two pings.
         ping_deadline: After which a silent worker is given up.
         grace: In which a worker whose stream broke may come back.
+        shares: Whether other gateways have jobs at the same workers.
     """
 
     gateway: str
@@ -52,6 +53,7 @@ class LinkSettings:
     ping_interval: float
     ping_deadline: float
     grace: float
+    shares: bool = False
 
 
 class _GivenUpError(Exception):
@@ -120,15 +122,22 @@ class WorkerLink:
             # The type stubs know only calls that are given an iterator.
             call = cast(Any, stub.Work)()
             try:
+                former = self._sessions.former
                 worker, hello = await self._greet(call)
                 session = self._session(worker, stub)
+                if former != self._sessions.former:
+                    # Another gateway has died since the greeting.
+                    session.take_over(self._sessions.former)
                 await self._serve(call, session, hello)
             finally:
                 call.cancel()
 
     async def _greet(self, call: Any) -> tuple[stage_pb2.Worker, events.WorkerConnected]:
         greeting = stage_pb2.GatewayHello(
-            gateway=self._settings.gateway, incarnation=self._settings.incarnation
+            gateway=self._settings.gateway,
+            incarnation=self._settings.incarnation,
+            shares=self._settings.shares,
+            takes_over=self._sessions.former,
         )
         try:
             async with asyncio.timeout(_HELLO_SECONDS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,6 +34,7 @@ from disagfusion_gateway import validation
 from disagfusion_gateway.core import Core
 from disagfusion_gateway.job_messages import event_message, job_message, timestamp
 from disagfusion_gateway.observe import Observer
+from disagfusion_gateway.peering import Peering
 from disagfusion_gateway.sessions import Sessions
 from disagfusion_gateway.watchers import Watchers
 
@@ -75,6 +77,7 @@ class GenerationServicer(GenerationServiceServicer):
         sessions: Know the pipeline's specification.
         watchers: Know what happens to jobs.
         observer: Counts.
+        peering: The other gateways, where there are any.
         clock: Unix seconds.
     """
 
@@ -87,6 +90,7 @@ class GenerationServicer(GenerationServiceServicer):
         sessions: Sessions,
         watchers: Watchers,
         observer: Observer,
+        peering: Peering | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -96,6 +100,7 @@ class GenerationServicer(GenerationServiceServicer):
         self._sessions = sessions
         self._watchers = watchers
         self._observer = observer
+        self._peering = peering
         self._clock = clock
         self._stopping = False
 
@@ -158,7 +163,10 @@ class GenerationServicer(GenerationServiceServicer):
         with self._watchers.watching(request.job_id) as watcher:
             job = await self._job(request.job_id)
             if not job.state.ended:
-                self._core.post(events.CancelRequested(job.job_id, "cancelled by the client"))
+                if self._peering is not None and not self._core.knows(job.job_id):
+                    await self._peering.cancel(job.job_id)
+                else:
+                    self._core.post(events.CancelRequested(job.job_id, "cancelled by the client"))
                 try:
                     async with asyncio.timeout(_CANCEL_SECONDS):
                         while (event := await watcher.next_event()) is not None:
@@ -256,7 +264,11 @@ class GenerationServicer(GenerationServiceServicer):
             raise ResourceExhaustedError(
                 "the disk for results is full", reason="DISK_FULL", retry_after=30.0
             )
-        admit(self._core.load(tenant), self._settings.admission, tenant=tenant)
+        load = self._core.load(tenant)
+        if self._peering is not None:
+            count = load.unfinished_of_tenant + self._peering.unfinished_elsewhere(tenant)
+            load = dataclasses.replace(load, unfinished_of_tenant=count)
+        admit(load, self._settings.admission, tenant=tenant)
 
     def _check_pipeline(self, name: str) -> None:
         if name not in ("", self._settings.pipeline):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from disagfusion.errors import UnavailableError
+from disagfusion.jobs.model import Stage
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import stage_pb2
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 # A worker that reads nothing gets no more than this; its silence ends the session anyway.
 _MAX_UNSENT = 10_000
+# Of more that died nobody holds anything any more.
+_MAX_FORMER = 64
 
 _log = get_logger(__name__)
 
@@ -56,6 +60,14 @@ class Session:
         if not self._closed and self.outgoing.qsize() < _MAX_UNSENT:
             self.outgoing.put_nowait(message)
 
+    def take_over(self, gateways: Iterable[str]) -> None:
+        """Have the worker hand over what it has of other gateways."""
+        self.send(stage_pb2.WorkRequest(take_over=stage_pb2.TakeOver(gateways=gateways)))
+
+    def demand(self, waiting: bool) -> None:
+        """Tell the worker whether there is use for more grants."""
+        self.send(stage_pb2.WorkRequest(demand=stage_pb2.Demand(waiting=waiting)))
+
     def close(self) -> None:
         """Drop what is not written yet and all that follows."""
         self._closed = True
@@ -71,6 +83,7 @@ class Sessions:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._by_name: dict[str, Session] = {}
+        self._former: dict[str, None] = {}
         self._spec: PipelineSpec | None = None
         self._spec_json = ""
         self._spec_known = asyncio.Event()
@@ -86,6 +99,31 @@ class Sessions:
         """Add a session; it takes the place of one that the worker had."""
         self._by_name[session.name] = session
         self.described(session, session.worker)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The workers that are connected."""
+        return frozenset(self._by_name)
+
+    @property
+    def former(self) -> tuple[str, ...]:
+        """Gateways whose jobs are this one's now."""
+        return tuple(self._former)
+
+    def take_over(self, gateways: Iterable[str]) -> None:
+        """Have all workers hand over what they have of these gateways, now or when they connect."""
+        found = sorted(gateways)
+        self._former |= dict.fromkeys(found)
+        for name in list(self._former)[:-_MAX_FORMER]:
+            del self._former[name]
+        for session in self._by_name.values():
+            session.take_over(found)
+
+    def demand(self, stage: Stage, waiting: bool) -> None:
+        """Tell the workers of a stage whether there is use for more grants."""
+        for session in self._by_name.values():
+            if int(stage) in [int(one) for one in session.worker.stages]:
+                session.demand(waiting)
 
     def remove(self, session: Session) -> None:
         """Remove a session, unless another has taken its place."""

@@ -42,14 +42,17 @@ class GatewaySettings(BaseSettings):
         pipeline: The name of the pipeline that is served.
         balance_budget: Accelerators in use at most, for those who ask on the internal address;
             0 where it is not known.
-        database: SQLAlchemy URL of the job store.
+        database: SQLAlchemy URL of the job store: SQLite for one gateway,
+            `postgresql+psycopg://user:password@host/database` for any number.
         database_synchronous: SQLite's setting: FULL survives a loss of power, NORMAL the death of
             any process.
-        results: Directory of the encoded results.
+        lease_seconds: After which a gateway that gives no sign of life loses its jobs to the
+            others on its PostgreSQL store, and has to end.
+        results: Directory of the encoded results; the same for all gateways on one store.
         waiting_per_slot: Jobs that may wait for a stage, per input slot of that stage, before the
             stage in front of it is held back.
-        queue_limit: Accepted jobs that have not begun.
-        tenant_limit: Unfinished jobs of one tenant; 0 for no limit.
+        queue_limit: Accepted jobs that have not begun, of this gateway.
+        tenant_limit: Unfinished jobs of one tenant, of all gateways on one store; 0 for no limit.
         disk_reserve_bytes: New jobs are refused when less than this is free for the job store or
             the results, so that there is room to finish those that were accepted.
         api_keys: Key file, see `disagfusion.rpc.auth`.
@@ -89,6 +92,7 @@ class GatewaySettings(BaseSettings):
     balance_budget: int = Field(default=0, ge=0)
     database: str = "sqlite:///disagfusion-jobs.sqlite3"
     database_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    lease_seconds: float = Field(default=5.0, gt=0)
     results: Path = Path("disagfusion-results")
     waiting_per_slot: int = Field(default=2, ge=1)
     queue_limit: int = Field(default=1000, ge=1)

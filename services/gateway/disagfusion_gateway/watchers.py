@@ -58,6 +58,11 @@ class Watchers:
         self._by_job: defaultdict[str, set[Watcher]] = defaultdict(set)
         self._closed = False
 
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs that are watched."""
+        return tuple(self._by_job)
+
     @contextmanager
     def watching(self, job_id: str) -> Generator[Watcher]:
         """Be told of the events of a job that become durable from now on."""

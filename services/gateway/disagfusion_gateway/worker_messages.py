@@ -35,17 +35,7 @@ def connected(hello: stage_pb2.WorkerHello) -> events.WorkerConnected:
     """
     return events.WorkerConnected(
         worker=worker_info(hello.worker),
-        running=tuple(
-            events.RunningAssignment(
-                job_id=running.job_id,
-                attempt=running.attempt,
-                stage=Stage(running.stage),
-                status=StageStatus(running.status),
-                step=running.step,
-                num_inference_steps=running.num_inference_steps,
-            )
-            for running in hello.running
-        ),
+        running=_running(hello.running),
         held=tuple(_held(done) for done in hello.held),
         grant_ids=tuple(hello.grant_ids),
     )
@@ -60,6 +50,15 @@ def event_of(worker: str, incarnation: str, message: stage_pb2.WorkResponse) -> 
     match message.WhichOneof("message"):
         case "grants":
             return events.GrantsOffered(worker, incarnation, tuple(message.grants.grant_ids))
+        case "recall":
+            return events.GrantsRecalled(worker, incarnation, tuple(message.recall.grant_ids))
+        case "handed_over":
+            return events.HandedOver(
+                worker,
+                incarnation,
+                running=_running(message.handed_over.running),
+                held=tuple(_held(done) for done in message.handed_over.held),
+            )
         case "received":
             received = message.received
             return events.InputReceived(
@@ -111,6 +110,22 @@ def event_of(worker: str, incarnation: str, message: stage_pb2.WorkResponse) -> 
             )
         case _:
             return None
+
+
+def _running(
+    listed: Iterable[stage_pb2.RunningAssignment],
+) -> tuple[events.RunningAssignment, ...]:
+    return tuple(
+        events.RunningAssignment(
+            job_id=running.job_id,
+            attempt=running.attempt,
+            stage=Stage(running.stage),
+            status=StageStatus(running.status),
+            step=running.step,
+            num_inference_steps=running.num_inference_steps,
+        )
+        for running in listed
+    )
 
 
 def _failed(worker: str, incarnation: str, failed: stage_pb2.StageFailed) -> events.StageFailed:
@@ -244,6 +259,11 @@ def release_message(action: actions.Release) -> stage_pb2.WorkRequest:
             job_id=action.job_id, stage=_stage(action.stage), attempt=action.attempt
         )
     )
+
+
+def return_message(action: actions.ReturnGrants) -> stage_pb2.WorkRequest:
+    """Return what gives grants back."""
+    return stage_pb2.WorkRequest(return_grants=stage_pb2.ReturnGrants(grant_ids=action.grant_ids))
 
 
 def _stage(stage: Stage | None) -> generation_pb2.Stage.ValueType:
