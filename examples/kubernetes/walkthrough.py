@@ -1,0 +1,228 @@
+"""From nothing to a digit on Kubernetes, and back again: each step with its time.
+
+    python examples/kubernetes/walkthrough.py [--keep] [--tag TAG --registry REGISTRY]
+
+Without KUBECONFIG it starts a cluster of its own on this machine (as root; see
+docs/development-cluster.md), builds the images and gives them to its nodes; with KUBECONFIG it
+uses the images that the registry has. It installs the chart, applies examples/digits.yaml, waits
+until the pipeline is ready, draws digits through a port-forward, and draws the same ones with the
+embedded runtime. Exits with 1 unless
+
+- every picture is bit-identical to the embedded one's;
+- the pods of the stages are on more than one node, and tensors went over UCX from pod to pod;
+- no stage pod has a volume of its node, and its code is the installed package's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from disagfusion.client import Client, GenerationResult
+from disagfusion.local import LocalRuntime
+from disagfusion.version import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBECONFIG = ROOT / ".cluster" / "kubeconfig"
+NAMESPACE, PIPELINE = "digits", "digits"
+OPERATOR_NAMESPACE, RELEASE = "disagfusion-system", "disagfusion"
+PROMPTS = ("a handwritten seven in red", "a handwritten three in blue", "a zero in green")
+OPTIONS: dict[str, Any] = {"num_inference_steps": 8, "height": 64, "width": 64}
+READY_SECONDS = 300
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+@dataclass
+class Walk:
+    """The steps so far.
+
+    Attributes:
+        steps: What was done, and in how many seconds.
+        failures: What did not hold.
+    """
+
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    failures: int = 0
+
+    @contextlib.contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Time a step."""
+        console.print(f"… {what}")
+        begin = time.monotonic()
+        yield
+        self.steps.append((what, time.monotonic() - begin))
+
+    def check(self, holds: bool, text: str) -> None:
+        """Print whether something holds."""
+        self.failures += not holds
+        console.print(f"{'yes' if holds else 'NO '}  {text}", highlight=False)
+
+
+def run(*command: str, **options: Any) -> str:
+    """Run a command; its standard output."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True, **options)
+    return done.stdout
+
+
+def objects(kind: str, labels: str) -> list[dict[str, Any]]:
+    """Return objects of the pipeline's namespace."""
+    answer = run("kubectl", "-n", NAMESPACE, "get", kind, "-l", labels, "-o", "json")
+    found: list[dict[str, Any]] = json.loads(answer)["items"]
+    return found
+
+
+def own_cluster(walk: Walk) -> None:
+    """Start a cluster on this machine and give it the images."""
+    with walk.step("start a cluster: two real nodes"):
+        run("make", "cluster-up", cwd=ROOT)
+    with walk.step("build the images"):
+        run("make", "images", cwd=ROOT)
+    archives = sorted(map(str, (ROOT / ".cluster" / "images").glob("*.tar")))
+    with walk.step("import them into the nodes"):
+        run(sys.executable, "-m", "tools.cluster", "load", *archives, cwd=ROOT)
+    with walk.step("add volumes"):
+        run(sys.executable, "-m", "tools.cluster", "add-volumes", cwd=ROOT)
+    os.environ["KUBECONFIG"] = str(KUBECONFIG)
+    os.environ["PATH"] = f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}"
+
+
+def install(walk: Walk, registry: str, tag: str) -> None:
+    """Install the chart and apply the pipeline."""
+    with walk.step("helm install"):
+        run(
+            *("helm", "upgrade", "--install", RELEASE, str(ROOT / "charts" / "disagfusion")),
+            *("--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait"),
+            *("--set", f"images.registry={registry}", "--set", f"images.tag={tag}"),
+        )
+    manifest = ROOT / "examples" / "digits.yaml"
+    with walk.step("kubectl apply, until the pipeline is ready"):
+        if subprocess.run(
+            ["kubectl", "get", "namespace", NAMESPACE], capture_output=True
+        ).returncode:
+            run("kubectl", "create", "namespace", NAMESPACE)
+        run("kubectl", "-n", NAMESPACE, "apply", "-f", str(manifest))
+        run(
+            *("kubectl", "-n", NAMESPACE, "wait", f"dfp/{PIPELINE}"),
+            *("--for=condition=Ready", f"--timeout={READY_SECONDS}s"),
+        )
+
+
+@contextlib.contextmanager
+def forwarded() -> Iterator[str]:
+    """Forward a free local port to the gateway."""
+    command = ["kubectl", "-n", NAMESPACE, "port-forward", f"service/{PIPELINE}", ":7420"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        match = re.search(r"127\.0\.0\.1:(\d+)", line)
+        if match is None:
+            raise SystemExit(f"kubectl port-forward does not forward: {line!r}")
+        yield f"127.0.0.1:{match[1]}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def draw(client: Client) -> list[GenerationResult]:
+    """Draw every prompt."""
+    handles = [client.submit(prompt, seed=seed, **OPTIONS) for seed, prompt in enumerate(PROMPTS)]
+    return [handle.result() for handle in handles]
+
+
+def pixels(results: Sequence[GenerationResult]) -> list[bytes]:
+    """Return the pictures' pixels."""
+    return [one.images[0].tobytes() for one in results]
+
+
+def look_at_pods(walk: Walk, results: Sequence[GenerationResult]) -> None:
+    """Say where stages ran and how tensors went, and check it."""
+    pods = {pod["metadata"]["name"]: pod for pod in objects("pods", "disagfusion.dev/stage")}
+    table = Table(title="stages of the last picture", title_justify="left")
+    for column in ("stage", "pod", "node", "address", "compute", "bytes", "over"):
+        table.add_column(column)
+    records = results[-1].job.stages
+    for record in records:
+        pod = pods[record.worker]
+        table.add_row(
+            *(record.stage, record.worker, pod["spec"]["nodeName"], pod["status"]["podIP"]),
+            f"{1e3 * record.compute_seconds:.0f} ms",
+            f"{record.bytes_out:,}",
+            record.transport or "–",
+        )
+    console.print(table)
+    nodes = {pods[record.worker]["spec"]["nodeName"] for record in records}
+    walk.check(len(nodes) > 1, f"the stages are on {len(nodes)} nodes: {', '.join(sorted(nodes))}")
+    over = {record.transport for record in records if record.transport}
+    walk.check(all(one.startswith("ucx/") for one in over), f"tensors went over {', '.join(over)}")
+    mounted = [
+        name
+        for name, pod in pods.items()
+        for volume in pod["spec"].get("volumes", ())
+        if "hostPath" in volume
+    ]
+    walk.check(not mounted, "no stage pod has a volume of its node")
+    where = "import disagfusion; print(disagfusion.__file__)"
+    code = run(
+        *("kubectl", "-n", NAMESPACE, "exec", records[0].worker, "-c", "stage", "--"),
+        *("python", "-c", where),
+    ).strip()
+    walk.check("site-packages" in code, f"its code is the image's: {code}")
+
+
+def remove(walk: Walk) -> None:
+    """Take away what was made."""
+    with walk.step("delete the pipeline"):
+        run("kubectl", "delete", "namespace", NAMESPACE, "--timeout=300s")
+    with walk.step("helm uninstall"):
+        run("helm", "uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE, "--wait")
+
+
+def main() -> None:
+    """Walk."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--registry", default="localhost", help="that has the images")
+    parser.add_argument("--tag", default=__version__, help="of the images")
+    parser.add_argument("--keep", action="store_true", help="leave everything there in the end")
+    arguments = parser.parse_args()
+    walk = Walk()
+    if "KUBECONFIG" not in os.environ:
+        own_cluster(walk)
+    install(walk, arguments.registry, arguments.tag)
+    with walk.step("draw through a port-forward"), forwarded() as address:
+        with Client(address, timeout=120.0) as client:
+            results = draw(client)
+    with walk.step("draw the same with the embedded runtime"):
+        with LocalRuntime(threads=1) as runtime, Client(runtime.address) as client:
+            expected = draw(client)
+    same = sum(a == b for a, b in zip(pixels(results), pixels(expected), strict=True))
+    walk.check(
+        same == len(PROMPTS),
+        f"{same} of {len(PROMPTS)} pictures are bit-identical to embedded ones",
+    )
+    look_at_pods(walk, results)
+    if not arguments.keep:
+        remove(walk)
+    for what, seconds in walk.steps:
+        console.print(f"{seconds:7.1f} s  {what}", highlight=False)
+    sys.exit(1 if walk.failures else 0)
+
+
+if __name__ == "__main__":
+    main()
