@@ -86,10 +86,11 @@ proto: setup ## Generate disagfusion/v1 from protos/
 	$(BIN)/python tools/generate_protos.py
 
 .PHONY: docs
-docs: setup ## Generate the reference pages in docs/, the JSON Schemas in schemas/, the chart's definition and values
+docs: setup ## Generate the reference pages in docs/, the JSON Schemas in schemas/, the chart's definition and values, the table of components
 	$(BIN)/python tools/generate_docs.py
 	$(BIN)/python tools/generate_schemas.py
 	$(BIN)/python -m tools.chart
+	$(BIN)/python tools/generate_components.py
 
 # Keeps the pins there are; `make lock UPGRADE=1` takes the newest of everything.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -56,7 +56,8 @@ def table() -> dict[str, Any]:
 def _classic() -> dict[str, str]:
     """Return the family of each classic pipeline class, as `components.family_key` finds it."""
     found: dict[str, str] = {}
-    for tasks in SUPPORTED_TASKS_MAPPINGS:
+    mappings: Any = SUPPORTED_TASKS_MAPPINGS
+    for tasks in mappings:
         for family, pipeline in tasks.items():
             found.setdefault(pipeline.__name__, family)
     return found | CLASS_TO_FAMILY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -60,3 +61,16 @@ def test_sigterm_ends_a_process_that_is_not_ready_for_it() -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, b"")
+
+
+def test_the_gateway_says_why_it_does_not_start(log: Path) -> None:
+    log.touch()
+    environment = {**os.environ, "DISAGFUSION_LISTEN": "nowhere"}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "disagfusion_gateway"],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert log.read_text().startswith("disagfusion-gateway: ")
+    assert "nowhere" in log.read_text()
+    assert ended.stderr.strip().splitlines()[-1] == log.read_text()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from disagfusion import termination
 from disagfusion.dispatch.dispatcher import Dispatcher
 from disagfusion.dispatch.settings import AdmissionLimits, DispatchSettings
 from disagfusion.errors import DisagfusionError, FailedPreconditionError
@@ -354,8 +355,8 @@ def main() -> None:
             f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
             for e in error.errors()
         )
-        sys.exit(f"disagfusion-gateway: {problems}")
+        sys.exit(termination.fail(f"disagfusion-gateway: {problems}"))
     except DisagfusionError as error:
-        sys.exit(f"disagfusion-gateway: {error.message}")
+        sys.exit(termination.fail(f"disagfusion-gateway: {error.message}"))
     finally:
         tracing.shutdown()
