@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from contextlib import AbstractAsyncContextManager
 
 from disagfusion.balancing.child import compute
 from disagfusion.balancing.memory import Memory
@@ -36,10 +37,18 @@ class Learner:
     Args:
         profile: What is believed at first.
         memory: What was learned before, by a clock that is at zero now.
+        gate: Lets several learners of one process fit one after the other; None: each by itself.
     """
 
-    def __init__(self, profile: Profile, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        memory: Memory | None = None,
+        *,
+        gate: AbstractAsyncContextManager[object] | None = None,
+    ) -> None:
         self._profile = profile
+        self._gate = gate or contextlib.nullcontext()
         self._settings = PerformanceSettings()
         self._tracker = _tracker(profile, memory, self._settings)
         self._observed = 0
@@ -107,9 +116,10 @@ class Learner:
     async def _run_once(self, now: float) -> None:
         snapshot = self._tracker.snapshot(now=now)
         request = FitRequest.of(snapshot, self._tracker.model, self._profile, self._settings, now)
-        output = await compute(
-            "disagfusion.scheduling.performance", to_json(request), seconds=_FIT_SECONDS
-        )
+        async with self._gate:
+            output = await compute(
+                "disagfusion.scheduling.performance", to_json(request), seconds=_FIT_SECONDS
+            )
         result = from_json(FitAnswer, output, name="answer").result()
         self._tracker.adopt(result.model, now=now)
         _log.info("model fitted", version=result.model.version, samples=len(snapshot.samples))

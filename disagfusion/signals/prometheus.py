@@ -136,73 +136,32 @@ def _cut_off(connection: socket.socket, seconds: float) -> Iterator[None]:
         timer.join()
 
 
-class PrometheusSignals:
-    """Observes a pipeline through Prometheus.
+class Observer:
+    """Makes a balancer's observations of one pipeline's readings.
 
     What metrics cannot tell has to be given: the shapes of the jobs are taken from an expected
     mix, and how many accelerators there are is the actuator's to know.
 
     Args:
-        settings: Where Prometheus is.
-        scope: Which pipeline, and when its figures are too old.
         stages: In the pipeline's order.
         mix: Expected shapes and their weights.
-        clock: Unix seconds.
 
     Attributes:
         mix: Expected shapes and their weights.
-
-    Raises:
-        InvalidArgumentError: A file of `tls_config` is missing or damaged.
     """
 
     def __init__(
-        self,
-        settings: PrometheusSettings,
-        scope: Scope,
-        *,
-        stages: Sequence[str],
-        mix: Sequence[WeightedShape] = (WeightedShape(),),
-        clock: Callable[[], float] = time.time,
+        self, stages: Sequence[str], mix: Sequence[WeightedShape] = (WeightedShape(),)
     ) -> None:
-        self._client = PrometheusClient(settings, clock)
-        self._scope = scope
         self._stages = tuple(stages)
         self.mix = tuple(mix)
         self._tally = Tally()
         self._seen_at: float | None = None
         self._replicas: dict[str, dict[str, Replicas]] = {}
-        self._threads = ThreadPoolExecutor(len(QUERIES), "disagfusion-prometheus")
-
-    def close(self) -> None:
-        """Wait for the questions that are under way and end the threads."""
-        self._threads.shutdown()
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-    def read(self, now: float) -> Readings:
-        """Ask everything and return each answer as a signal.
-
-        Args:
-            now: On the clock that the signals' times are to be of.
-        """
-        asked = self._threads.map(lambda query: self._client.ask(query, self._scope), QUERIES)
-        outcomes = {query.name: found for query, found in zip(QUERIES, asked, strict=True)}
-        return read(outcomes, self._stages, self._scope, now)
 
     def observe(
         self,
+        readings: Readings,
         now: float,
         accelerators: Mapping[str, int],
         *,
@@ -215,6 +174,7 @@ class PrometheusSignals:
         that nothing changes.
 
         Args:
+            readings: Of now.
             now: Seconds, never fewer than at the last call.
             accelerators: Pool → accelerators that can be used.
             replicas: From whoever starts them, who knows of those that no gateway has seen yet;
@@ -224,7 +184,6 @@ class PrometheusSignals:
         Raises:
             UnavailableError: Replicas have never been known.
         """
-        readings = self.read(now)
         since = 0.0 if self._seen_at is None else max(0.0, now - self._seen_at)
         self._seen_at = now
         jobs = readings.jobs(self._stages, self.mix)
@@ -267,3 +226,86 @@ class PrometheusSignals:
     def _arrived(self, rate: Signal[float], since: float) -> Signal[Mapping[Shape, int]]:
         count = self._tally.add("arrived", rate, since)
         return apply(count, lambda number: dict(split(number, self.mix)))
+
+
+class PrometheusSignals:
+    """Observes a pipeline through Prometheus.
+
+    Args:
+        settings: Where Prometheus is.
+        scope: Which pipeline, and when its figures are too old.
+        stages: In the pipeline's order.
+        mix: Expected shapes and their weights.
+        clock: Unix seconds.
+
+    Raises:
+        InvalidArgumentError: A file of `tls_config` is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        settings: PrometheusSettings,
+        scope: Scope,
+        *,
+        stages: Sequence[str],
+        mix: Sequence[WeightedShape] = (WeightedShape(),),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = PrometheusClient(settings, clock)
+        self._scope = scope
+        self._stages = tuple(stages)
+        self._observer = Observer(stages, mix)
+        self._threads = ThreadPoolExecutor(len(QUERIES), "disagfusion-prometheus")
+
+    @property
+    def mix(self) -> tuple[WeightedShape, ...]:
+        """Expected shapes and their weights."""
+        return self._observer.mix
+
+    @mix.setter
+    def mix(self, mix: Sequence[WeightedShape]) -> None:
+        self._observer.mix = tuple(mix)
+
+    def close(self) -> None:
+        """Wait for the questions that are under way and end the threads."""
+        self._threads.shutdown()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def read(self, now: float) -> Readings:
+        """Ask everything and return each answer as a signal.
+
+        Args:
+            now: On the clock that the signals' times are to be of.
+        """
+        asked = self._threads.map(lambda query: self._client.ask(query, self._scope), QUERIES)
+        outcomes = {query.name: found for query, found in zip(QUERIES, asked, strict=True)}
+        return read(outcomes, self._stages, self._scope, now)
+
+    def observe(
+        self,
+        now: float,
+        accelerators: Mapping[str, int],
+        *,
+        replicas: Mapping[str, Mapping[str, Replicas]] | None = None,
+        predictor: Predictor | None = None,
+    ) -> Observation:
+        """Return what a balancer is told; see `Observer.observe`.
+
+        Raises:
+            UnavailableError: Replicas have never been known.
+        """
+        return self._observer.observe(
+            self.read(now), now, accelerators, replicas=replicas, predictor=predictor
+        )

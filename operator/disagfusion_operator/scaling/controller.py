@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
 from disagfusion_operator.k8s.port import Cluster
-from disagfusion_operator.scaling.report import PlaceReport, Report
+from disagfusion_operator.scaling.gateways import Gateways, GrpcGateways
+from disagfusion_operator.scaling.ledger import Ledger
+from disagfusion_operator.scaling.load import Load
+from disagfusion_operator.scaling.mind import Senses
+from disagfusion_operator.scaling.report import Report
+from disagfusion_operator.scaling.scaler import Scaler
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 
 
@@ -18,32 +25,67 @@ class Scaling:
 
     Args:
         cluster: Where replicas are written.
+        load: What Prometheus says; asked over HTTP by default.
+        gateways: Asks gateways; by gRPC by default.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(
+        self, cluster: Cluster, *, load: Load | None = None, gateways: Gateways | None = None
+    ) -> None:
         self._cluster = cluster
+        self._ledger = Ledger()
+        # One thread: a decision holds the interpreter, several would only delay everything else.
+        self._threads = ThreadPoolExecutor(1, "disagfusion-decide")
+        self._load = load or Load()
+        self._senses = Senses(
+            self._load, gateways or GrpcGateways(), self._threads, asyncio.Semaphore(1)
+        )
+        self._scalers: dict[Key, Scaler] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def step(self, pipeline: PipelineView, cluster: ClusterView, now: float) -> Report:
         """Go on with what was begun, and decide anew where a period is over.
 
         To be called at once when pods, Deployments or the specification change, and after
-        `Report.again_after` in any case. Steps of one pipeline are not to overlap. Takes
-        milliseconds, besides the calls that it makes to change something: load is observed in the
-        background.
+        `Report.again_after` in any case. Steps of one pipeline are not to overlap. Load is observed
+        in the background and decisions are computed in a thread, so that a step takes milliseconds
+        of the event loop, besides the calls that it makes to change something.
 
         Args:
             pipeline: As it is now.
             cluster: The same.
             now: Unix seconds.
+
+        Returns:
+            What there is to tell; without places as long as it is not known what the pipeline may
+            have. An API server that does not answer is told as a finding, and tried again.
         """
-        places = {place: PlaceReport() for place in pipeline.deployments}
-        return Report(places)
+        scaler = self._scalers.get(pipeline.key)
+        if scaler is not None and scaler.uid != pipeline.uid:
+            self.forget(pipeline.key)
+            scaler = None
+        if scaler is None:
+            scaler = Scaler(pipeline, self._cluster, self._ledger, self._senses, now)
+            self._scalers[pipeline.key] = scaler
+        return await scaler.step(pipeline, cluster, now)
 
     def forget(self, key: Key) -> None:
         """Give up everything about a pipeline that is gone or is being deleted."""
+        scaler = self._scalers.pop(key, None)
+        self._load.forget(key)
+        self._ledger.forget(key)
+        if scaler is not None:
+            ending = asyncio.create_task(scaler.mind.aclose(), name=f"forget {key}")
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     async def aclose(self) -> None:
         """End what goes on in the background."""
+        for key in list(self._scalers):
+            self.forget(key)
+        await asyncio.gather(*self._ending)
+        await self._load.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
         """Return itself."""

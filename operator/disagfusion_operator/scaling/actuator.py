@@ -1,0 +1,205 @@
+"""Carries out what is wanted of one pipeline, within the room that there is at every moment.
+
+Replicas leave first, those that have least to do; others are started when they are gone. Nothing
+is remembered but what was written and is not seen yet: whoever comes next goes on from what the
+cluster shows and from the intent that stands on the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from disagfusion.errors import DisagfusionError, NotFoundError
+from disagfusion.scheduling.decision import Place
+from disagfusion_operator.k8s.kinds import POD
+from disagfusion_operator.k8s.port import Cluster, Object
+from disagfusion_operator.scaling.fleet import DELETION_COST, Account, Phase, Pod, asked_of
+
+FIRST = "-1"
+"""Deletion cost of a pod that is to go: those without any have 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Replicas that were written.
+
+    Attributes:
+        replicas: How many.
+        generation: Of the Deployment before.
+    """
+
+    replicas: int
+    generation: int
+
+
+@dataclass(slots=True)
+class Actuator:
+    """Of one pipeline.
+
+    Attributes:
+        cluster: Where it writes.
+        namespace: Of the pipeline.
+        written: By place, the last that it wrote.
+    """
+
+    cluster: Cluster
+    namespace: str
+    written: dict[Place, Written] = field(default_factory=dict)
+
+    def asked(self, deployments: Mapping[Place, Object]) -> dict[Place, int]:
+        """Return what Deployments ask for; caches may not have seen the last write yet."""
+        return {
+            place: one.replicas
+            if (one := self._unseen(place, deployment)) is not None
+            else asked_of(deployment)
+            for place, deployment in deployments.items()
+        }
+
+    def foreign(self, deployments: Mapping[Place, Object]) -> dict[Place, int]:
+        """Return the places that others have changed since, with the replicas they wrote."""
+        found = {}
+        for place, deployment in deployments.items():
+            last = self.written.get(place)
+            if last is None or self._unseen(place, deployment) is not None:
+                continue
+            if (replicas := asked_of(deployment)) != last.replicas:
+                found[place] = replicas
+                # Told once; whether it is put right is another question.
+                self.written[place] = Written(replicas, _generation(deployment))
+        return found
+
+    async def shrink(
+        self,
+        deployments: Mapping[Place, Object],
+        accounts: Mapping[Place, Account],
+        wanted: Mapping[Place, int],
+        remaining: Callable[[], Awaitable[Mapping[str, float]]],
+    ) -> list[Place]:
+        """End replicas of places that have more than is wanted.
+
+        Args:
+            deployments: By place.
+            accounts: By place.
+            wanted: Replicas by place.
+            remaining: Returns the seconds that pods will still compute; idle ones are left out.
+
+        Returns:
+            The places.
+
+        Raises:
+            DisagfusionError: The API server could not be asked to.
+        """
+        places = [
+            place
+            for place, count in wanted.items()
+            if place in deployments and accounts[place].asked > count
+        ]
+        seconds: Mapping[str, float] | None = None
+        for place in places:
+            count, account = wanted[place], accounts[place]
+            if 0 < count < account.ready:
+                seconds = await remaining() if seconds is None else seconds
+                await self._choose(account, account.ready - count, seconds)
+            await self._scale(place, deployments[place], count)
+        return places
+
+    async def grow(self, deployments: Mapping[Place, Object], counts: Mapping[Place, int]) -> None:
+        """Ask for more replicas.
+
+        Args:
+            deployments: By place.
+            counts: Replicas that Deployments are to ask for.
+
+        Raises:
+            DisagfusionError: The API server could not be asked to.
+        """
+        for place, count in counts.items():
+            await self._scale(place, deployments[place], count)
+
+    async def _choose(self, account: Account, count: int, seconds: Mapping[str, float]) -> None:
+        """Mark the pods that are to go: idle ones, then those that will have done soonest."""
+        ready = [pod for pod in account.live if pod.phase is Phase.READY]
+        # Of those that are alike the youngest goes.
+        ready.sort(key=lambda pod: (seconds.get(pod.name, -1.0), -pod.created, pod.name))
+        chosen = {pod.name for pod in ready[:count]}
+        for pod in account.live:
+            cost = FIRST if pod.name in chosen else None
+            if pod.cost != cost:
+                await self._mark(pod, cost)
+
+    async def _mark(self, pod: Pod, cost: str | None) -> None:
+        try:
+            await self.cluster.annotate(POD, self.namespace, pod.name, {DELETION_COST: cost})
+        except NotFoundError:
+            return  # it went by itself
+
+    async def _scale(self, place: Place, deployment: Object, count: int) -> None:
+        name = deployment["metadata"]["name"]
+        try:
+            await self.cluster.scale(self.namespace, name, count)
+        except NotFoundError:
+            self.written.pop(place, None)
+            return  # it was deleted; whoever makes it again makes it with none
+        except DisagfusionError:
+            # It may have been done all the same.
+            self.written.pop(place, None)
+            raise
+        self.written[place] = Written(count, _generation(deployment))
+
+    def _unseen(self, place: Place, deployment: Object) -> Written | None:
+        last = self.written.get(place)
+        if last is None or _generation(deployment) > last.generation:
+            return None
+        return last
+
+
+def _generation(deployment: Object) -> int:
+    return int(deployment["metadata"].get("generation", 0))
+
+
+def affordable(
+    accounts: Mapping[Place, Account],
+    wanted: Mapping[Place, int],
+    accelerators: Mapping[Place, int],
+    pools: Mapping[Place, object],
+    free: Mapping[object, int],
+    budget: int,
+) -> dict[Place, int]:
+    """Return the replicas that Deployments may ask for now, of places where more are wanted.
+
+    Args:
+        accounts: By place.
+        wanted: Replicas by place.
+        accelerators: Of one replica, by place.
+        pools: By place.
+        free: Accelerators that may be taken, by pool.
+        budget: Accelerators that may be taken in all.
+    """
+    asked = {
+        place: one.asked for place, one in accounts.items() if wanted.get(place, 0) > one.asked
+    }
+    counts = dict(asked)
+    left = dict(free)
+
+    def fits(place: Place) -> bool:
+        need = accelerators[place]
+        return (
+            need <= budget and need <= left.get(pools[place], 0) and counts[place] < wanted[place]
+        )
+
+    # A stage that has none holds up all others; then whoever is farthest from what is wanted.
+    def order(place: Place) -> tuple[bool, float]:
+        mine = sum(
+            max(one.asked, counts.get(at, 0))
+            for at, one in accounts.items()
+            if at.stage == place.stage
+        )
+        return (mine > 0, counts[place] / wanted[place])
+
+    while places := [place for place in counts if fits(place)]:
+        place = min(places, key=order)
+        counts[place] += 1
+        left[pools[place]] = left[pools[place]] - accelerators[place]
+        budget -= accelerators[place]
+    return {place: count for place, count in counts.items() if count > asked[place]}

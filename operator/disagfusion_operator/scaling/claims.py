@@ -1,0 +1,79 @@
+"""What a pipeline claims of pools that it may share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from disagfusion.scheduling.decision import Place
+from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.scaling.bounds import Bounds
+from disagfusion_operator.scaling.capacity import PoolKey, key_of
+from disagfusion_operator.scaling.division import Claim, Seat
+from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.scaling.ledger import Entry
+from disagfusion_operator.scaling.view import Key
+
+
+def claim_of(
+    key: Key,
+    spec: Spec,
+    bounds: Bounds,
+    places: tuple[Place, ...],
+    speed: Callable[[Place], float],
+    need: Mapping[str, float],
+    held: Mapping[Place, int],
+    *,
+    asleep: bool,
+) -> Claim:
+    """Return what a pipeline claims.
+
+    Args:
+        key: Which one.
+        spec: The pipeline's.
+        bounds: Of its replicas at the moment.
+        places: Where its stages can run.
+        speed: Returns jobs per second of a replica.
+        need: Stage → jobs per second that it has to do.
+        held: Replicas that there should be, by place.
+        asleep: Whether all stages are at zero for want of work: then nothing is kept for it.
+    """
+    keys = {name: key_of(pool, str(key)) for name, pool in spec.pools.items()}
+    auto = spec.scaling.mode == "Auto"
+    limits: dict[PoolKey, int] = {}
+    for name, pool in spec.pools.items():
+        if pool.capacity is not None:
+            limits[keys[name]] = limits.get(keys[name], 0) + pool.capacity
+    return Claim(
+        key=key,
+        priority=spec.scaling.priority,
+        seats={
+            place: Seat(keys[place.pool], spec.pools[place.pool].accelerators, speed(place))
+            for place in places
+        },
+        least=dict.fromkeys(bounds.least, 0) if asleep else bounds.least,
+        most=bounds.most,
+        need=need if auto else {},
+        held={place: count for place, count in held.items() if place in places},
+        budget=bounds.budget,
+        limits=limits,
+        expands=auto and spec.scaling.objective == "Throughput",
+    )
+
+
+def entry_of(claim: Claim, spec: Spec, accounts: Mapping[Place, Account]) -> Entry:
+    """Return a pipeline for the ledger.
+
+    Args:
+        claim: Its own.
+        spec: The pipeline's.
+        accounts: Its replicas, also at places that it no longer has.
+    """
+    pools = {key_of(pool, str(claim.key)): pool for pool in spec.pools.values()}
+    others = sum(
+        account.held * (spec.pools[place.pool].accelerators if place.pool in spec.pools else 1)
+        for place, account in accounts.items()
+        if place not in claim.seats
+    )
+    mine = {place: one for place, one in accounts.items() if place in claim.seats}
+    used = {key: pool for key, pool in pools.items() if key in claim.pools}
+    return Entry(claim, used, mine, others)

@@ -1,0 +1,236 @@
+"""The replicas of a pipeline as its pods and Deployments tell."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from disagfusion.scheduling.decision import Place
+from disagfusion.scheduling.observation import Replicas
+from disagfusion_operator.desired.names import POOL_LABEL, STAGE_LABEL
+from disagfusion_operator.k8s.port import Object
+
+_OVER = ("Succeeded", "Failed")
+_BROKEN = (
+    *("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName"),
+    *(
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "RunContainerError",
+    ),
+)
+
+
+class Phase(enum.Enum):
+    """What a pod is about."""
+
+    STARTING = enum.auto()
+    READY = enum.auto()
+    DRAINING = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that holds accelerators, or asks for them.
+
+    Attributes:
+        name: Which is also the worker's.
+        uid: Of this pod.
+        place: Where it serves.
+        phase: What it is about.
+        created: Unix seconds.
+        ready_at: When it became ready, in Unix seconds; None: it is not.
+        node: Where it runs; empty: nowhere yet.
+        unschedulable: Whether no node has room for it.
+        broken: Why its containers cannot run; empty: they can.
+        cost: Of its deletion, as it was written on it; None: nothing was.
+    """
+
+    name: str
+    uid: str
+    place: Place
+    phase: Phase
+    created: float
+    ready_at: float | None = None
+    node: str = ""
+    unschedulable: bool = False
+    broken: str = ""
+    cost: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No pods are made, since a quota or a policy refuses them.
+
+    Attributes:
+        since: Unix seconds.
+        message: The API server's.
+    """
+
+    since: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The replicas of a place.
+
+    Attributes:
+        asked: That the Deployment asks for.
+        live: Pods that do not terminate.
+        leaving: Pods that do.
+        refusal: Why pods are missing.
+    """
+
+    asked: int
+    live: tuple[Pod, ...] = ()
+    leaving: tuple[Pod, ...] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def ready(self) -> int:
+        """Pods that take work."""
+        return sum(one.phase is Phase.READY for one in self.live)
+
+    @property
+    def held(self) -> int:
+        """Replicas that hold accelerators, or will without anything more being asked."""
+        return max(self.asked, len(self.live)) + len(self.leaving)
+
+    @property
+    def placed(self) -> int:
+        """Pods that have a node and stay."""
+        return sum(bool(one.node) for one in self.live)
+
+    def replicas(self, desired: int, load_seconds: float, now: float) -> Replicas:
+        """Return what a balancer is told.
+
+        What is still to be made counts as starting, what is still to be ended as draining; pods
+        that are not ready are ended first.
+
+        Args:
+            desired: As many as there should be.
+            load_seconds: From a pod's creation until it takes work, as predicted.
+            now: Unix seconds.
+        """
+        starting = [one for one in self.live if one.phase is Phase.STARTING]
+        excess = max(0, len(self.live) - desired)
+        ready = self.ready - max(0, excess - len(starting))
+        starting = starting[: max(0, len(starting) - excess)]
+        hopeful = [one for one in starting if one.node and not one.broken]
+        return Replicas(
+            ready=ready,
+            starting=len(starting) + max(0, desired - len(self.live)),
+            draining=len(self.leaving) + excess,
+            starting_since=min((one.created for one in starting), default=None),
+            available_at=tuple(sorted(max(now, one.created + load_seconds) for one in hopeful)),
+        )
+
+
+def read_accounts(
+    pods: Iterable[Object], deployments: Mapping[Place, Object], asked: Mapping[Place, int]
+) -> dict[Place, Account]:
+    """Return the account of every place that has a Deployment or a pod.
+
+    Args:
+        pods: Of all stages.
+        deployments: By place.
+        asked: What they ask for, where that is known better than from the objects.
+    """
+    live: dict[Place, list[Pod]] = {place: [] for place in deployments}
+    leaving: dict[Place, list[Pod]] = {place: [] for place in deployments}
+    for pod in read_pods(pods):
+        group = leaving if pod.phase is Phase.DRAINING else live
+        group.setdefault(pod.place, []).append(pod)
+    return {
+        place: Account(
+            asked[place] if place in asked else asked_of(deployments.get(place, {})),
+            tuple(live.get(place, ())),
+            tuple(leaving.get(place, ())),
+            _refusal(deployments.get(place, {})),
+        )
+        for place in dict.fromkeys((*live, *leaving))
+    }
+
+
+def asked_of(deployment: Object) -> int:
+    """Return the replicas that a Deployment asks for; none where there is none."""
+    spec = deployment.get("spec")
+    return 0 if spec is None else int(spec.get("replicas", 1))
+
+
+def read_pods(pods: Iterable[Object]) -> Sequence[Pod]:
+    """Return the pods that have not come to their end, oldest first."""
+    found = [
+        _read(pod)
+        for pod in pods
+        if pod.get("status", {}).get("phase") not in _OVER
+        and STAGE_LABEL in (pod["metadata"].get("labels") or {})
+    ]
+    return sorted(found, key=lambda one: (one.created, one.name))
+
+
+def seconds_of(timestamp: str) -> float:
+    """Return the Unix seconds of a timestamp of Kubernetes."""
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def condition(found: Object, kind: str) -> dict[str, Any]:
+    """Return a condition of an object; empty where it has none of that type."""
+    conditions = found.get("status", {}).get("conditions") or ()
+    return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def _read(pod: Object) -> Pod:
+    metadata, spec = pod["metadata"], pod.get("spec", {})
+    labels = metadata["labels"]
+    phase = Phase.STARTING
+    if metadata.get("deletionTimestamp"):
+        phase = Phase.DRAINING
+    elif condition(pod, "Ready").get("status") == "True":
+        phase = Phase.READY
+    scheduled = condition(pod, "PodScheduled")
+    created = metadata.get("creationTimestamp")
+    ready_at = condition(pod, "Ready").get("lastTransitionTime")
+    return Pod(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        place=Place(labels[STAGE_LABEL], labels.get(POOL_LABEL, "")),
+        phase=phase,
+        created=seconds_of(created) if created else 0.0,
+        ready_at=seconds_of(ready_at) if phase is Phase.READY and ready_at else None,
+        node=spec.get("nodeName") or "",
+        unschedulable=scheduled.get("status") == "False"
+        and scheduled.get("reason") == "Unschedulable",
+        broken=_broken(pod),
+        cost=(metadata.get("annotations") or {}).get(DELETION_COST),
+    )
+
+
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""Annotation by which a ReplicaSet chooses among pods that are alike otherwise: least first."""
+
+
+def _broken(pod: Object) -> str:
+    status = pod.get("status", {})
+    containers = (
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    )
+    for one in containers:
+        reason = ((one.get("state") or {}).get("waiting") or {}).get("reason", "")
+        if reason in _BROKEN:
+            return str(reason)
+    return ""
+
+
+def _refusal(deployment: Object) -> Refusal | None:
+    found = condition(deployment, "ReplicaFailure")
+    if found.get("status") != "True":
+        return None
+    since = found.get("lastTransitionTime") or found.get("lastUpdateTime")
+    return Refusal(seconds_of(since) if since else 0.0, found.get("message", ""))

@@ -1,0 +1,60 @@
+"""What the balancer wants, kept on the pipeline so that another operator goes on with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from disagfusion.scheduling.decision import Place
+
+ANNOTATION = "disagfusion.dev/replicas"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """How many replicas there should be.
+
+    Attributes:
+        desired: By place.
+        asleep: The replicas there were before all stages went to zero; empty: they have not.
+    """
+
+    desired: Mapping[Place, int]
+    asleep: Mapping[Place, int] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return it as it stands in the annotation."""
+        parts = {"desired": _nested(self.desired)}
+        if self.asleep:
+            parts["asleep"] = _nested(self.asleep)
+        return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+
+def read_intent(text: str | None) -> Intent | None:
+    """Return what stands in the annotation; None where nothing that can be read does."""
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+        return Intent(_flat(found["desired"]), _flat(found.get("asleep", {})))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _nested(counts: Mapping[Place, int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for place, count in counts.items():
+        found.setdefault(place.stage, {})[place.pool] = count
+    return found
+
+
+def _flat(nested: Mapping[str, Mapping[str, Any]]) -> dict[Place, int]:
+    counts = {}
+    for stage, pools in nested.items():
+        for pool, count in pools.items():
+            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+                raise ValueError(f"{stage} on {pool}: {count!r} is no number of replicas")
+            counts[Place(stage, pool)] = count
+    return counts

@@ -1,0 +1,237 @@
+"""Who holds how much of which pool of the cluster, and who may."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from disagfusion.scheduling.decision import Place
+from disagfusion_operator.api.pools import Pool, Toleration
+from disagfusion_operator.scaling.capacity import (
+    FULL_SECONDS,
+    Full,
+    Learned,
+    Offer,
+    Overdue,
+    PoolKey,
+    offered,
+)
+from disagfusion_operator.scaling.division import Claim, Division, divide
+from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.scaling.view import ClusterView, Key
+
+GRACE_SECONDS = 30.0
+"""After which pools are divided although some pipeline has not been seen."""
+DIVIDE_SECONDS = 5.0
+"""Between two divisions where nothing but the load has changed."""
+_HURRY_SECONDS = 1.0
+"""The same where pipelines, bounds or pools have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A pipeline in the ledger.
+
+    Attributes:
+        claim: What it needs.
+        pools: Of its specification, by the cluster's.
+        accounts: Its replicas, by place.
+        others: Accelerators of replicas at places that it no longer has.
+    """
+
+    claim: Claim
+    pools: Mapping[PoolKey, Pool]
+    accounts: Mapping[Place, Account]
+    others: int = 0
+
+    def held(self) -> Counter[PoolKey]:
+        """Return the accelerators that its replicas hold or have been promised, by pool."""
+        return self._count({place: one.held for place, one in self.accounts.items()})
+
+    def placed(self) -> Counter[PoolKey]:
+        """Return the accelerators that pods with a node hold, by pool."""
+        return self._count(
+            {place: one.placed + len(one.leaving) for place, one in self.accounts.items()}
+        )
+
+    def made(self) -> Counter[PoolKey]:
+        """Return the accelerators of the pods that there are and stay, by pool."""
+        return self._count({place: len(one.live) for place, one in self.accounts.items()})
+
+    def on(self, nodes: frozenset[str]) -> Counter[PoolKey]:
+        """Return the accelerators that pods on some nodes hold, by pool."""
+        return self._count(
+            {
+                place: sum(pod.node in nodes for pod in (*one.live, *one.leaving))
+                for place, one in self.accounts.items()
+            }
+        )
+
+    def _count(self, counts: Mapping[Place, int]) -> Counter[PoolKey]:
+        found: Counter[PoolKey] = Counter()
+        for place, count in counts.items():
+            seat = self.claim.seats[place]
+            found[seat.pool] += count * seat.accelerators
+        return found
+
+    @property
+    def terms(self) -> tuple[object, ...]:
+        """What a division rests on, besides the load."""
+        claim = self.claim
+        return (
+            *(claim.priority, claim.budget, *claim.least.items(), *claim.most.items()),
+            *(tuple(claim.limits.items()), tuple(claim.seats)),
+        )
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Of all pipelines."""
+
+    learned: Learned = field(default_factory=Learned)
+    _entries: dict[Key, Entry] = field(default_factory=dict)
+    _held: Counter[PoolKey] = field(default_factory=Counter)
+    _placed: Counter[PoolKey] = field(default_factory=Counter)
+    _users: Counter[PoolKey] = field(default_factory=Counter)
+    _freed_at: dict[PoolKey, float] = field(default_factory=dict)
+    _offers: dict[tuple[PoolKey, tuple[Toleration, ...]], Offer] = field(default_factory=dict)
+    _offers_version: int | None = None
+    _capacity: dict[PoolKey, int] = field(default_factory=dict)
+    _division: Division | None = None
+    _divided_at: float = 0.0
+    _changed: bool = True
+    _begun: float | None = None
+
+    def enter(self, entry: Entry, now: float) -> None:
+        """Take note of a pipeline as it is."""
+        key = entry.claim.key
+        before = self._entries.get(key)
+        self._add(before, -1)
+        self._entries[key] = entry
+        self._add(entry, 1)
+        self._changed = self._changed or before is None or before.terms != entry.terms
+        for place, account in entry.accounts.items():
+            if account.leaving:
+                self._freed_at[entry.claim.seats[place].pool] = now
+        for pool in entry.claim.pools:
+            if self.learned.disprove(pool, self._placed[pool]):
+                self._changed = True
+
+    def forget(self, key: Key) -> None:
+        """Give up a pipeline."""
+        self._add(self._entries.pop(key, None), -1)
+        self._changed = True
+
+    def freed_at(self, pool: PoolKey) -> float:
+        """Return when somebody was leaving a pool last."""
+        return self._freed_at.get(pool, 0.0)
+
+    def fill(self, key: Key, pool: PoolKey, found: Overdue, now: float) -> bool:
+        """Take note that no more of a pool can be had; return whether that is news."""
+        self._changed = True
+        until = now + FULL_SECONDS
+        if found.quota:
+            mine = self._entries[key].made()[pool]
+            return self.learned.note(pool, str(key), Full(mine, until, found.message))
+        return self.learned.note(pool, "", Full(self._placed[pool], until, found.message))
+
+    def full(self, key: Key, pool: PoolKey, now: float) -> Full | None:
+        """Return why no more of a pool can be had by a pipeline; None where more can."""
+        return self.learned.at(pool, str(key), now)
+
+    def shares(self, key: Key, cluster: ClusterView, now: float) -> Mapping[PoolKey, int] | None:
+        """Return what a pipeline may have of each pool; None: that is not known yet."""
+        self._divide(cluster, now)
+        return None if self._division is None else self._division.shares.get(key)
+
+    def targets(self, key: Key) -> Mapping[Place, int]:
+        """Return the replicas that its shares are meant for."""
+        return {} if self._division is None else self._division.targets.get(key, {})
+
+    def shared(self, pool: PoolKey) -> bool:
+        """Whether several pipelines use a pool."""
+        return self._users[pool] > 1
+
+    def room(self, key: Key, pool: PoolKey) -> int:
+        """Return the accelerators of a pool that a pipeline may take now.
+
+        What terminates still holds its accelerators, whoever's it is.
+        """
+        shares = None if self._division is None else self._division.shares.get(key)
+        if shares is None:
+            return 0
+        mine = shares.get(pool, 0) - self._entries[key].held()[pool]
+        return max(0, min(mine, self._capacity.get(pool, 0) - self._held[pool]))
+
+    def _add(self, entry: Entry | None, sign: int) -> None:
+        if entry is None:
+            return
+        for pool, count in entry.held().items():
+            self._held[pool] += sign * count
+        for pool, count in entry.placed().items():
+            self._placed[pool] += sign * count
+        for pool in entry.claim.pools:
+            self._users[pool] += sign
+
+    def _divide(self, cluster: ClusterView, now: float) -> None:
+        self._begun = now if self._begun is None else self._begun
+        if now - self._begun < GRACE_SECONDS and not set(cluster.pipelines) <= set(self._entries):
+            return
+        if self._offers_version != cluster.nodes_version:
+            self._offers_version = cluster.nodes_version
+            self._offers.clear()
+            self._changed = True
+        rest = _HURRY_SECONDS if self._changed else DIVIDE_SECONDS
+        if self._division is not None and now - self._divided_at < rest:
+            return
+        self._changed, self._divided_at = False, now
+        claims = [self._bounded(entry.claim, now) for entry in self._entries.values()]
+        self._capacity = self._capacities(cluster, now)
+        self._division = divide(claims, self._capacity, self._division)
+
+    def _capacities(self, cluster: ClusterView, now: float) -> dict[PoolKey, int]:
+        """Return how many accelerators each pool has for all."""
+        totals: dict[PoolKey, int] = {}
+        closed: dict[PoolKey, frozenset[str]] = {}
+        for entry in self._entries.values():
+            for pool in entry.pools:
+                total, shut = self._total(entry, pool, cluster)
+                totals[pool] = max(totals.get(pool, 0), total)
+                closed[pool] = closed.get(pool, frozenset()) | shut
+        # Replicas on a node that takes no more go on there: that is not less than there was.
+        for pool, nodes in closed.items():
+            if nodes:
+                totals[pool] += sum(one.on(nodes)[pool] for one in self._entries.values())
+        for pool in totals:
+            found = self.learned.at(pool, "", now)
+            if found is not None:
+                totals[pool] = min(totals[pool], found.accelerators)
+        return dict(sorted(totals.items()))
+
+    def _total(
+        self, entry: Entry, pool: PoolKey, cluster: ClusterView
+    ) -> tuple[int, frozenset[str]]:
+        spec, claim = entry.pools[pool], entry.claim
+        if spec.accelerator is None:
+            least = sum(claim.least.values())
+            if spec.capacity is not None:
+                return spec.capacity, frozenset()
+            return max(claim.budget or 0, least), frozenset()
+        known = (pool, spec.tolerations)
+        if known not in self._offers:
+            self._offers[known] = offered(cluster.nodes, pool, spec.tolerations)
+        offer = self._offers[known]
+        total = offer.accelerators
+        if spec.provisioning == "Autoscaled":
+            total = max(total, spec.capacity or claim.budget or 0)
+        return total, offer.closed
+
+    def _bounded(self, claim: Claim, now: float) -> Claim:
+        """Return a claim within what a quota lets it have."""
+        limits = dict(claim.limits)
+        for pool in claim.pools:
+            found = self.learned.of(pool, str(claim.key), now)
+            if found is not None:
+                limits[pool] = min(limits.get(pool, found.accelerators), found.accelerators)
+        return claim if limits == claim.limits else replace(claim, limits=limits)

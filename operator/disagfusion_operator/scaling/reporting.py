@@ -1,0 +1,181 @@
+"""What a step comes to, for status, conditions, events and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from disagfusion.scheduling.decision import Decision, Place, Reason
+from disagfusion.scheduling.observation import Fresh
+from disagfusion_operator.scaling import findings
+from disagfusion_operator.scaling.division import Claim, served
+from disagfusion_operator.scaling.ledger import Ledger
+from disagfusion_operator.scaling.mind import Mind
+from disagfusion_operator.scaling.moment import Moment
+from disagfusion_operator.scaling.report import Choice, Happening, PlaceReport, Report
+
+
+def place_reports(moment: Moment, desired: Mapping[Place, int]) -> dict[Place, PlaceReport]:
+    """Return the replicas of every place."""
+    found = {}
+    for place, seat in moment.claim.seats.items():
+        account, wanted = moment.account(place), desired.get(place, 0)
+        found[place] = PlaceReport(
+            desired=wanted,
+            ready=account.ready,
+            starting=len(account.live) - account.ready,
+            waiting=max(0, wanted - len(account.live)),
+            draining=len(account.leaving),
+            accelerators=seat.accelerators,
+        )
+    return found
+
+
+def report(
+    moment: Moment,
+    mind: Mind,
+    ledger: Ledger,
+    desired: Mapping[Place, int],
+    choice: Choice | None,
+    happened: tuple[Happening, ...],
+    failure: str,
+    again_after: float,
+) -> Report:
+    """Return the report of a step.
+
+    Args:
+        moment: Of the step.
+        mind: Of the pipeline.
+        ledger: Of all pools.
+        desired: Replicas there should be.
+        choice: The last decision that is worth telling.
+        happened: Since the last step.
+        failure: Why something could not be carried out; empty: it could.
+        again_after: Seconds.
+    """
+    places = place_reports(moment, desired)
+    mode = moment.spec.scaling.mode
+    seen = mind.seen
+    observation = None if seen is None or mode == "Off" else seen.observation
+    full = {
+        place.pool: found.message
+        for place, seat in moment.claim.seats.items()
+        if (found := ledger.full(moment.view.key, seat.pool, moment.now)) is not None
+    }
+    decision = mind.decision
+    active = findings.scaling_active(mode, mind.problem, failure, decision)
+    if mind.knowledge.lacking and mode == "Auto" and not mind.problem and not failure:
+        active = findings.learning(mind.knowledge.lacking)
+    readings = mind.readings
+    completed = None if readings is None else readings.completed[moment.claim.stages[-1]]
+    return Report(
+        places=places,
+        findings=(
+            active,
+            findings.scaling_limited(decision, full, _lacking(moment, places)),
+            findings.metrics_available(observation),
+            findings.conflict(moment.fixed),
+        ),
+        happenings=happened,
+        choice=choice,
+        bottleneck=_bottleneck(moment),
+        throughput=completed.value if isinstance(completed, Fresh) else None,
+        backlog=None
+        if observation is None or not isinstance(observation.jobs, Fresh)
+        else sum(one.count for one in observation.jobs.value),
+        settled=all(
+            one.desired == one.ready == moment.account(place).asked
+            and not (one.starting or one.draining)
+            for place, one in places.items()
+        ),
+        again_after=again_after,
+        budget=sum(moment.usable().values())
+        if moment.bounds.budget is None
+        else moment.bounds.budget,
+        usable=moment.usable(),
+    )
+
+
+def _lacking(moment: Moment, places: Mapping[Place, PlaceReport]) -> list[str]:
+    """Return the stages with fewer replicas than there should be, for want of room."""
+    claim = moment.claim
+    found = []
+    for stage in claim.stages:
+        desired = sum(one.desired for place, one in places.items() if place.stage == stage)
+        asked = sum(moment.account(place).asked for place in places if place.stage == stage)
+        waits = desired > asked and not any(one.draining for one in places.values())
+        if desired < claim.least[stage] or (waits and moment.auto):
+            found.append(stage)
+    return found
+
+
+def _bottleneck(moment: Moment) -> str:
+    """Return the stage that can do least of what has to be done."""
+    claim = moment.claim
+    if not any(claim.need.values()):
+        return ""
+    counts = {place: moment.account(place).ready for place in moment.places}
+    parts = {}
+    for stage in claim.stages:
+        alone = Claim(
+            claim.key, 0, claim.seats, {stage: 0}, {}, {stage: claim.need.get(stage, 0.0)}
+        )
+        parts[stage] = served(alone, counts)
+    return min(parts, key=lambda stage: parts[stage])
+
+
+def choice_of(decision: Decision, before: Choice | None, now: float) -> Choice:
+    """Return the decision to tell: a new one where it changes something or has another reason."""
+    reason = findings.named(decision.reason)
+    if before is not None and before.reason == reason and not decision.moves:
+        return before
+    return Choice(now, reason, described(decision))
+
+
+def happening_of(decision: Decision, mode: str) -> Happening | None:
+    """Return the event of a decision that changes something."""
+    if not decision.moves:
+        return None
+    expired = decision.reason is Reason.PENDING_EXPIRED
+    action = "Scale" if mode == "Auto" else "Recommend"
+    return Happening(findings.named(decision.reason), described(decision), action, warning=expired)
+
+
+def described(decision: Decision) -> str:
+    """Return a decision for people."""
+    moves = [
+        f"{move.count} from {_at(move.source)} to {_at(move.target)}"
+        if move.source and move.target
+        else f"{move.count} more for {_at(move.target)}"
+        if move.target
+        else f"{move.count} fewer for {_at(move.source)}"
+        for move in decision.moves
+    ]
+    return "; ".join(filter(None, [", ".join(moves), decision.message or decision.reason.value]))
+
+
+def _at(place: Place | None) -> str:
+    return "" if place is None else f"{place.stage} on {place.pool}"
+
+
+def changes(before: Mapping[Place, int], after: Mapping[Place, int]) -> str:
+    """Return what changed for people."""
+    return ", ".join(
+        f"{_at(place)} {before.get(place, 0)} → {after.get(place, 0)}"
+        for place in dict.fromkeys((*before, *after))
+        if before.get(place, 0) != after.get(place, 0)
+    )
+
+
+def at_least(
+    claim: Claim, counts: Mapping[Place, int], minima: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Return counts with what stages lack of their minima, where these belong."""
+    found = {place: counts.get(place, 0) for place in claim.seats}
+    for stage in claim.stages:
+        mine = [place for place in found if place.stage == stage]
+        lacking = claim.least[stage] - sum(found[place] for place in mine)
+        for place in mine:
+            more = min(max(0, lacking), max(0, minima.get(place, 0) - found[place]))
+            found[place] += more
+            lacking -= more
+    return found

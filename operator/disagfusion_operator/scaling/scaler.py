@@ -1,0 +1,247 @@
+"""Balancing of one pipeline: what a step of it does, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from disagfusion.errors import DisagfusionError, NotFoundError
+from disagfusion.scheduling.decision import Place
+from disagfusion.telemetry.logging import get_logger
+from disagfusion_operator.k8s.kinds import PIPELINE
+from disagfusion_operator.k8s.port import Cluster
+from disagfusion_operator.scaling import reporting
+from disagfusion_operator.scaling.actuator import Actuator, affordable
+from disagfusion_operator.scaling.capacity import overdue, patience
+from disagfusion_operator.scaling.claims import claim_of, entry_of
+from disagfusion_operator.scaling.conflict import Watch
+from disagfusion_operator.scaling.deciding import applied
+from disagfusion_operator.scaling.fleet import Account, read_accounts
+from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent
+from disagfusion_operator.scaling.ledger import Ledger
+from disagfusion_operator.scaling.mind import Mind, Senses
+from disagfusion_operator.scaling.moment import Moment
+from disagfusion_operator.scaling.report import Choice, Happening, Report
+from disagfusion_operator.scaling.trim import trimmed
+from disagfusion_operator.scaling.view import ClusterView, PipelineView
+
+_SOON = 1.0
+"""Seconds until the next step where something is under way that no watched object tells of."""
+
+_log = get_logger(__name__)
+
+
+class Scaler:
+    """Of one pipeline.
+
+    Args:
+        view: As it is now.
+        cluster: Where replicas are written.
+        ledger: Of all pools.
+        senses: Of all pipelines.
+        now: Unix seconds.
+
+    Attributes:
+        uid: Of the resource.
+        mind: Decides.
+    """
+
+    def __init__(
+        self, view: PipelineView, cluster: Cluster, ledger: Ledger, senses: Senses, now: float
+    ) -> None:
+        self.uid = view.uid
+        self.mind = Mind(view, senses, now)
+        self._cluster = cluster
+        self._ledger = ledger
+        self._actuator = Actuator(cluster, view.key.namespace)
+        self._watch = Watch()
+        self._kept = view.annotations.get(ANNOTATION)
+        self._intent = read_intent(self._kept)
+        if self._intent is not None:
+            self.mind.fall_asleep(self._intent.asleep)
+        self._now = now
+        self._choice: Choice | None = None
+        self._happened: list[Happening] = []
+
+    async def step(self, view: PipelineView, cluster: ClusterView, now: float) -> Report:
+        """Go on; see `Scaling.step`."""
+        self._now = max(now, self._now)
+        moment = self._look(view, cluster)
+        if moment is None:
+            # Nobody knows yet what this pipeline may have.
+            return Report({}, again_after=_SOON)
+        if not moment.auto:
+            self._intent = None
+            desired = self._as_asked(moment)
+        else:
+            self._intent = await self._aim(moment)
+            self._give_up(moment)
+            self._trim(moment)
+            desired = self._intent.desired
+        decision = await self.mind.decide(moment, desired)
+        if decision is not None:
+            self._choice = reporting.choice_of(decision, self._choice, moment.now)
+            news = reporting.happening_of(decision, view.spec.scaling.mode)
+            self._happened += [] if news is None else [news]
+            if self._intent is not None:
+                self._intent = Intent(applied(desired, decision), self.mind.asleep)
+                desired = self._intent.desired
+        failure = ""
+        try:
+            await self._carry_out(moment, desired)
+        except DisagfusionError as error:
+            failure = error.message
+            _log.warning("not carried out", pipeline=str(view.key), problem=failure)
+        return self._report(moment, desired, failure)
+
+    def _look(self, view: PipelineView, cluster: ClusterView) -> Moment | None:
+        now = self._now
+        bounds = self.mind.read(view, now)
+        asked = self._actuator.asked(view.deployments)
+        accounts = read_accounts(view.pods, view.deployments, asked)
+        pods = [pod for one in accounts.values() for pod in (*one.live, *one.leaving)]
+        for pod in pods:
+            self.mind.knowledge.watch(pod)
+        self.mind.knowledge.keep({pod.uid for pod in pods})
+        claim = claim_of(
+            *(view.key, view.spec, bounds, self.mind.places(view)),
+            lambda place: self.mind.speed(place, now),
+            self.mind.need,
+            {} if self._intent is None else self._intent.desired,
+            asleep=self.mind.resting,
+        )
+        self._ledger.enter(entry_of(claim, view.spec, accounts), now)
+        shares = self._ledger.shares(view.key, cluster, now)
+        if shares is None:
+            return None
+        fixed = self._conflicts(view, accounts)
+        fixed = {place: who for place, who in fixed.items() if place in claim.seats}
+        return Moment(view, bounds, claim, accounts, fixed, shares, now)
+
+    def _conflicts(self, view: PipelineView, accounts: Mapping[Place, Account]) -> dict[Place, str]:
+        """Return the places that somebody else scales; what they say is what there should be."""
+        foreign = self._actuator.foreign(view.deployments)
+        if view.spec.scaling.mode != "Auto":
+            return {}
+        found, news = self._watch.look(view.deployments, view.autoscalers, foreign, self._now)
+        self._happened += news
+        if self._intent is not None and found:
+            followed = {place: accounts[place].asked for place in found}
+            self._intent = replace(self._intent, desired={**self._intent.desired, **followed})
+        return found
+
+    def _as_asked(self, moment: Moment) -> dict[Place, int]:
+        """Return what Deployments ask for, and what stages lack of their minima."""
+        asked = {place: moment.account(place).asked for place in moment.places}
+        return reporting.at_least(moment.claim, asked, self._ledger.targets(moment.view.key))
+
+    async def _aim(self, moment: Moment) -> Intent:
+        """Return what is wanted: as before, as it is, or what a pipeline begins with."""
+        intent = self._intent
+        if intent is not None:
+            desired = {place: intent.desired.get(place, 0) for place in moment.places}
+            return replace(intent, desired=desired)
+        if any(moment.account(place).asked for place in moment.places):
+            return Intent({place: moment.account(place).asked for place in moment.places})
+        wanted = await self.mind.first(moment)
+        if wanted is None:
+            wanted = self._ledger.targets(moment.view.key)
+        return Intent({place: wanted.get(place, 0) for place in moment.places})
+
+    def _give_up(self, moment: Moment) -> None:
+        """Take back what has waited for too long, and take its pool for full."""
+        assert self._intent is not None, "there is an aim"
+        desired = dict(self._intent.desired)
+        for place, seat in moment.claim.seats.items():
+            if place in moment.fixed:
+                continue
+            found = overdue(
+                moment.account(place),
+                patience(moment.spec.pools[place.pool]),
+                moment.now,
+                freed_at=self._ledger.freed_at(seat.pool),
+            )
+            if found is None or desired[place] <= found.keep:
+                continue
+            desired[place] = found.keep
+            self._ledger.fill(moment.view.key, seat.pool, found, moment.now)
+            message = f"{place.stage} on {place.pool}: {found.message}; {found.keep} stay"
+            reason = "QuotaRefused" if found.quota else "PoolFull"
+            self._happened.append(Happening(reason, message, "TakeBack", warning=True))
+        self._intent = replace(self._intent, desired=desired)
+
+    def _trim(self, moment: Moment) -> None:
+        """Keep what is wanted within bounds, and within the shares of pools that others use."""
+        assert self._intent is not None, "there is an aim"
+        if moment.spec.scaling.paused:
+            return
+        claim, before = moment.claim, self._intent.desired
+        shared = {
+            pool: moment.shares[pool] for pool in sorted(claim.pools) if self._ledger.shared(pool)
+        }
+        targets = self._ledger.targets(moment.view.key)
+        after = trimmed(claim, before, shared, targets, tuple(moment.fixed))
+        if after != before:
+            told = reporting.changes(before, after)
+            self._happened.append(Happening("Bounded", f"less is allowed now: {told}"))
+        self._intent = replace(self._intent, desired=after)
+
+    async def _carry_out(self, moment: Moment, desired: Mapping[Place, int]) -> None:
+        if moment.spec.scaling.paused:
+            return
+        await self._keep(moment)
+        view, spec, claim = moment.view, moment.spec, moment.claim
+        wanted = {
+            place: count
+            for place, count in desired.items()
+            if place not in moment.fixed and place in view.deployments
+        }
+        if moment.auto:
+            shrunk = await self._actuator.shrink(
+                view.deployments, moment.accounts, wanted, lambda: self.mind.remaining(moment)
+            )
+            if shrunk:
+                moment = self._again(moment)
+        entry = entry_of(claim, spec, moment.accounts)
+        budget = sum(moment.usable().values()) if claim.budget is None else claim.budget
+        counts = affordable(
+            {place: moment.account(place) for place in wanted},
+            wanted,
+            {place: seat.accelerators for place, seat in claim.seats.items()},
+            {place: seat.pool for place, seat in claim.seats.items()},
+            {pool: self._ledger.room(view.key, pool) for pool in claim.pools},
+            budget - entry.held().total() - entry.others,
+        )
+        try:
+            await self._actuator.grow(view.deployments, counts)
+        finally:
+            self._again(moment)
+
+    def _again(self, moment: Moment) -> Moment:
+        """Return the moment with what has just been written, and enter it in the ledger."""
+        asked = self._actuator.asked(moment.view.deployments)
+        accounts = read_accounts(moment.view.pods, moment.view.deployments, asked)
+        self._ledger.enter(entry_of(moment.claim, moment.spec, accounts), moment.now)
+        return replace(moment, accounts=accounts)
+
+    async def _keep(self, moment: Moment) -> None:
+        """Write down what is wanted before it is begun: who comes next goes on with it."""
+        text = None if self._intent is None else self._intent.text()
+        if text == self._kept:
+            return
+        key = moment.view.key
+        try:
+            await self._cluster.annotate(PIPELINE, key.namespace, key.name, {ANNOTATION: text})
+        except NotFoundError:
+            return  # it is being deleted
+        self._kept = text
+
+    def _report(self, moment: Moment, desired: Mapping[Place, int], failure: str) -> Report:
+        happened, self._happened = tuple(self._happened), []
+        again = min(max(_SOON, self.mind.due(moment)), moment.spec.scaling.period_seconds)
+        if failure:
+            again = _SOON
+        return reporting.report(
+            *(moment, self.mind, self._ledger, desired, self._choice, happened, failure),
+            again_after=float(again),
+        )

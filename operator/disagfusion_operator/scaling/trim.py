@@ -1,0 +1,79 @@
+"""Fewer replicas where there are more than bounds allow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from disagfusion.scheduling.decision import Place
+from disagfusion_operator.scaling.capacity import PoolKey
+from disagfusion_operator.scaling.division import Claim
+
+
+def trimmed(
+    claim: Claim,
+    desired: Mapping[Place, int],
+    shares: Mapping[PoolKey, int],
+    targets: Mapping[Place, int],
+    fixed: Collection[Place] = (),
+) -> dict[Place, int]:
+    """Return the replicas there should be within maxima, the budget and the shares of pools.
+
+    Those go first that are farthest above their target; minima are kept as far as possible.
+
+    Args:
+        claim: Bounds of the pipeline.
+        desired: By place.
+        shares: Pool → accelerators; a pool that is missing has no bound.
+        targets: What the shares are meant for.
+        fixed: Places that somebody else scales: they stay as they are.
+    """
+    counts = {place: count for place, count in desired.items() if place not in fixed}
+    taken = {place: count for place, count in desired.items() if place in fixed}
+    for stage in claim.stages:
+        most = claim.most.get(stage)
+        mine = [place for place in counts if place.stage == stage]
+        if most is not None:
+            most -= sum(count for place, count in taken.items() if place.stage == stage)
+        while most is not None and sum(counts[place] for place in mine) > max(0, most):
+            counts[_first(claim, counts, targets, mine, keep_minima=False)] -= 1
+    for pool, share in shares.items():
+        mine = [place for place in counts if claim.seats[place].pool == pool]
+        others = [place for place in taken if claim.seats[place].pool == pool]
+        _shrink(claim, counts, targets, mine, share - _accelerators(claim, taken, others))
+    if claim.budget is not None:
+        left = claim.budget - _accelerators(claim, taken, list(taken))
+        _shrink(claim, counts, targets, list(counts), left)
+    return {place: counts.get(place, taken.get(place, 0)) for place in desired}
+
+
+def _accelerators(claim: Claim, counts: Mapping[Place, int], places: list[Place]) -> int:
+    return sum(counts[place] * claim.seats[place].accelerators for place in places)
+
+
+def _shrink(
+    claim: Claim,
+    counts: dict[Place, int],
+    targets: Mapping[Place, int],
+    places: list[Place],
+    most: int,
+) -> None:
+    while _accelerators(claim, counts, places) > max(0, most):
+        counts[_first(claim, counts, targets, places, keep_minima=True)] -= 1
+
+
+def _first(
+    claim: Claim,
+    counts: Mapping[Place, int],
+    targets: Mapping[Place, int],
+    places: list[Place],
+    *,
+    keep_minima: bool,
+) -> Place:
+    """Return the place that gives one away first."""
+
+    def order(place: Place) -> tuple[bool, int, str, str]:
+        total = sum(count for one, count in counts.items() if one.stage == place.stage)
+        needed = keep_minima and total <= claim.least[place.stage]
+        return (needed, targets.get(place, 0) - counts[place], place.stage, place.pool)
+
+    return min((place for place in places if counts[place]), key=order)
