@@ -7,6 +7,7 @@
     ├── NotFoundError
     ├── AlreadyExistsError        same client request id, other content
     ├── FailedPreconditionError   right request, wrong state
+    ├── AbortedError              somebody else changed it meanwhile: read it again
     ├── ResourceExhaustedError    a queue, disk or quota is full; says when to come back
     ├── UnavailableError          safe to retry
     ├── DeadlineExceededError
@@ -103,6 +104,12 @@ class FailedPreconditionError(DisagfusionError):
     """The request is right but the thing is in the wrong state for it."""
 
     default_reason = "FAILED_PRECONDITION"
+
+
+class AbortedError(DisagfusionError):
+    """Somebody else changed the thing meanwhile: what the change rested on must be read again."""
+
+    default_reason = "ABORTED"
 
 
 class _RetryableError(DisagfusionError):

@@ -20,6 +20,7 @@ from google.rpc.status_pb2 import Status
 
 from disagfusion.errors import (
     ERROR_DOMAIN,
+    AbortedError,
     AlreadyExistsError,
     DataLossError,
     DeadlineExceededError,
@@ -59,6 +60,7 @@ _CODES: dict[type[DisagfusionError], grpc.StatusCode] = {
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    AbortedError: grpc.StatusCode.ABORTED,
     ResourceExhaustedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,

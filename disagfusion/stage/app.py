@@ -183,6 +183,7 @@ class StageService:
             input_seconds=settings.input_seconds,
             drain_seconds=settings.drain_seconds,
             synchronous=settings.handover == "sync",
+            version_tag=settings.version_tag,
         )
         return StageMachine(machine_settings, worker, new_id=lambda: secrets.token_hex(16), now=now)
 

@@ -24,7 +24,7 @@ from disagfusion.stage.held import HeldOutput, HeldStore
 from disagfusion.stage.inputs import InputSlots, Slot
 from disagfusion.stage.jobs import AttemptFloor, Recent, StageJob, outcome_of
 from disagfusion.stage.lifecycle import EngineLifecycle, EngineState
-from disagfusion.stage.machine_settings import MachineSettings, Role
+from disagfusion.stage.machine_settings import MachineSettings, Role, tagged
 from disagfusion.transport.api import RefusalReason, RefusedError
 from disagfusion.transport.slots import SlotState
 from disagfusion.v1 import generation_pb2, stage_pb2
@@ -130,7 +130,8 @@ class MachineCore:
         worker.state, worker.reason = self.state
         worker.changes_to = generation_pb2.Stage.ValueType(getattr(self._next_role, "stage", 0))
         info = self.engine.info
-        worker.spec_json, worker.version = info.spec_json, info.version
+        worker.spec_json = info.spec_json
+        worker.version = tagged(info.version, self._settings.version_tag)
         worker.device, worker.threads = info.device or worker.device, info.threads or worker.threads
         worker.accelerators = info.accelerators
         worker.engine_pid = self.engine.pid

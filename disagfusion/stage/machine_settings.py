@@ -24,6 +24,7 @@ class MachineSettings:
         restart: How engines are started again.
         synchronous: Whether every hand-over is waited for: one job at a time is here, from its
             grant until the next stage has its output. For comparison.
+        version_tag: Added to the version of model and software.
     """
 
     stage: int
@@ -36,6 +37,12 @@ class MachineSettings:
     drain_seconds: float = 25.0
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     synchronous: bool = False
+    version_tag: str = ""
+
+
+def tagged(version: str, tag: str) -> str:
+    """Return the version that workers are told apart by; empty until the model has loaded."""
+    return f"{version}+{tag}" if version and tag else version
 
 
 @dataclass(frozen=True, slots=True)

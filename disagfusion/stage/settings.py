@@ -59,6 +59,8 @@ class StageSettings(BaseSettings):
         pipeline: The name under which the model is served; of an emulated one it begins with
             "emulated".
         pool: What kind of accelerator this is, for scheduling; an emulated device's own by default.
+        version_tag: Added to the version of model and software: of two workers with different
+            ones none takes up what the other has left of a job.
         transport: What carries tensors.
         transport_host: Address on which the data plane listens.
         transport_port: Its port; 0 takes a free one.
@@ -125,6 +127,7 @@ class StageSettings(BaseSettings):
     monolith: Literal["resident", "offloading"] | None = None
     pipeline: str = "default"
     pool: str = "default"
+    version_tag: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,63}$")
     transport: Literal["ucx", "tcp"] = "ucx"
     transport_host: str = "127.0.0.1"
     transport_port: int = Field(default=0, ge=0, le=65535)

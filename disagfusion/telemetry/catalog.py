@@ -47,6 +47,7 @@ _COMPUTE_BUCKETS = (
     *(1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0),
 )
 _COMMIT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
+_RECONCILE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _DISPATCH_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.01, 0.1, 1.0)
 
 # Gateway.
@@ -314,6 +315,40 @@ BALANCER_HELD = Metric(
     Kind.GAUGE,
     "Whether a person holds the ratio: 1 or 0.",
     PIPELINE,
+)
+
+# The operator.
+OPERATOR_RECONCILE_SECONDS = Metric(
+    "disagfusion_operator_reconcile_seconds",
+    Kind.HISTOGRAM,
+    "Seconds that one look at a pipeline took, with all that was done about it.",
+    (),
+    _RECONCILE_BUCKETS,
+)
+OPERATOR_RECONCILE_ERRORS = Metric(
+    "disagfusion_operator_reconcile_errors_total",
+    Kind.COUNTER,
+    "Looks at a pipeline that failed and are tried again.",
+    (),
+)
+OPERATOR_API_CALLS = Metric(
+    "disagfusion_operator_api_calls_total",
+    Kind.COUNTER,
+    "Calls of the API server, watches not included, by verb, resource and HTTP status; status 0: "
+    "no answer.",
+    ("verb", "resource", "status"),
+)
+OPERATOR_LEADS = Metric(
+    "disagfusion_operator_leads",
+    Kind.GAUGE,
+    "Whether this operator is the one that acts: 1 or 0.",
+    (),
+)
+OPERATOR_PIPELINES = Metric(
+    "disagfusion_operator_pipelines",
+    Kind.GAUGE,
+    "DiffusionPipelines that there are.",
+    (),
 )
 
 # Every process with a gRPC server.

@@ -27,7 +27,7 @@ from disagfusion.v1 import stage_pb2 as disagfusion_dot_v1_dot_stage__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64isagfusion/v1/fleet.proto\x12\x0e\x64isagfusion.v1\x1a\x1f\x64isagfusion/v1/generation.proto\x1a\x1a\x64isagfusion/v1/stage.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x08JobShape\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x12\n\nnum_frames\x18\x03 \x01(\x05\x12\x1b\n\x13num_inference_steps\x18\x04 \x01(\x05\x12\x12\n\nbatch_size\x18\x05 \x01(\x05\x12\x17\n\x0fsequence_length\x18\x06 \x01(\x05\"W\n\x0fGetFleetRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x17\n\x0f\x61rrivals_cursor\x18\x02 \x01(\x03\x12\x16\n\x0esamples_cursor\x18\x03 \x01(\x03\"\xb3\x03\n\x10GetFleetResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07workers\x18\x03 \x03(\x0b\x32\x1b.disagfusion.v1.FleetWorker\x12&\n\x04jobs\x18\x04 \x03(\x0b\x32\x18.disagfusion.v1.FleetJob\x12,\n\x07\x61rrived\x18\x05 \x03(\x0b\x32\x1b.disagfusion.v1.ArrivedJobs\x12\x17\n\x0f\x61rrivals_cursor\x18\x06 \x01(\x03\x12,\n\x07samples\x18\x07 \x03(\x0b\x32\x1b.disagfusion.v1.StageSample\x12\x16\n\x0esamples_cursor\x18\x08 \x01(\x03\x12\x10\n\x08\x63omplete\x18\t \x01(\x08\x12\x31\n\nactivities\x18\n \x03(\x0b\x32\x1d.disagfusion.v1.StageActivity\x12(\n\x04lost\x18\x0b \x03(\x0b\x32\x1a.disagfusion.v1.LostWorker\x12\x0e\n\x06\x62udget\x18\x0c \x01(\x05\"\xf9\x01\n\x0b\x46leetWorker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12%\n\x06stages\x18\x03 \x03(\x0e\x32\x15.disagfusion.v1.Stage\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.disagfusion.v1.WorkerState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65lerators\x18\x07 \x01(\x05\x12)\n\nchanges_to\x18\x08 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\x15\n\rstate_seconds\x18\t \x01(\x01\"p\n\nLostWorker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06stages\x18\x02 \x03(\x0e\x32\x15.disagfusion.v1.Stage\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\xa7\x01\n\x08\x46leetJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12$\n\x05stage\x18\x02 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\'\n\x05shape\x18\x03 \x01(\x0b\x32\x18.disagfusion.v1.JobShape\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x17\n\x0f\x65lapsed_seconds\x18\x06 \x01(\x01\"E\n\x0b\x41rrivedJobs\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.disagfusion.v1.JobShape\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\xd9\x01\n\x0bStageSample\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\'\n\x05shape\x18\x03 \x01(\x0b\x32\x18.disagfusion.v1.JobShape\x12\x17\n\x0f\x63ompute_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x1a\n\x12worker_incarnation\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\rStageActivity\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\x14\n\x0c\x62usy_seconds\x18\x02 \x01(\x01\x12\x17\n\x0fstarved_seconds\x18\x03 \x01(\x01\x12\x17\n\x0f\x62locked_seconds\x18\x04 \x01(\x01\x12\x11\n\tcompleted\x18\x05 \x01(\x03\"\x92\x02\n\rFleetDecision\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12(\n\x05moves\x18\x04 \x03(\x0b\x32\x19.disagfusion.v1.FleetMove\x12;\n\x07\x64\x65tails\x18\x05 \x03(\x0b\x32*.disagfusion.v1.FleetDecision.DetailsEntry\x12\r\n\x05notes\x18\x06 \x03(\t\x12\x10\n\x08\x62\x61lancer\x18\x07 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"t\n\tFleetMove\x12\x12\n\nfrom_stage\x18\x01 \x01(\t\x12\x11\n\tfrom_pool\x18\x02 \x01(\t\x12\x10\n\x08to_stage\x18\x03 \x01(\t\x12\x0f\n\x07to_pool\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x05\x12\x0e\n\x06\x63\x61ncel\x18\x06 \x01(\x08\"H\n\x15RecordDecisionRequest\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.disagfusion.v1.FleetDecision\"\x18\n\x16RecordDecisionResponse\"%\n\x14ListDecisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"I\n\x15ListDecisionsResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.disagfusion.v1.FleetDecision2\x9c\x02\n\x0c\x46leetService\x12M\n\x08GetFleet\x12\x1f.disagfusion.v1.GetFleetRequest\x1a .disagfusion.v1.GetFleetResponse\x12_\n\x0eRecordDecision\x12%.disagfusion.v1.RecordDecisionRequest\x1a&.disagfusion.v1.RecordDecisionResponse\x12\\\n\rListDecisions\x12$.disagfusion.v1.ListDecisionsRequest\x1a%.disagfusion.v1.ListDecisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x64isagfusion/v1/fleet.proto\x12\x0e\x64isagfusion.v1\x1a\x1f\x64isagfusion/v1/generation.proto\x1a\x1a\x64isagfusion/v1/stage.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\x08JobShape\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x12\n\nnum_frames\x18\x03 \x01(\x05\x12\x1b\n\x13num_inference_steps\x18\x04 \x01(\x05\x12\x12\n\nbatch_size\x18\x05 \x01(\x05\x12\x17\n\x0fsequence_length\x18\x06 \x01(\x05\"k\n\x0fGetFleetRequest\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x17\n\x0f\x61rrivals_cursor\x18\x02 \x01(\x03\x12\x16\n\x0esamples_cursor\x18\x03 \x01(\x03\x12\x12\n\nstate_only\x18\x04 \x01(\x08\"\xc7\x03\n\x10GetFleetResponse\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07workers\x18\x03 \x03(\x0b\x32\x1b.disagfusion.v1.FleetWorker\x12&\n\x04jobs\x18\x04 \x03(\x0b\x32\x18.disagfusion.v1.FleetJob\x12,\n\x07\x61rrived\x18\x05 \x03(\x0b\x32\x1b.disagfusion.v1.ArrivedJobs\x12\x17\n\x0f\x61rrivals_cursor\x18\x06 \x01(\x03\x12,\n\x07samples\x18\x07 \x03(\x0b\x32\x1b.disagfusion.v1.StageSample\x12\x16\n\x0esamples_cursor\x18\x08 \x01(\x03\x12\x10\n\x08\x63omplete\x18\t \x01(\x08\x12\x31\n\nactivities\x18\n \x03(\x0b\x32\x1d.disagfusion.v1.StageActivity\x12(\n\x04lost\x18\x0b \x03(\x0b\x32\x1a.disagfusion.v1.LostWorker\x12\x0e\n\x06\x62udget\x18\x0c \x01(\x05\x12\x12\n\nunfinished\x18\r \x01(\x03\"\x8a\x02\n\x0b\x46leetWorker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12%\n\x06stages\x18\x03 \x03(\x0e\x32\x15.disagfusion.v1.Stage\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.disagfusion.v1.WorkerState\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65lerators\x18\x07 \x01(\x05\x12)\n\nchanges_to\x18\x08 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\x15\n\rstate_seconds\x18\t \x01(\x01\x12\x0f\n\x07version\x18\n \x01(\t\"p\n\nLostWorker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x06stages\x18\x02 \x03(\x0e\x32\x15.disagfusion.v1.Stage\x12\x0c\n\x04pool\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07seconds\x18\x05 \x01(\x01\"\xb8\x01\n\x08\x46leetJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12$\n\x05stage\x18\x02 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\'\n\x05shape\x18\x03 \x01(\x0b\x32\x18.disagfusion.v1.JobShape\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x17\n\x0f\x65lapsed_seconds\x18\x06 \x01(\x01\x12\x0f\n\x07version\x18\x07 \x01(\t\"E\n\x0b\x41rrivedJobs\x12\'\n\x05shape\x18\x01 \x01(\x0b\x32\x18.disagfusion.v1.JobShape\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\xd9\x01\n\x0bStageSample\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\x0c\n\x04pool\x18\x02 \x01(\t\x12\'\n\x05shape\x18\x03 \x01(\x0b\x32\x18.disagfusion.v1.JobShape\x12\x17\n\x0f\x63ompute_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06worker\x18\x05 \x01(\t\x12\x1a\n\x12worker_incarnation\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x90\x01\n\rStageActivity\x12$\n\x05stage\x18\x01 \x01(\x0e\x32\x15.disagfusion.v1.Stage\x12\x14\n\x0c\x62usy_seconds\x18\x02 \x01(\x01\x12\x17\n\x0fstarved_seconds\x18\x03 \x01(\x01\x12\x17\n\x0f\x62locked_seconds\x18\x04 \x01(\x01\x12\x11\n\tcompleted\x18\x05 \x01(\x03\"\x92\x02\n\rFleetDecision\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12(\n\x05moves\x18\x04 \x03(\x0b\x32\x19.disagfusion.v1.FleetMove\x12;\n\x07\x64\x65tails\x18\x05 \x03(\x0b\x32*.disagfusion.v1.FleetDecision.DetailsEntry\x12\r\n\x05notes\x18\x06 \x03(\t\x12\x10\n\x08\x62\x61lancer\x18\x07 \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"t\n\tFleetMove\x12\x12\n\nfrom_stage\x18\x01 \x01(\t\x12\x11\n\tfrom_pool\x18\x02 \x01(\t\x12\x10\n\x08to_stage\x18\x03 \x01(\t\x12\x0f\n\x07to_pool\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x05\x12\x0e\n\x06\x63\x61ncel\x18\x06 \x01(\x08\"H\n\x15RecordDecisionRequest\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.disagfusion.v1.FleetDecision\"\x18\n\x16RecordDecisionResponse\"5\n\x13SetAdmissionRequest\x12\x0e\n\x06\x63losed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x14SetAdmissionResponse\"#\n\x11\x43\x61ncelJobsRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\'\n\x12\x43\x61ncelJobsResponse\x12\x11\n\tcancelled\x18\x01 \x01(\x03\"%\n\x14ListDecisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"I\n\x15ListDecisionsResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.disagfusion.v1.FleetDecision2\xcc\x03\n\x0c\x46leetService\x12M\n\x08GetFleet\x12\x1f.disagfusion.v1.GetFleetRequest\x1a .disagfusion.v1.GetFleetResponse\x12_\n\x0eRecordDecision\x12%.disagfusion.v1.RecordDecisionRequest\x1a&.disagfusion.v1.RecordDecisionResponse\x12\\\n\rListDecisions\x12$.disagfusion.v1.ListDecisionsRequest\x1a%.disagfusion.v1.ListDecisionsResponse\x12Y\n\x0cSetAdmission\x12#.disagfusion.v1.SetAdmissionRequest\x1a$.disagfusion.v1.SetAdmissionResponse\x12S\n\nCancelJobs\x12!.disagfusion.v1.CancelJobsRequest\x1a\".disagfusion.v1.CancelJobsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,35 +39,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSHAPE']._serialized_start=141
   _globals['_JOBSHAPE']._serialized_end=276
   _globals['_GETFLEETREQUEST']._serialized_start=278
-  _globals['_GETFLEETREQUEST']._serialized_end=365
-  _globals['_GETFLEETRESPONSE']._serialized_start=368
-  _globals['_GETFLEETRESPONSE']._serialized_end=803
-  _globals['_FLEETWORKER']._serialized_start=806
-  _globals['_FLEETWORKER']._serialized_end=1055
-  _globals['_LOSTWORKER']._serialized_start=1057
-  _globals['_LOSTWORKER']._serialized_end=1169
-  _globals['_FLEETJOB']._serialized_start=1172
-  _globals['_FLEETJOB']._serialized_end=1339
-  _globals['_ARRIVEDJOBS']._serialized_start=1341
-  _globals['_ARRIVEDJOBS']._serialized_end=1410
-  _globals['_STAGESAMPLE']._serialized_start=1413
-  _globals['_STAGESAMPLE']._serialized_end=1630
-  _globals['_STAGEACTIVITY']._serialized_start=1633
-  _globals['_STAGEACTIVITY']._serialized_end=1777
-  _globals['_FLEETDECISION']._serialized_start=1780
-  _globals['_FLEETDECISION']._serialized_end=2054
-  _globals['_FLEETDECISION_DETAILSENTRY']._serialized_start=2008
-  _globals['_FLEETDECISION_DETAILSENTRY']._serialized_end=2054
-  _globals['_FLEETMOVE']._serialized_start=2056
-  _globals['_FLEETMOVE']._serialized_end=2172
-  _globals['_RECORDDECISIONREQUEST']._serialized_start=2174
-  _globals['_RECORDDECISIONREQUEST']._serialized_end=2246
-  _globals['_RECORDDECISIONRESPONSE']._serialized_start=2248
-  _globals['_RECORDDECISIONRESPONSE']._serialized_end=2272
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=2274
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=2311
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=2313
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=2386
-  _globals['_FLEETSERVICE']._serialized_start=2389
-  _globals['_FLEETSERVICE']._serialized_end=2673
+  _globals['_GETFLEETREQUEST']._serialized_end=385
+  _globals['_GETFLEETRESPONSE']._serialized_start=388
+  _globals['_GETFLEETRESPONSE']._serialized_end=843
+  _globals['_FLEETWORKER']._serialized_start=846
+  _globals['_FLEETWORKER']._serialized_end=1112
+  _globals['_LOSTWORKER']._serialized_start=1114
+  _globals['_LOSTWORKER']._serialized_end=1226
+  _globals['_FLEETJOB']._serialized_start=1229
+  _globals['_FLEETJOB']._serialized_end=1413
+  _globals['_ARRIVEDJOBS']._serialized_start=1415
+  _globals['_ARRIVEDJOBS']._serialized_end=1484
+  _globals['_STAGESAMPLE']._serialized_start=1487
+  _globals['_STAGESAMPLE']._serialized_end=1704
+  _globals['_STAGEACTIVITY']._serialized_start=1707
+  _globals['_STAGEACTIVITY']._serialized_end=1851
+  _globals['_FLEETDECISION']._serialized_start=1854
+  _globals['_FLEETDECISION']._serialized_end=2128
+  _globals['_FLEETDECISION_DETAILSENTRY']._serialized_start=2082
+  _globals['_FLEETDECISION_DETAILSENTRY']._serialized_end=2128
+  _globals['_FLEETMOVE']._serialized_start=2130
+  _globals['_FLEETMOVE']._serialized_end=2246
+  _globals['_RECORDDECISIONREQUEST']._serialized_start=2248
+  _globals['_RECORDDECISIONREQUEST']._serialized_end=2320
+  _globals['_RECORDDECISIONRESPONSE']._serialized_start=2322
+  _globals['_RECORDDECISIONRESPONSE']._serialized_end=2346
+  _globals['_SETADMISSIONREQUEST']._serialized_start=2348
+  _globals['_SETADMISSIONREQUEST']._serialized_end=2401
+  _globals['_SETADMISSIONRESPONSE']._serialized_start=2403
+  _globals['_SETADMISSIONRESPONSE']._serialized_end=2425
+  _globals['_CANCELJOBSREQUEST']._serialized_start=2427
+  _globals['_CANCELJOBSREQUEST']._serialized_end=2462
+  _globals['_CANCELJOBSRESPONSE']._serialized_start=2464
+  _globals['_CANCELJOBSRESPONSE']._serialized_end=2503
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=2505
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=2542
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=2544
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=2617
+  _globals['_FLEETSERVICE']._serialized_start=2620
+  _globals['_FLEETSERVICE']._serialized_end=3080
 # @@protoc_insertion_point(module_scope)

@@ -66,20 +66,24 @@ class GetFleetRequest(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     ARRIVALS_CURSOR_FIELD_NUMBER: _builtins.int
     SAMPLES_CURSOR_FIELD_NUMBER: _builtins.int
+    STATE_ONLY_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Of the last answer; everything else is left out of account where it is another's."""
     arrivals_cursor: _builtins.int
     samples_cursor: _builtins.int
+    state_only: _builtins.bool
+    """Leaves out what has happened since the cursors."""
     def __init__(
         self,
         *,
         incarnation: _builtins.str = ...,
         arrivals_cursor: _builtins.int = ...,
         samples_cursor: _builtins.int = ...,
+        state_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals_cursor", b"arrivals_cursor", "incarnation", b"incarnation", "samples_cursor", b"samples_cursor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrivals_cursor", b"arrivals_cursor", "incarnation", b"incarnation", "samples_cursor", b"samples_cursor", "state_only", b"state_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,6 +105,7 @@ class GetFleetResponse(_message.Message):
     ACTIVITIES_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """Of the gateway; cursors are its own."""
     arrivals_cursor: _builtins.int
@@ -109,6 +114,8 @@ class GetFleetResponse(_message.Message):
     """Whether the caller's cursors were of this incarnation and nothing since them was forgotten."""
     budget: _builtins.int
     """Accelerators that may be in use at most; 0 where the gateway was not told."""
+    unfinished: _builtins.int
+    """Jobs that have not ended, those included of which it is not known how long they take."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -146,10 +153,11 @@ class GetFleetResponse(_message.Message):
         activities: _abc.Iterable[Global___StageActivity] | None = ...,
         lost: _abc.Iterable[Global___LostWorker] | None = ...,
         budget: _builtins.int = ...,
+        unfinished: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "arrivals_cursor", b"arrivals_cursor", "arrived", b"arrived", "budget", b"budget", "complete", b"complete", "incarnation", b"incarnation", "jobs", b"jobs", "lost", b"lost", "samples", b"samples", "samples_cursor", b"samples_cursor", "time", b"time", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activities", b"activities", "arrivals_cursor", b"arrivals_cursor", "arrived", b"arrived", "budget", b"budget", "complete", b"complete", "incarnation", b"incarnation", "jobs", b"jobs", "lost", b"lost", "samples", b"samples", "samples_cursor", b"samples_cursor", "time", b"time", "unfinished", b"unfinished", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +178,7 @@ class FleetWorker(_message.Message):
     ACCELERATORS_FIELD_NUMBER: _builtins.int
     CHANGES_TO_FIELD_NUMBER: _builtins.int
     STATE_SECONDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     incarnation: _builtins.str
     pool: _builtins.str
@@ -179,6 +188,8 @@ class FleetWorker(_message.Message):
     changes_to: _generation_pb2.Stage.ValueType
     state_seconds: _builtins.float
     """Seconds since it has been in this state."""
+    version: _builtins.str
+    """Of model and software; empty until the model has loaded."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedScalarFieldContainer[_generation_pb2.Stage.ValueType]: ...
     def __init__(
@@ -193,10 +204,11 @@ class FleetWorker(_message.Message):
         accelerators: _builtins.int = ...,
         changes_to: _generation_pb2.Stage.ValueType = ...,
         state_seconds: _builtins.float = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "changes_to", b"changes_to", "incarnation", b"incarnation", "name", b"name", "pool", b"pool", "reason", b"reason", "stages", b"stages", "state", b"state", "state_seconds", b"state_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "changes_to", b"changes_to", "incarnation", b"incarnation", "name", b"name", "pool", b"pool", "reason", b"reason", "stages", b"stages", "state", b"state", "state_seconds", b"state_seconds", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,6 +264,7 @@ class FleetJob(_message.Message):
     AGE_SECONDS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     ELAPSED_SECONDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     stage: _generation_pb2.Stage.ValueType
     """That it is in or waits for."""
@@ -261,6 +274,8 @@ class FleetJob(_message.Message):
     """That computes it; empty while it waits."""
     elapsed_seconds: _builtins.float
     """For how long."""
+    version: _builtins.str
+    """Of model and software that it began with; empty where it may begin with any."""
     @_builtins.property
     def shape(self) -> Global___JobShape: ...
     def __init__(
@@ -272,10 +287,11 @@ class FleetJob(_message.Message):
         age_seconds: _builtins.float = ...,
         worker: _builtins.str = ...,
         elapsed_seconds: _builtins.float = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "elapsed_seconds", b"elapsed_seconds", "job_id", b"job_id", "shape", b"shape", "stage", b"stage", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_seconds", b"age_seconds", "elapsed_seconds", b"elapsed_seconds", "job_id", b"job_id", "shape", b"shape", "stage", b"stage", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,6 +530,84 @@ class RecordDecisionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordDecisionResponse: _TypeAlias = RecordDecisionResponse  # noqa: Y015
+
+@_typing.final
+class SetAdmissionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOSED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    closed: _builtins.bool
+    reason: _builtins.str
+    """Why, for those who are refused."""
+    def __init__(
+        self,
+        *,
+        closed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAdmissionRequest: _TypeAlias = SetAdmissionRequest  # noqa: Y015
+
+@_typing.final
+class SetAdmissionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAdmissionResponse: _TypeAlias = SetAdmissionResponse  # noqa: Y015
+
+@_typing.final
+class CancelJobsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, for those whose jobs they are."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsRequest: _TypeAlias = CancelJobsRequest  # noqa: Y015
+
+@_typing.final
+class CancelJobsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        cancelled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelJobsResponse: _TypeAlias = CancelJobsResponse  # noqa: Y015
 
 @_typing.final
 class ListDecisionsRequest(_message.Message):

@@ -50,6 +50,16 @@ class FleetServiceStub:
                 request_serializer=disagfusion_dot_v1_dot_fleet__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=disagfusion_dot_v1_dot_fleet__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.SetAdmission = channel.unary_unary(
+                '/disagfusion.v1.FleetService/SetAdmission',
+                request_serializer=disagfusion_dot_v1_dot_fleet__pb2.SetAdmissionRequest.SerializeToString,
+                response_deserializer=disagfusion_dot_v1_dot_fleet__pb2.SetAdmissionResponse.FromString,
+                _registered_method=True)
+        self.CancelJobs = channel.unary_unary(
+                '/disagfusion.v1.FleetService/CancelJobs',
+                request_serializer=disagfusion_dot_v1_dot_fleet__pb2.CancelJobsRequest.SerializeToString,
+                response_deserializer=disagfusion_dot_v1_dot_fleet__pb2.CancelJobsResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -78,6 +88,22 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAdmission(self, request, context):
+        """SetAdmission has the gateway refuse new jobs, or admit them again. A gateway that starts anew
+        admits them, whatever it was told before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelJobs(self, request, context):
+        """CancelJobs cancels all unfinished jobs of this gateway; they may not have ended yet when it
+        answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +121,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=disagfusion_dot_v1_dot_fleet__pb2.ListDecisionsRequest.FromString,
                     response_serializer=disagfusion_dot_v1_dot_fleet__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'SetAdmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAdmission,
+                    request_deserializer=disagfusion_dot_v1_dot_fleet__pb2.SetAdmissionRequest.FromString,
+                    response_serializer=disagfusion_dot_v1_dot_fleet__pb2.SetAdmissionResponse.SerializeToString,
+            ),
+            'CancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelJobs,
+                    request_deserializer=disagfusion_dot_v1_dot_fleet__pb2.CancelJobsRequest.FromString,
+                    response_serializer=disagfusion_dot_v1_dot_fleet__pb2.CancelJobsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +215,60 @@ class FleetService:
             '/disagfusion.v1.FleetService/ListDecisions',
             disagfusion_dot_v1_dot_fleet__pb2.ListDecisionsRequest.SerializeToString,
             disagfusion_dot_v1_dot_fleet__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAdmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/disagfusion.v1.FleetService/SetAdmission',
+            disagfusion_dot_v1_dot_fleet__pb2.SetAdmissionRequest.SerializeToString,
+            disagfusion_dot_v1_dot_fleet__pb2.SetAdmissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/disagfusion.v1.FleetService/CancelJobs',
+            disagfusion_dot_v1_dot_fleet__pb2.CancelJobsRequest.SerializeToString,
+            disagfusion_dot_v1_dot_fleet__pb2.CancelJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class FleetServiceStub:
     """RecordDecision keeps a balancer's decision for those who want to know why."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListDecisionsRequest, _fleet_pb2.ListDecisionsResponse]
     """ListDecisions returns the last decisions, newest first."""
+    SetAdmission: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.SetAdmissionRequest, _fleet_pb2.SetAdmissionResponse]
+    """SetAdmission has the gateway refuse new jobs, or admit them again. A gateway that starts anew
+    admits them, whatever it was told before.
+    """
+    CancelJobs: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.CancelJobsRequest, _fleet_pb2.CancelJobsResponse]
+    """CancelJobs cancels all unfinished jobs of this gateway; they may not have ended yet when it
+    answers.
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -57,6 +65,14 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """RecordDecision keeps a balancer's decision for those who want to know why."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListDecisionsRequest, _fleet_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """ListDecisions returns the last decisions, newest first."""
+    SetAdmission: _aio.UnaryUnaryMultiCallable[_fleet_pb2.SetAdmissionRequest, _fleet_pb2.SetAdmissionResponse]  # type: ignore[assignment]
+    """SetAdmission has the gateway refuse new jobs, or admit them again. A gateway that starts anew
+    admits them, whatever it was told before.
+    """
+    CancelJobs: _aio.UnaryUnaryMultiCallable[_fleet_pb2.CancelJobsRequest, _fleet_pb2.CancelJobsResponse]  # type: ignore[assignment]
+    """CancelJobs cancels all unfinished jobs of this gateway; they may not have ended yet when it
+    answers.
+    """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """FleetService tells what there is to do and who is there to do it."""
@@ -86,5 +102,25 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ListDecisionsResponse, _abc.Awaitable[_fleet_pb2.ListDecisionsResponse]]:
         """ListDecisions returns the last decisions, newest first."""
+
+    @_abc_1.abstractmethod
+    def SetAdmission(
+        self,
+        request: _fleet_pb2.SetAdmissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.SetAdmissionResponse, _abc.Awaitable[_fleet_pb2.SetAdmissionResponse]]:
+        """SetAdmission has the gateway refuse new jobs, or admit them again. A gateway that starts anew
+        admits them, whatever it was told before.
+        """
+
+    @_abc_1.abstractmethod
+    def CancelJobs(
+        self,
+        request: _fleet_pb2.CancelJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.CancelJobsResponse, _abc.Awaitable[_fleet_pb2.CancelJobsResponse]]:
+        """CancelJobs cancels all unfinished jobs of this gateway; they may not have ended yet when it
+        answers.
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -53,7 +53,17 @@ class Cluster(ABC):
 
     @abstractmethod
     async def apply(self, manifest: Object) -> Object:
-        """Apply on the server, as `OPERATOR`, taking over fields that others have."""
+        """Apply on the server, as `OPERATOR`, taking over fields that others have.
+
+        With `metadata.uid` only the object that has it is changed, and none is made.
+        """
+
+    @abstractmethod
+    async def replace(self, manifest: Object) -> Object:
+        """Write an object as a whole, if nobody has since its `resourceVersion` was read.
+
+        Without a `resourceVersion` it is made; `AlreadyExistsError` where it is there.
+        """
 
     @abstractmethod
     async def apply_status(self, manifest: Object) -> Object:
@@ -71,7 +81,10 @@ class Cluster(ABC):
 
     @abstractmethod
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
-        """Delete an object, if it is still the one with that uid; it may be gone already."""
+        """Delete an object, if it is still the one with that uid; it may be gone already.
+
+        What belongs to it goes after it, in the background.
+        """
 
     @abstractmethod
     async def record(

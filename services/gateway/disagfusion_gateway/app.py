@@ -34,6 +34,7 @@ from disagfusion.rpc.server import RpcServer
 from disagfusion.telemetry import logging, metrics, tracing
 from disagfusion.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from disagfusion.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from disagfusion_gateway.admission import Admission
 from disagfusion_gateway.backlog import FromOtherThreads, by_pool
 from disagfusion_gateway.core import Core
 from disagfusion_gateway.fetching import ResultFetcher
@@ -88,7 +89,8 @@ class Gateway:
         """
         settings = self._settings
         keys = KeyFile(settings.api_keys) if settings.api_keys else None
-        require_keys_unless_local(settings.listen, keys)
+        if not settings.open_to_all:
+            require_keys_unless_local(settings.listen, keys)
         workers = settings.worker_addresses()
         interceptors: list[ServerInterceptor] = [
             MeteringInterceptor(metrics.GrpcMetrics(self._registry))
@@ -96,7 +98,11 @@ class Gateway:
         if keys is not None:
             interceptors.insert(0, AuthInterceptor(keys))
         self._server = RpcServer(
-            settings.listen, SERVICES, tls=settings.tls, interceptors=interceptors
+            settings.listen,
+            SERVICES,
+            tls=settings.tls,
+            interceptors=interceptors,
+            probe_listen=settings.probe_listen,
         )
         try:
             await self._open(workers)
@@ -170,6 +176,7 @@ class Gateway:
             core.post,
             resolve_interval=settings.resolve_interval_seconds,
         )
+        admission = Admission()
         self._servicer = GenerationServicer(
             self._service_settings(),
             core,
@@ -179,9 +186,10 @@ class Gateway:
             watchers,
             observer,
             self._peering,
+            admission,
         )
         add_GenerationServiceServicer_to_server(self._servicer, self._server.grpc)
-        await self._serve_internal(FleetServicer(fleet))
+        await self._serve_internal(FleetServicer(fleet, core.cancel_all, admission))
         self.address = await self._server.start()
         self._stack.push_async_callback(self._server.stop, settings.shutdown_grace_seconds)
         await self._server.set_serving(True)
@@ -198,13 +206,20 @@ class Gateway:
         listen = settings.internal_listen
         if not listen:
             return
-        if not (settings.tls or is_local(listen)):
+        keys = KeyFile(settings.internal_keys) if settings.internal_keys else None
+        if not (settings.tls or keys or is_local(listen)):
             raise FailedPreconditionError(
-                f"refusing to listen on {listen} without TLS: this port knows no API keys",
+                f"refusing to listen on {listen} with neither TLS nor keys: set "
+                "DISAGFUSION_INTERNAL_KEYS or the TLS files",
                 reason="TLS_REQUIRED",
             )
         # A unix socket is this user's alone.
-        server = RpcServer(listen, INTERNAL, tls=None if is_unix(listen) else settings.tls)
+        server = RpcServer(
+            listen,
+            INTERNAL,
+            tls=None if is_unix(listen) else settings.tls,
+            interceptors=() if keys is None else (AuthInterceptor(keys),),
+        )
         add_FleetServiceServicer_to_server(servicer, server.grpc)
         self.internal_address = await server.start()
         self._stack.push_async_callback(server.stop, settings.shutdown_grace_seconds)

@@ -152,6 +152,13 @@ class Core:
             self.post(submitted(stored))
         return submission
 
+    def cancel_all(self, reason: str) -> int:
+        """Have every unfinished job end as CANCELLED; return how many there are."""
+        found = list(self._jobs)
+        for job_id in found:
+            self.post(events.CancelRequested(job_id, reason))
+        return len(found)
+
     def recover(self, job: Job, *, contested: bool = False) -> None:
         """Take up a job that had not ended when its gateway did.
 
@@ -165,6 +172,7 @@ class Core:
         self._jobs[job.job_id] = active
         self._observer.job_entered(active)
         self._fleet.entered(job.job_id, active, self._clock(), new=False)
+        self._fleet.pinned(job.job_id, job.version)
         self.post(
             events.JobRecovered(
                 job=submitted(job),
@@ -264,6 +272,7 @@ class Core:
         """Return an action as a step, with what it needs as it is now: above all the session."""
         match action:
             case actions.SaveTransition(transition):
+                self._fleet.pinned(transition.job_id, transition.version)
                 work = self._commit(self._store.transition(transition))
                 return self._waiting(transition.job_id, work, self._saved)
             case actions.CompleteJob(completion):

@@ -35,7 +35,7 @@ _WORKER_EVENTS = (
 
 @dataclass(slots=True)
 class _Entry:
-    """An unfinished job; `stage` is None once the last stage has ended."""
+    """An unfinished job; `stage` is None once the last stage has ended, `version` empty if any."""
 
     job: ActiveJob
     shape: fleet_pb2.JobShape | None
@@ -43,6 +43,7 @@ class _Entry:
     attempt: int
     worker: str = ""
     started: float = 0.0
+    version: str = ""
 
 
 @dataclass(slots=True)
@@ -141,6 +142,12 @@ class Fleet:
             self._move(entry, stage)
         elif entry.stage is not None and stage > entry.stage:
             self._move(entry, stage)
+
+    def pinned(self, job_id: str, version: str) -> None:
+        """Note with which version of model and software a job goes on; empty: with any."""
+        entry = self._entries.get(job_id)
+        if entry is not None:
+            entry.version = version
 
     def left(self, job_id: str, now: float) -> None:
         """Note a job that is somebody else's now."""
@@ -285,8 +292,11 @@ class Fleet:
         """Return the fleet as it is, and what has happened since the request's cursors."""
         self._advance(now)
         known = request.incarnation == self._incarnation
-        arrived, all_arrivals = self._arrivals.since(request.arrivals_cursor if known else 0)
-        samples, all_samples = self._samples.since(request.samples_cursor if known else 0)
+        since = (request.arrivals_cursor, request.samples_cursor) if known else (0, 0)
+        if request.state_only:
+            since = self._arrivals.last, self._samples.last
+        arrived, all_arrivals = self._arrivals.since(since[0])
+        samples, all_samples = self._samples.since(since[1])
         counts: dict[bytes, fleet_pb2.ArrivedJobs] = {}
         for shape in arrived:
             key = shape.SerializeToString(deterministic=True)
@@ -294,7 +304,12 @@ class Fleet:
         answer = fleet_pb2.GetFleetResponse(
             incarnation=self._incarnation,
             workers=[self._worker(one, now) for one in self._workers()],
-            jobs=[found for job_id in self._entries for found in self._job(job_id, now)],
+            jobs=[
+                found
+                for job_id in self._entries
+                for found in self._job(job_id, now, shapeless=request.state_only)
+            ],
+            unfinished=len(self._entries),
             arrived=counts.values(),
             arrivals_cursor=self._arrivals.last,
             samples=samples,
@@ -316,11 +331,11 @@ class Fleet:
         answer.time.FromNanoseconds(round(now * 1e9))
         return answer
 
-    def _job(self, job_id: str, now: float) -> list[fleet_pb2.FleetJob]:
+    def _job(self, job_id: str, now: float, *, shapeless: bool) -> list[fleet_pb2.FleetJob]:
         entry = self._entries[job_id]
         if entry.shape is None:
             entry.shape = self._shape(entry.job)
-        if entry.stage is None or entry.shape is None:
+        if entry.stage is None or (entry.shape is None and not shapeless):
             return []
         return [
             fleet_pb2.FleetJob(
@@ -330,6 +345,7 @@ class Fleet:
                 age_seconds=max(0.0, now - entry.job.submitted_at),
                 worker=entry.worker,
                 elapsed_seconds=max(0.0, now - entry.started) if entry.worker else 0.0,
+                version=entry.version,
             )
         ]
 
@@ -343,6 +359,7 @@ class Fleet:
             reason=worker.reason,
             accelerators=worker.accelerators,
             changes_to=worker.changes_to,
+            version=worker.version,
             state_seconds=max(0.0, now - self._states.get(worker.name, (None, now))[1]),
         )
 

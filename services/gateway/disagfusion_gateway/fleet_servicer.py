@@ -10,6 +10,7 @@ from typing import Any
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.v1 import fleet_pb2
 from disagfusion.v1.fleet_pb2_grpc import FleetServiceServicer
+from disagfusion_gateway.admission import Admission
 from disagfusion_gateway.fleet import Fleet
 
 _KEPT = 1000
@@ -21,11 +22,21 @@ class FleetServicer(FleetServiceServicer):
 
     Args:
         fleet: What is known of jobs and workers.
+        cancel_all: Cancels all unfinished jobs, for this reason; returns how many.
+        admission: Decides whether new jobs are taken.
         clock: Unix seconds.
     """
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        cancel_all: Callable[[str], int],
+        admission: Admission,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._fleet = fleet
+        self._cancel_all = cancel_all
+        self._admission = admission
         self._clock = clock
         self._decisions: deque[fleet_pb2.FleetDecision] = deque(maxlen=_KEPT)
 
@@ -43,6 +54,23 @@ class FleetServicer(FleetServiceServicer):
             raise InvalidArgumentError("decision.reason", "is empty", expected="a reason's name")
         self._decisions.appendleft(request.decision)
         return fleet_pb2.RecordDecisionResponse()
+
+    async def SetAdmission(
+        self, request: fleet_pb2.SetAdmissionRequest, context: Any
+    ) -> fleet_pb2.SetAdmissionResponse:
+        """Take no new jobs, or take them again."""
+        if request.closed and not request.reason:
+            raise InvalidArgumentError("reason", "is empty", expected="why no jobs are taken")
+        self._admission.refusal = request.reason if request.closed else ""
+        return fleet_pb2.SetAdmissionResponse()
+
+    async def CancelJobs(
+        self, request: fleet_pb2.CancelJobsRequest, context: Any
+    ) -> fleet_pb2.CancelJobsResponse:
+        """Cancel all unfinished jobs."""
+        if not request.reason:
+            raise InvalidArgumentError("reason", "is empty", expected="why jobs are cancelled")
+        return fleet_pb2.CancelJobsResponse(cancelled=self._cancel_all(request.reason))
 
     async def ListDecisions(
         self, request: fleet_pb2.ListDecisionsRequest, context: Any

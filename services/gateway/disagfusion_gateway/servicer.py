@@ -31,6 +31,7 @@ from disagfusion.telemetry.tracing import new_traceparent
 from disagfusion.v1 import generation_pb2 as pb
 from disagfusion.v1.generation_pb2_grpc import GenerationServiceServicer
 from disagfusion_gateway import validation
+from disagfusion_gateway.admission import Admission
 from disagfusion_gateway.core import Core
 from disagfusion_gateway.job_messages import event_message, job_message, timestamp
 from disagfusion_gateway.observe import Observer
@@ -78,6 +79,7 @@ class GenerationServicer(GenerationServiceServicer):
         watchers: Know what happens to jobs.
         observer: Counts.
         peering: The other gateways, where there are any.
+        admission: Decides whether new jobs are taken.
         clock: Unix seconds.
     """
 
@@ -91,6 +93,7 @@ class GenerationServicer(GenerationServiceServicer):
         watchers: Watchers,
         observer: Observer,
         peering: Peering | None = None,
+        admission: Admission | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -101,6 +104,7 @@ class GenerationServicer(GenerationServiceServicer):
         self._watchers = watchers
         self._observer = observer
         self._peering = peering
+        self._admission = admission or Admission()
         self._clock = clock
         self._stopping = False
 
@@ -249,8 +253,9 @@ class GenerationServicer(GenerationServiceServicer):
             traceparent=new_traceparent(parent),
         )
         try:
+            self._admission.check()
             await self._admit(tenant)
-        except ResourceExhaustedError:
+        except (FailedPreconditionError, ResourceExhaustedError):
             # Whoever repeats a submission asks for nothing new.
             known = await self._store.repeated(new) if new.client_request_id else None
             if known is None:

@@ -36,8 +36,13 @@ class GatewaySettings(BaseSettings):
 
     Attributes:
         listen: `host:port` or `unix:/path`; others than loopback and unix need `api_keys`.
-        internal_listen: The same for balancers; it knows no API keys, so that others than loopback
-            and unix need TLS. Empty for none.
+        open_to_all: Whether other addresses are listened on without `api_keys` as well, where
+            something else decides who reaches them.
+        internal_listen: The same for balancers; others than loopback and unix need TLS or
+            `internal_keys`. Empty for none.
+        internal_keys: Key file of those who may call `internal_listen`.
+        probe_listen: `host:port` that answers `grpc.health.v1` without TLS; empty for none. Without
+            TLS `listen` does it.
         workers: Comma list of `name=address`, or `dns:host:port`.
         pipeline: The name of the pipeline that is served.
         balance_budget: Accelerators in use at most, for those who ask on the internal address;
@@ -86,7 +91,10 @@ class GatewaySettings(BaseSettings):
 
     listen: str = "127.0.0.1:7420"
     name: str = Field(default_factory=socket.gethostname)
+    open_to_all: bool = False
     internal_listen: str = ""
+    internal_keys: Path | None = None
+    probe_listen: str = ""
     workers: str = ""
     pipeline: str = "default"
     balance_budget: int = Field(default=0, ge=0)
@@ -126,7 +134,7 @@ class GatewaySettings(BaseSettings):
     shutdown_grace_seconds: float = Field(default=2.0, ge=0)
 
     @field_validator(
-        *("api_keys", "tls_cert", "tls_key", "tls_ca", "ready_file"),
+        *("api_keys", "internal_keys", "tls_cert", "tls_key", "tls_ca", "ready_file"),
         *("retention_job_seconds", "retention_event_seconds", "retention_result_seconds"),
         *("retention_result_bytes", "retention_job_bytes"),
         mode="before",

@@ -1,0 +1,89 @@
+"""How the objects of a pipeline are called and labelled, and which ports they have."""
+
+from __future__ import annotations
+
+from disagfusion.emulation.profiles import PREFIX
+from disagfusion_operator.api.pipeline import Spec
+
+GATEWAY_PORT = 7420
+INTERNAL_PORT = 7421
+STAGE_PORT = 7430
+DATA_PORT = 7431
+PROBE_PORT = 7432
+UCX_PORTS = (7440, 7499)
+METRICS_PORT = 9464
+
+LIVENESS = "liveness"
+READINESS = "readiness"
+"""Names by which probes ask; as `disagfusion.rpc.server` has them, which needs gRPC."""
+
+DOMAIN = "disagfusion.dev"
+PIPELINE_LABEL = f"{DOMAIN}/pipeline"
+STAGE_LABEL = f"{DOMAIN}/stage"
+POOL_LABEL = f"{DOMAIN}/pool"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+MANAGED_LABEL = "app.kubernetes.io/managed-by"
+MANAGER = "disagfusion-operator"
+GATEWAY = "gateway"
+
+HASH_ANNOTATION = f"{DOMAIN}/applied-hash"
+"""Of what was applied, so that the same is not applied again."""
+VERSION_ANNOTATION = f"{DOMAIN}/version"
+"""Of model and images, on the pods of a stage: no job meets two of them."""
+FRESH_ANNOTATION = f"{DOMAIN}/fresh"
+"""On a Deployment whose replicas do not belong to the balancer yet."""
+FINALIZER = f"{DOMAIN}/drain"
+
+
+def labels(pipeline: str, component: str, pool: str = "") -> dict[str, str]:
+    """Return the labels of an object: `component` is a stage or `gateway`; empty for neither."""
+    found = {
+        "app.kubernetes.io/name": "disagfusion",
+        "app.kubernetes.io/instance": pipeline,
+        "app.kubernetes.io/part-of": "disagfusion",
+        MANAGED_LABEL: MANAGER,
+        PIPELINE_LABEL: pipeline,
+    }
+    if component:
+        found[COMPONENT_LABEL] = component
+        if component != GATEWAY:
+            found[STAGE_LABEL] = component
+    if pool:
+        found[POOL_LABEL] = pool
+    return found
+
+
+def selector(pipeline: str, component: str, pool: str = "") -> dict[str, str]:
+    """Return the labels that tell pods of one kind; they never change."""
+    found = {PIPELINE_LABEL: pipeline, COMPONENT_LABEL: component}
+    return {**found, POOL_LABEL: pool} if pool else found
+
+
+def stage_service(pipeline: str, stage: str) -> str:
+    """Return the name of the headless Service behind which a stage's workers are."""
+    return f"{pipeline}-{stage}"
+
+
+def stage_deployment(pipeline: str, stage: str, pool: str) -> str:
+    """Return the name of the Deployment of a stage on a pool."""
+    return f"{pipeline}-{stage}-{pool}"
+
+
+def gateway_deployment(pipeline: str) -> str:
+    """Return the name of the gateways' Deployment."""
+    return f"{pipeline}-gateway"
+
+
+def internal_secret(pipeline: str) -> str:
+    """Return the name of the Secret with the token for the gateways' internal port."""
+    return f"{pipeline}-internal"
+
+
+def served_name(pipeline: str, spec: Spec) -> str:
+    """Return the name under which a pipeline is served, which every metric has as its label.
+
+    That of an emulated one says so, since its figures must not be taken for a real one's.
+    """
+    if spec.model.emulated is None or pipeline.startswith(PREFIX):
+        return pipeline
+    return f"{PREFIX}-{pipeline}"

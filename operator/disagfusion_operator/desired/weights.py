@@ -1,0 +1,123 @@
+"""How a stage's pod gets the part of the model that the stage needs: an init container fetches it.
+
+`python -m disagfusion.weights fetch` leaves a link to the model, wherever that is: in a cache that
+the pods of a node share, in one of the pod's own, on a volume, or in the image.
+"""
+
+from __future__ import annotations
+
+from disagfusion_operator.desired import pods
+from disagfusion_operator.desired.inputs import Inputs, Manifest
+
+NAME = "weights"
+_CACHE = "/var/cache/disagfusion"
+_RUN = "/var/run/disagfusion"
+_SOURCE = "/mnt/model"
+_TOKEN = "/etc/disagfusion/hub"  # noqa: S105 - a directory
+_LINK = f"{_RUN}/model"
+_REPORT = f"{_RUN}/weights.json"
+
+
+def settings(inputs: Inputs, stage: str) -> dict[str, str]:
+    """Return where the model will be."""
+    return {"model": _LINK, "weights_report": _REPORT, "local_files_only": "true"}
+
+
+def containers(inputs: Inputs, stage: str) -> list[Manifest]:
+    """Return the container that fetches; none where there is no model."""
+    if inputs.emulated:
+        return []
+    token = inputs.spec.model.hub.token_secret if inputs.spec.model.hub else None
+    own = [{"name": "hub-token", "mountPath": _TOKEN, "readOnly": True}] if token else []
+    return [
+        {
+            "name": NAME,
+            "image": inputs.image(stage),
+            "imagePullPolicy": inputs.release.pull_policy,
+            "command": ["python", "-m", "disagfusion.weights", "fetch", *_arguments(inputs, stage)],
+            "securityContext": pods.container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
+            "volumeMounts": [
+                # The file that is fetched into a directory must be writable here only.
+                *mounts(inputs, writable=True),
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of a pod
+                *own,
+            ],
+        }
+    ]
+
+
+def volumes(inputs: Inputs) -> list[Manifest]:
+    """Return the volumes of the cache, the link and the source."""
+    if inputs.emulated:
+        return []
+    model = inputs.spec.model
+    found: list[Manifest] = [{"name": "model", "emptyDir": {"sizeLimit": "16Mi"}}]
+    if model.hub is not None or model.store is not None:
+        found.append({"name": "weights", **_cache(inputs)})
+    if model.volume is not None:
+        claim = {"claimName": model.volume.claim_name, "readOnly": True}
+        found.append({"name": "source", "persistentVolumeClaim": claim})
+    if model.hub is not None and model.hub.token_secret is not None:
+        token = model.hub.token_secret
+        secret = {
+            "secretName": token.name,
+            "items": [{"key": token.key, "path": "token"}],
+            "defaultMode": 0o440,
+        }
+        found.append({"name": "hub-token", "secret": secret})
+    return found
+
+
+def mounts(inputs: Inputs, *, writable: bool = False) -> list[Manifest]:
+    """Return where they are mounted."""
+    if inputs.emulated:
+        return []
+    model = inputs.spec.model
+    found: list[Manifest] = [{"name": "model", "mountPath": _RUN, **_access(writable)}]
+    if model.hub is not None or model.store is not None:
+        # Whoever reads a model of the cache locks it, so that it is not evicted.
+        found.append({"name": "weights", "mountPath": _CACHE})
+    if model.volume is not None:
+        found.append({"name": "source", "mountPath": _SOURCE, "readOnly": True})
+    return found
+
+
+def _access(writable: bool) -> Manifest:
+    return {} if writable else {"readOnly": True}
+
+
+def _cache(inputs: Inputs) -> Manifest:
+    cache = inputs.spec.model.cache
+    if cache.host_path:
+        # Made by whoever runs the node, since only they can say that it is the pods' user's.
+        return {"hostPath": {"path": cache.host_path, "type": "Directory"}}
+    limit = {} if cache.size_limit is None else {"sizeLimit": str(cache.size_limit)}
+    return {"emptyDir": limit}
+
+
+def _arguments(inputs: Inputs, stage: str) -> list[str]:
+    options = inputs.spec.options
+    found = [_source(inputs), "--stage", stage, "--cache", _CACHE]
+    found += ["--link", _LINK, "--report", _REPORT]
+    hub = inputs.spec.model.hub
+    if hub is not None:
+        found += ["--revision", hub.revision]
+        if hub.token_secret is not None:
+            found += ["--token-file", f"{_TOKEN}/token"]
+    if options.variant is not None:
+        found += ["--variant", options.variant]
+    if options.workflows:
+        found += ["--workflows", ",".join(options.workflows)]
+    return found
+
+
+def _source(inputs: Inputs) -> str:
+    model = inputs.spec.model
+    if model.hub is not None:
+        return f"hub:{model.hub.repository}"
+    if model.store is not None:
+        return model.store.url
+    if model.volume is not None:
+        return f"dir:{_SOURCE}/{model.volume.path}".rstrip("/")
+    return f"builtin:{model.builtin}"

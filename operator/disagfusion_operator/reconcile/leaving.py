@@ -1,0 +1,57 @@
+"""The end of a pipeline: no new jobs, those that there are finish, the rest are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from disagfusion.errors import DisagfusionError
+from disagfusion_operator.reconcile.gateways import Door, Gateways, ask_all
+
+REFUSAL = "the pipeline is being deleted"
+_CANCEL_SECONDS = 20.0
+"""That gateways have to end what is cancelled, and to say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """How far a pipeline is.
+
+    Attributes:
+        over: Whether everything may go.
+        message: What it waits for.
+    """
+
+    over: bool
+    message: str = ""
+
+
+async def leave(gateways: Gateways, doors: Sequence[Door], *, served: bool, left: float) -> Leaving:
+    """Go on with the end of a pipeline; can be called again and again.
+
+    Args:
+        gateways: How gateways are talked to.
+        doors: Of those that answer.
+        served: Whether a gateway has ever been ready, so that there may be jobs.
+        left: Seconds until jobs are cancelled; below zero, they should have been.
+    """
+    if not served or left < -_CANCEL_SECONDS:
+        return Leaving(True)
+    if not doors:
+        if left <= 0:
+            return Leaving(True)
+        return Leaving(False, f"no gateway answers; everything goes in {left:.0f} s")
+    try:
+        await asyncio.gather(*(gateways.admit(door, refuse=REFUSAL) for door in doors))
+        unfinished = (await ask_all(gateways, doors)).unfinished
+        if unfinished and left <= 0:
+            await asyncio.gather(*(gateways.cancel(door, REFUSAL) for door in doors))
+    except DisagfusionError as error:
+        return Leaving(False, f"a gateway does not answer: {error.message}")
+    if not unfinished:
+        return Leaving(True)
+    jobs = "1 job is" if unfinished == 1 else f"{unfinished} jobs are"
+    if left > 0:
+        return Leaving(False, f"{jobs} still under way; cancelled in {left:.0f} s")
+    return Leaving(False, f"{jobs} being cancelled")

@@ -1,0 +1,183 @@
+"""Bringing a pipeline's objects to what they should be, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from disagfusion.errors import (
+    DisagfusionError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+)
+from disagfusion.scheduling.decision import Place
+from disagfusion.telemetry.logging import get_logger
+from disagfusion_operator.desired import gateway, pipeline
+from disagfusion_operator.desired.inputs import Inputs
+from disagfusion_operator.desired.names import (
+    FRESH_ANNOTATION,
+    MANAGED_LABEL,
+    MANAGER,
+)
+from disagfusion_operator.k8s.kinds import CLAIM, DEPLOYMENT, kind_of
+from disagfusion_operator.k8s.port import BALANCER, Cluster, Object
+from disagfusion_operator.reconcile.apply import Applier
+from disagfusion_operator.reconcile.cache import Cache
+from disagfusion_operator.reconcile.observe import Observed, place_of
+from disagfusion_operator.reconcile.outcome import Outcome, failed, waits
+from disagfusion_operator.reconcile.problems import is_over
+from disagfusion_operator.reconcile.rollout import Turn
+from disagfusion_operator.scaling.view import Key
+
+_log = get_logger(__name__)
+
+
+class Objects:
+    """Makes, mends and takes away what belongs to pipelines.
+
+    Args:
+        cluster: Where they are.
+        cache: What is known of them.
+        applier: Applies what differs.
+    """
+
+    def __init__(self, cluster: Cluster, cache: Cache, applier: Applier) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._applier = applier
+        self._settled: dict[Key, tuple[object, int]] = {}
+
+    async def bring(
+        self, key: Key, inputs: Inputs, observed: Observed, turns: Mapping[str, Turn]
+    ) -> list[Outcome]:
+        """Bring all objects of a pipeline to what they should be.
+
+        Args:
+            key: The pipeline.
+            inputs: What decides what they should be.
+            observed: What there is.
+            turns: Which stages may get what they should be.
+
+        Returns:
+            How it ended, for each object that is not there or not as it should be.
+
+        Raises:
+            UnavailableError: The API server is away.
+        """
+        stamp = (inputs, tuple((name, turn.may) for name, turn in turns.items()))
+        if self._settled.get(key) == (stamp, self._cache.stamp(key)):
+            return []
+        outcomes = []
+        wanted = pipeline.supports(inputs)
+        for manifest in wanted:
+            outcomes += await self._ensure(key, manifest)
+        door = gateway.deployment(inputs)
+        outcomes += await self._ensure(key, door)
+        stages = pipeline.stage_deployments(inputs)
+        for (stage, pool), manifest in stages.items():
+            if turns[stage].may:
+                place = Place(stage, pool)
+                outcomes += await self._stage(key, manifest, observed.deployments.get(place))
+        for stray in observed.strays:
+            outcomes += await self._take_away(key, stray, observed)
+        wanted += [door, *stages.values()]
+        outcomes += await self._prune(key, wanted, observed)
+        if not outcomes:
+            self._settled[key] = stamp, self._cache.stamp(key)
+        return outcomes
+
+    def forget(self, key: Key) -> None:
+        """Forget what is known about a pipeline's objects."""
+        self._settled.pop(key, None)
+
+    async def _ensure(self, key: Key, manifest: Object) -> list[Outcome]:
+        try:
+            await self._applier.ensure(key, manifest)
+        except UnavailableError:
+            raise
+        except DisagfusionError as error:
+            return [_refused(manifest, error)]
+        return []
+
+    async def _stage(self, key: Key, manifest: Object, found: Object | None) -> list[Outcome]:
+        """Bring a stage's Deployment to what it should be; its replicas are the balancer's.
+
+        It is made with no replicas, which are then given to the balancer. In between it says so,
+        since with nobody to say their number there would be one.
+        """
+        try:
+            if found is not None and not _is_fresh(found):
+                await self._applier.ensure(key, manifest)
+                return []
+            replicas = 0 if found is None else int(found["spec"].get("replicas", 0))
+            if found is None:
+                await self._applier.apply(key, _fresh(manifest))
+            name = manifest["metadata"]["name"]
+            await self._cluster.scale(key.namespace, name, replicas)
+            await self._applier.apply(key, manifest)
+        except UnavailableError:
+            raise
+        except DisagfusionError as error:
+            return [_refused(manifest, error)]
+        return []
+
+    async def _take_away(self, key: Key, stray: Object, observed: Observed) -> list[Outcome]:
+        """Have the pods of a place that is no more finish what they have, then delete it."""
+        metadata = stray["metadata"]
+        name = metadata["name"]
+        place = place_of(stray)
+        left = [pod for pod in observed.stage_pods if place_of(pod) == place and not is_over(pod)]
+        try:
+            if stray["spec"].get("replicas", 0):
+                await self._cluster.scale(key.namespace, name, 0)
+            elif not left and not stray["status"].get("replicas", 0):
+                uid = metadata["uid"]
+                await self._cluster.delete(DEPLOYMENT, key.namespace, name, uid=uid)
+                _log.info("taken away", pipeline=str(key), object=f"Deployment/{name}")
+        except NotFoundError:
+            return []
+        pods = f"{len(left)} pods" if len(left) != 1 else "a pod"
+        message = f"{place.stage} no longer runs on {place.pool}; {pods} finish what they have"
+        return [waits("RemovingPool", message)]
+
+    async def _prune(self, key: Key, wanted: Iterable[Object], observed: Observed) -> list[Outcome]:
+        """Delete what was made once and is not wanted any more; never a volume."""
+        names = {(kind_of(one), one["metadata"]["name"]) for one in wanted}
+        names |= {(DEPLOYMENT, one["metadata"]["name"]) for one in observed.strays}
+        outcomes = []
+        for child in self._cache.children(key):
+            if (child.kind, child.name) in names or child.kind == CLAIM or child.deleting:
+                continue
+            labels = child.content()["metadata"].get("labels") or {}
+            if labels.get(MANAGED_LABEL) != MANAGER:
+                continue
+            await self._cluster.delete(child.kind, key.namespace, child.name, uid=child.uid)
+            _log.info("pruned", pipeline=str(key), object=f"{child.kind.kind}/{child.name}")
+            outcomes.append(waits("Pruning", f"{child.kind.kind} {child.name} is taken away"))
+        return outcomes
+
+
+def _fresh(manifest: Object) -> Object:
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), FRESH_ANNOTATION: "true"}
+    return {
+        **manifest,
+        "metadata": {**metadata, "annotations": annotations},
+        "spec": {**manifest["spec"], "replicas": 0},
+    }
+
+
+def _is_fresh(found: Object) -> bool:
+    metadata = found["metadata"]
+    if FRESH_ANNOTATION in (metadata.get("annotations") or {}):
+        return True
+    # Nobody's, or only ours: an apply without them would set them to one.
+    owners = {entry.get("manager") for entry in metadata.get("managedFields") or ()}
+    return owners <= {"disagfusion-operator"} and BALANCER not in owners
+
+
+def _refused(manifest: Object, error: DisagfusionError) -> Outcome:
+    what = f"{manifest['kind']} {manifest['metadata']['name']}"
+    if isinstance(error, PermissionDeniedError):
+        return failed("Forbidden", f"{what}: {error.message}")
+    return failed("NotApplied", f"{what}: {error.message}")

@@ -1,0 +1,195 @@
+"""A pipeline as it is, put in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from disagfusion.scheduling.decision import Place
+from disagfusion_operator.api.base import STAGES
+from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.api.status import ColdStart, PlaceStatus
+from disagfusion_operator.desired.names import (
+    COMPONENT_LABEL,
+    GATEWAY,
+    POOL_LABEL,
+    STAGE_LABEL,
+    VERSION_ANNOTATION,
+)
+from disagfusion_operator.k8s.port import Object
+from disagfusion_operator.reconcile.cache import Cache
+from disagfusion_operator.reconcile.problems import (
+    condition,
+    is_leaving,
+    is_over,
+    is_ready,
+    seconds_of,
+)
+from disagfusion_operator.scaling.view import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What belongs to a pipeline.
+
+    Attributes:
+        deployments: Of stages, by place, as the specification has places.
+        strays: Deployments of places that the specification has no more.
+        gateway: The gateways' Deployment; None before it is made.
+        stage_pods: Of all stages.
+        gateway_pods: Of gateways.
+    """
+
+    deployments: Mapping[Place, Object]
+    strays: tuple[Object, ...]
+    gateway: Object | None
+    stage_pods: tuple[Object, ...]
+    gateway_pods: tuple[Object, ...]
+
+    @property
+    def all_deployments(self) -> tuple[Object, ...]:
+        """All Deployments."""
+        own = () if self.gateway is None else (self.gateway,)
+        return (*self.deployments.values(), *self.strays, *own)
+
+    def addresses(self) -> list[str]:
+        """Return the addresses of gateways that answer."""
+        return sorted(
+            pod["status"]["podIP"]
+            for pod in self.gateway_pods
+            if is_ready(pod) and pod["status"].get("podIP")
+        )
+
+
+def observe(cache: Cache, key: Key, spec: Spec) -> Observed:
+    """Return what belongs to a pipeline, by the cache."""
+    wanted = {Place(*place) for place in spec.places()}
+    deployments: dict[Place, Object] = {}
+    strays = []
+    gateway = None
+    for one in cache.deployments(key):
+        labels = one["metadata"].get("labels") or {}
+        if labels.get(COMPONENT_LABEL) == GATEWAY:
+            gateway = one
+        elif labels.get(STAGE_LABEL):
+            place = Place(labels[STAGE_LABEL], labels.get(POOL_LABEL, ""))
+            if place in wanted:
+                deployments[place] = one
+            else:
+                strays.append(one)
+    pods = cache.pods(key)
+    return Observed(
+        deployments,
+        tuple(strays),
+        gateway,
+        tuple(pod for pod in pods if _component(pod) in STAGES),
+        tuple(pod for pod in pods if _component(pod) == GATEWAY),
+    )
+
+
+def place_of(pod: Object) -> Place:
+    """Return where a stage's pod belongs."""
+    labels = pod["metadata"].get("labels") or {}
+    return Place(labels.get(STAGE_LABEL, ""), labels.get(POOL_LABEL, ""))
+
+
+def counts(pods: Sequence[Object]) -> dict[Place, PlaceStatus]:
+    """Return how many pods are what, by place; nobody has said how many there should be."""
+    found: Counter[tuple[Place, str]] = Counter()
+    for pod in pods:
+        if is_over(pod):
+            continue
+        state = "draining" if is_leaving(pod) else "ready" if is_ready(pod) else "starting"
+        found[place_of(pod), state] += 1
+    return {
+        place: PlaceStatus(
+            ready=found[place, "ready"],
+            starting=found[place, "starting"],
+            draining=found[place, "draining"],
+        )
+        for place in {place for place, _ in found}
+    }
+
+
+def image_of(deployment: Object) -> str:
+    """Return the image of a Deployment's pods."""
+    return str(deployment["spec"]["template"]["spec"]["containers"][0].get("image", ""))
+
+
+def template_version(deployment: Object) -> str:
+    """Return the version that a Deployment's pods get."""
+    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
+    return str(annotations.get(VERSION_ANNOTATION, ""))
+
+
+def is_settled(deployment: Object) -> bool:
+    """Tell whether a Deployment has become what it should be."""
+    metadata, status = deployment["metadata"], deployment["status"]
+    wanted = deployment["spec"].get("replicas", 0)
+    return bool(
+        status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+        and status.get("replicas", 0) == wanted
+        and status.get("updatedReplicas", 0) == wanted
+        and status.get("readyReplicas", 0) == wanted
+    )
+
+
+def cold_start(pods: Sequence[Object]) -> ColdStart | None:
+    """Return how long the stage pod that became ready last took."""
+    newest: tuple[str, ColdStart] | None = None
+    for pod in pods:
+        ready = condition(pod, "Ready")
+        scheduled = condition(pod, "PodScheduled")
+        if not is_ready(pod) or ready is None or scheduled is None or _restarted(pod):
+            continue
+        at = ready.get("lastTransitionTime") or ""
+        if newest is not None and at <= newest[0]:
+            continue
+        begin = seconds_of(pod["metadata"]["creationTimestamp"])
+        place = place_of(pod)
+        newest = (
+            at,
+            ColdStart(
+                stage=place.stage,
+                pool=place.pool,
+                scheduled=seconds_of(scheduled["lastTransitionTime"]) - begin,
+                pulled=_since(begin, _first_start(pod)),
+                loaded=_since(begin, _weights_end(pod)),
+                ready=seconds_of(at) - begin,
+            ),
+        )
+    return None if newest is None else newest[1]
+
+
+def _component(pod: Object) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, ""))
+
+
+def _restarted(pod: Object) -> bool:
+    return any(one.get("restartCount") for one in pod["status"].get("containerStatuses") or ())
+
+
+def _since(begin: float, time: str | None) -> float | None:
+    return None if time is None else max(0.0, seconds_of(time) - begin)
+
+
+def _first_start(pod: Object) -> str | None:
+    status = pod["status"]
+    times = [
+        state.get("startedAt")
+        for one in (
+            *(status.get("initContainerStatuses") or ()),
+            *(status.get("containerStatuses") or ()),
+        )
+        for state in (one.get("state") or {}).values()
+    ]
+    return min((time for time in times if time), default=None)
+
+
+def _weights_end(pod: Object) -> str | None:
+    times = [
+        ((one.get("state") or {}).get("terminated") or {}).get("finishedAt")
+        for one in pod["status"].get("initContainerStatuses") or ()
+    ]
+    return max((time for time in times if time), default=None)

@@ -1,0 +1,392 @@
+"""One look at one pipeline: what there is, what there should be, what is done about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from disagfusion.emulation.profiles import check_pipeline
+from disagfusion.errors import (
+    DisagfusionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from disagfusion.rpc.tls import TlsSettings
+from disagfusion.scheduling.profile import Profile
+from disagfusion.telemetry.logging import get_logger
+from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.api.reading import Metadata, read_metadata, read_pipeline
+from disagfusion_operator.desired.inputs import Inputs, Release
+from disagfusion_operator.desired.names import FINALIZER, INTERNAL_PORT, served_name
+from disagfusion_operator.k8s.port import Cluster, Object
+from disagfusion_operator.reconcile import status as statuses
+from disagfusion_operator.reconcile.apply import Applier
+from disagfusion_operator.reconcile.cache import Cache
+from disagfusion_operator.reconcile.gateways import Door, Fleet, Gateways, ask_all
+from disagfusion_operator.reconcile.leaving import leave
+from disagfusion_operator.reconcile.objects import Objects
+from disagfusion_operator.reconcile.observe import Observed, observe
+from disagfusion_operator.reconcile.outcome import Kind, Outcome, failed, worst
+from disagfusion_operator.reconcile.problems import find, is_ready, seconds_of
+from disagfusion_operator.reconcile.queue import Look
+from disagfusion_operator.reconcile.rollout import (
+    Turn,
+    needs_fleet,
+    turns,
+    versions_of,
+)
+from disagfusion_operator.reconcile.surroundings import Profiles
+from disagfusion_operator.reconcile.tokens import Tokens
+from disagfusion_operator.reconcile.writer import Writer
+from disagfusion_operator.scaling.controller import Scaling
+from disagfusion_operator.scaling.report import Report
+from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
+
+_SOON = 2.0
+"""Seconds until the next look where something is waited for that tells nobody when it happens."""
+_UNREADY = 10.0
+"""The same where replicas do not become ready: their workers are asked why."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How looks are made.
+
+    Attributes:
+        resync: Seconds until the next look where nothing happens.
+        prometheus_url: Where load is read, where a pipeline does not say it.
+        gateway_port: At which gateways are asked.
+    """
+
+    resync: float = 30.0
+    prometheus_url: str = ""
+    gateway_port: int = INTERNAL_PORT
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What a look has found out so far."""
+
+    key: Key
+    metadata: Metadata
+    spec: Spec
+    resource: Object
+    observed: Observed
+    inputs: Inputs
+    doors: tuple[Door, ...] = ()
+    fleet: Fleet | None = None
+    turns: dict[str, Turn] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+    report: Report | None = None
+
+
+class Reconciler:
+    """Looks at pipelines.
+
+    Args:
+        cluster: The API server.
+        cache: What is known of it.
+        gateways: How gateways are talked to.
+        scaling: Decides how many replicas there are.
+        release: What the installation decides.
+        settings: How looks are made.
+        now: Unix seconds.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        gateways: Gateways,
+        scaling: Scaling,
+        release: Release,
+        settings: Settings,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._gateways = gateways
+        self._scaling = scaling
+        self._release = release
+        self._settings = settings
+        self._now = now
+        self._applier = Applier(cluster, cache)
+        self._objects = Objects(cluster, cache, self._applier)
+        self._tokens = Tokens(cluster, clock)
+        self._profiles = Profiles(cluster, clock)
+        self._writer = Writer(cluster, cache, now, clock)
+        self._clock = clock
+        self._specs: dict[Key, tuple[str, int, Spec | InvalidArgumentError]] = {}
+        self._readable: tuple[int, tuple[Key, ...]] = (-1, ())
+        self._prometheus_keys: dict[Key, tuple[float, str]] = {}
+
+    async def look(self, key: Key) -> Look:
+        """Look at a pipeline.
+
+        Raises:
+            DisagfusionError: The API server is away, or refuses the status.
+        """
+        resource = self._cache.pipeline(key)
+        if resource is None:
+            self._forget(key)
+            return Look(None)
+        metadata = read_metadata(resource)
+        spec = self._spec(key, resource)
+        if isinstance(spec, InvalidArgumentError):
+            if metadata.deletion_timestamp:
+                await self._release_finalizer(metadata)
+                return Look(None)
+            self._scaling.forget(key)
+            await self._writer.invalid(resource, spec.message)
+            return Look(self._settings.resync)
+        observed = observe(self._cache, key, spec)
+        inputs = Inputs(key.namespace, key.name, metadata.uid, spec, self._release)
+        state = _Pass(key, metadata, spec, resource, observed, inputs)
+        if metadata.deletion_timestamp:
+            return await self._leave(state)
+        return await self._serve(state)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._tokens.close()
+
+    # A pipeline that is to be there.
+
+    async def _serve(self, state: _Pass) -> Look:
+        try:
+            await self._arrange(state)
+        except UnavailableError:
+            raise
+        except DisagfusionError as error:
+            _log.warning("step failed", pipeline=str(state.key), problem=error.message)
+            state.outcomes.append(_outcome_of(error))
+        outcome = worst(state.outcomes)
+        await self._tell(state, outcome)
+        again = self._settings.resync
+        if state.report is not None:
+            again = min(again, max(_SOON / 4, state.report.again_after))
+        if outcome.kind is Kind.WAITS or any(turn.old for turn in state.turns.values()):
+            again = min(again, _SOON)
+        elif not _all_ready(state.observed):
+            again = min(again, _UNREADY)
+        return Look(again, failed=outcome.kind is Kind.FAILED)
+
+    async def _arrange(self, state: _Pass) -> None:
+        if FINALIZER not in state.metadata.finalizers:
+            await self._set_finalizers(state.metadata, [FINALIZER])
+        profile = await self._profile(state)
+        state.inputs = _with_profile(state.inputs, profile)
+        key = await self._tokens.key_of(state.key, state.inputs)
+        tls = await self._tokens.certificates(state.key, state.inputs)
+        state.doors = self._doors(state.observed, key, tls)
+        await self._take_turns(state)
+        state.outcomes += await self._objects.bring(
+            state.key, state.inputs, state.observed, state.turns
+        )
+        # What was applied just now is in the cache.
+        state.observed = observe(self._cache, state.key, state.spec)
+        state.report = await self._scale(state, profile, key, tls)
+
+    async def _profile(self, state: _Pass) -> Profile | None:
+        try:
+            profile = await self._profiles.of(state.key, state.spec)
+        except NotFoundError as error:
+            raise InvalidArgumentError("spec.scaling.profile", error.message) from error
+        if state.inputs.emulated:
+            check_pipeline(served_name(state.key.name, state.spec))
+        return profile
+
+    def _doors(self, observed: Observed, key: str, tls: TlsSettings | None) -> tuple[Door, ...]:
+        port = self._settings.gateway_port
+        return tuple(Door(_host(one, port), key, tls) for one in observed.addresses())
+
+    async def _take_turns(self, state: _Pass) -> None:
+        target = state.inputs.version
+        versions = versions_of(state.observed.deployments, state.observed.stage_pods)
+        if needs_fleet(target, versions) or not _all_ready(state.observed):
+            state.fleet = await self._ask(state)
+        state.turns = turns(target, versions, state.fleet)
+        # Nobody needs the old pods of a stage that is behind the first and whose turn it is.
+        whole = {
+            stage
+            for stage, turn in state.turns.items()
+            if turn.old and turn.may and stage != next(iter(state.turns))
+        }
+        state.inputs = dataclasses.replace(state.inputs, whole=frozenset(whole))
+
+    async def _ask(self, state: _Pass) -> Fleet | None:
+        expected = [pod for pod in state.observed.gateway_pods if "podIP" in pod["status"]]
+        if not state.doors or len(state.doors) < len(expected):
+            # One that does not answer may have jobs that nobody else knows.
+            return None
+        try:
+            return await ask_all(self._gateways, state.doors)
+        except DisagfusionError as error:
+            _log.warning("gateway not asked", pipeline=str(state.key), problem=error.message)
+            return None
+
+    async def _scale(
+        self, state: _Pass, profile: Profile | None, key: str, tls: TlsSettings | None
+    ) -> Report:
+        spec = state.spec
+        rolling = [stage for stage, turn in state.turns.items() if turn.old]
+        view = PipelineView(
+            key=state.key,
+            uid=state.metadata.uid,
+            generation=state.metadata.generation,
+            annotations=state.metadata.annotations or {},
+            spec=spec,
+            profile=profile,
+            deployments=state.observed.deployments,
+            pods=state.observed.stage_pods,
+            autoscalers=self._cache.autoscalers(state.key.namespace),
+            prometheus_url=spec.scaling.prometheus.url or self._settings.prometheus_url,
+            prometheus_token=await self._prometheus_key(state),
+            fleet_addresses=tuple(door.address for door in state.doors),
+            fleet_token=key,
+            fleet_tls=tls,
+            hold=f"{' and '.join(rolling)} get a new version" if rolling else "",
+        )
+        cluster = ClusterView(
+            self._cache.nodes(), self._cache.nodes_version, self._readable_pipelines()
+        )
+        return await self._scaling.step(view, cluster, self._now())
+
+    async def _prometheus_key(self, state: _Pass) -> str:
+        secret = state.spec.scaling.prometheus.bearer_token_secret
+        if secret is None:
+            return ""
+        read, value = self._prometheus_keys.get(state.key, (-1e9, ""))
+        if self._clock() - read > 300.0:
+            value = await self._tokens.value(state.key.namespace, secret.name, secret.key)
+            self._prometheus_keys[state.key] = self._clock(), value
+        return value
+
+    async def _tell(self, state: _Pass, outcome: Outcome) -> None:
+        waiting = [turn.why for turn in state.turns.values() if turn.old and not turn.may]
+        workers = state.fleet.workers if state.fleet else ()
+        pods = (*state.observed.gateway_pods, *state.observed.stage_pods)
+        account = statuses.Account(
+            namespace=state.key.namespace,
+            name=state.key.name,
+            generation=state.metadata.generation,
+            observed=state.observed,
+            problems=find(pods, state.observed.all_deployments, workers, self._now()),
+            outcome=outcome,
+            rollout=waiting[0] if waiting else "",
+            rolling=any(turn.old for turn in state.turns.values()),
+            report=state.report,
+            paused=state.spec.scaling.paused,
+        )
+        await self._writer.write(state.resource, account)
+
+    # A pipeline that is to go.
+
+    async def _leave(self, state: _Pass) -> Look:
+        self._scaling.forget(state.key)
+        if FINALIZER not in state.metadata.finalizers:
+            return Look(None)
+        asked = seconds_of(state.metadata.deletion_timestamp)
+        left = asked + state.spec.deletion.drain_seconds - self._now()
+        served = bool((state.resource.get("status") or {}).get("endpoint"))
+        doors: tuple[Door, ...] = ()
+        if served and state.observed.addresses():
+            try:
+                key = await self._tokens.key_of(state.key, state.inputs)
+                tls = await self._tokens.certificates(state.key, state.inputs)
+                doors = self._doors(state.observed, key, tls)
+            except UnavailableError:
+                raise
+            except DisagfusionError as error:
+                _log.warning("no key to a gateway", problem=error.message)
+        found = await leave(self._gateways, doors, served=served, left=left)
+        if found.over:
+            await self._release_finalizer(state.metadata)
+            self._forget(state.key)
+            return Look(None)
+        account = statuses.Account(
+            namespace=state.key.namespace,
+            name=state.key.name,
+            generation=state.metadata.generation,
+            observed=state.observed,
+            draining=found.message,
+        )
+        await self._writer.write(state.resource, account)
+        return Look(_SOON / 2)
+
+    async def _release_finalizer(self, metadata: Metadata) -> None:
+        if FINALIZER in metadata.finalizers:
+            try:
+                await self._set_finalizers(metadata, [])
+            except NotFoundError:
+                return  # it is gone
+
+    async def _set_finalizers(self, metadata: Metadata, finalizers: list[str]) -> None:
+        await self._writer.set_finalizers(metadata, finalizers)
+
+    # What is remembered.
+
+    def _spec(self, key: Key, resource: Object) -> Spec | InvalidArgumentError:
+        metadata = resource["metadata"]
+        stamp = (metadata.get("uid", ""), metadata.get("generation", 0))
+        known = self._specs.get(key)
+        if known is not None and known[:2] == stamp:
+            return known[2]
+        try:
+            spec: Spec | InvalidArgumentError = read_pipeline(resource)[1]
+        except InvalidArgumentError as error:
+            spec = error
+        self._specs[key] = (*stamp, spec)
+        return spec
+
+    def _readable_pipelines(self) -> tuple[Key, ...]:
+        """Return the pipelines that can be understood and are not about to go."""
+        version = self._cache.pipelines_version
+        if self._readable[0] != version:
+            found = []
+            for key in self._cache.pipelines():
+                resource = self._cache.pipeline(key)
+                if resource is None or "deletionTimestamp" in resource["metadata"]:
+                    continue
+                if not isinstance(self._spec(key, resource), InvalidArgumentError):
+                    found.append(key)
+            self._readable = version, tuple(found)
+        return self._readable[1]
+
+    def _forget(self, key: Key) -> None:
+        self._scaling.forget(key)
+        self._applier.forget(key)
+        self._objects.forget(key)
+        self._tokens.forget(key)
+        self._profiles.forget(key)
+        self._writer.forget(key)
+        self._specs.pop(key, None)
+        self._prometheus_keys.pop(key, None)
+
+
+def _host(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _with_profile(inputs: Inputs, profile: Profile | None) -> Inputs:
+    if profile is None:
+        return inputs
+    text = profile.model_dump_json(exclude_none=True) if inputs.emulated else ""
+    return dataclasses.replace(inputs, profile=profile, profile_text=text)
+
+
+def _all_ready(observed: Observed) -> bool:
+    pods = (*observed.gateway_pods, *observed.stage_pods)
+    return bool(observed.gateway_pods) and all(map(is_ready, pods))
+
+
+def _outcome_of(error: DisagfusionError) -> Outcome:
+    reason = "".join(part.capitalize() for part in error.reason.split("_"))
+    return failed(reason, error.message)
