@@ -14,6 +14,9 @@ BUF := .tools/bin/buf
 GRPCURL := .tools/bin/grpcurl
 TOXIPROXY := .tools/bin/toxiproxy
 PROMETHEUS := .tools/bin/prometheus
+HELM := .tools/cluster/helm
+HELM_UNITTEST := .tools/bin/helm-unittest
+KUBE_SCORE := .tools/bin/kube-score
 # A module of each holds one program or several.
 CLUSTER_TOOLS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok helm kubeconform pause)
 # Nothing is built where another cluster, or the programs of one, are given.
@@ -66,7 +69,7 @@ lint: setup $(BUF) ## Format, style, types, layers, contracts, locks and generat
 	$(BIN)/python tools/check_requirements.py
 
 .PHONY: test
-test: lint $(GRPCURL) $(TOXIPROXY) $(PROMETHEUS) ## Everything that must pass: lint, unit, contract and integration tests
+test: lint $(GRPCURL) $(TOXIPROXY) $(PROMETHEUS) $(HELM) $(HELM_UNITTEST) $(KUBE_SCORE) ## Everything that must pass: lint, unit, contract and integration tests
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal tests/unit tests/contract tests/integration
 
 .PHONY: fuzz

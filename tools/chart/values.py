@@ -88,8 +88,8 @@ class Operator(Part):
 
     replicas: Annotated[int, Field(ge=0, le=5)] = 1
     resources: dict[str, Any] = {
-        "requests": {"cpu": "100m", "memory": "192Mi"},
-        "limits": {"memory": "512Mi"},
+        "requests": {"cpu": "100m", "memory": "192Mi", "ephemeral-storage": "64Mi"},
+        "limits": {"memory": "512Mi", "ephemeral-storage": "512Mi"},
     }
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

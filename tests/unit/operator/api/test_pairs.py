@@ -17,7 +17,7 @@ from .constraints import all_constraints
 
 
 def _pairs() -> ModuleType:
-    path = Path(__file__).parents[3] / "cluster" / "crd" / "cases.py"
+    path = Path(__file__).parents[3] / "cluster" / "api" / "cases.py"
     spec = importlib.util.spec_from_file_location("pairs_of_manifests", path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,0 +1,235 @@
+"""The chart against a real API server: it knows every object, and nobody may too much."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tools.chart.schemas import LOCATION, write_schemas
+from tools.cluster import programs
+from tools.cluster.kubectl import Kubectl
+from tools.cluster.layout import ROOT
+
+CHART = ROOT / "charts" / "disagfusion"
+RIGHTS = Path(__file__).with_name("rights")
+EVERYTHING: dict[str, Any] = {
+    "images": {"pullSecrets": ["registry"]},
+    "operator": {
+        "replicas": 2,
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"operator": "Exists"}],
+    },
+    "watchNamespaces": ["one", "two"],
+    "metrics": {
+        "podMonitor": {"enabled": True},
+        "rules": {"enabled": True},
+        "dashboards": {"enabled": True},
+    },
+    "networkPolicy": {"egress": [{"ports": [{"port": 443}]}]},
+    "priorityClass": {"create": True},
+    "uninstall": {"deletePipelines": True},
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
+}
+# Of the Prometheus operator, which this API server does not have.
+FOREIGN = "PodMonitor,PrometheusRule"
+
+Helm = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def kubectl(access: Path) -> Kubectl:
+    return Kubectl(access)
+
+
+@pytest.fixture(scope="module")
+def helm(access: Path, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    home = tmp_path_factory.mktemp("helm")
+    places = {f"HELM_{what}_HOME": str(home) for what in ("CACHE", "CONFIG", "DATA")}
+    environment = os.environ | places | {"KUBECONFIG": str(access)}
+
+    def run(*arguments: str, values: dict[str, Any] | None = None) -> str:
+        given = ["--values", "-"] if values is not None else []
+        done = subprocess.run(
+            [str(programs.need("helm")), *arguments, *given],
+            input=yaml.safe_dump(values),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def schemas(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("schemas")
+    assert write_schemas(lambda path: kubectl("get", "--raw", path), directory) > 100
+    return directory
+
+
+def _conforms(text: str, schemas: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            str(programs.need("kubeconform")),
+            "-summary",
+            "-strict",
+            f"-schema-location={schemas / LOCATION}",
+            *options,
+        ],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_kubeconform_finds_nothing(helm: Helm, schemas: Path, values: dict[str, Any]) -> None:
+    text = helm("template", "x", str(CHART), "--kube-version", "1.34.0", values=values)
+    done = _conforms(text, schemas, "-skip", FOREIGN)
+    assert done.returncode == 0, done.stdout
+    assert "Errors: 0" in done.stdout
+
+
+def test_kubeconform_would_find_a_field_that_does_not_exist(schemas: Path) -> None:
+    wrong = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"port": 1}}
+    done = _conforms(yaml.safe_dump(wrong), schemas)
+    assert done.returncode != 0
+    assert "port" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_examples_are_accepted(kubectl: Kubectl, schemas: Path, path: Path) -> None:
+    said = kubectl(
+        "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(path)
+    )
+    assert "serverside-applied" in said
+    done = _conforms(path.read_text(encoding="utf-8"), schemas)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def namespaces(kubectl: Kubectl) -> Iterator[tuple[str, str]]:
+    names = ("disagfusion-system", "disagfusion-team")
+    for name in names:
+        kubectl("create", "namespace", name)
+    yield names
+    for name in names:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _rights(kubectl: Kubectl, account: str, namespace: str) -> str:
+    """Return what an account may and others may not: that is to discover and to ask."""
+    own, anybody = (
+        {" ".join(line.split()) for line in kubectl(*ask).splitlines()}
+        for ask in (
+            ("auth", "can-i", "--list", "-n", namespace, f"--as=system:serviceaccount:{one}")
+            for one in (account, f"{namespace}:anybody")
+        )
+    )
+    return "".join(f"{line}\n" for line in sorted(own - anybody))
+
+
+def _compare(name: str, found: str) -> None:
+    path = RIGHTS / f"{name}.txt"
+    if os.environ.get("WRITE_RIGHTS"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    assert found == path.read_text(encoding="utf-8"), f"{path.name} lists other rights"
+
+
+def test_a_release_comes_changes_and_goes(
+    helm: Helm, kubectl: Kubectl, namespaces: tuple[str, str]
+) -> None:
+    system, team = namespaces
+    place = ("disagfusion", str(CHART), "--namespace", system)
+    # The definition is there already, made by no release: the tests' own.
+    notes = helm("install", *place, "--take-ownership", values={})
+    assert "kubectl apply --namespace default" in notes
+    account = f"{system}:disagfusion"
+    _compare("operator-in-the-whole-cluster", _rights(kubectl, account, team))
+    _compare("operator-in-its-own-namespace", _rights(kubectl, account, system))
+    assert _rights(kubectl, f"{team}:default", team) == ""
+
+    values = {"watchNamespaces": [team], "uninstall": {"deletePipelines": False}}
+    helm("upgrade", *place, values=values)
+    _compare("operator-in-a-watched-namespace", _rights(kubectl, account, team))
+    _compare("operator-in-a-namespace-that-is-not-watched", _rights(kubectl, account, "default"))
+    helm("upgrade", *place, values=values | {"rbac": {"nodes": False}})
+    _compare("operator-without-nodes", _rights(kubectl, account, "default"))
+
+    kubectl("apply", "-n", team, "-f", str(ROOT / "examples" / "digits.yaml"))
+    helm("uninstall", "disagfusion", "--namespace", system)
+    assert "digits" in kubectl("get", "dfp", "-n", team), "pipelines stay"
+    assert _rights(kubectl, account, team) == ""
+    kubectl("delete", "dfp", "--all", "-n", team)
+
+
+def test_another_release_takes_the_definition_over(
+    helm: Helm, kubectl: Kubectl, namespaces: tuple[str, str]
+) -> None:
+    """It was kept when the first went; the second must say that it is its own now."""
+    system, _ = namespaces
+    place = ("again", str(CHART), "--namespace", system, "--take-ownership")
+    helm("install", *place, values={"uninstall": {"deletePipelines": True}})
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    kubectl.apply([account], "-n", system)
+    hooks = helm("get", "hooks", "again", "--namespace", system)
+    kubectl("apply", "--dry-run=server", "-f", "-", text=hooks)
+    found = kubectl.json("get", "crd", "diffusionpipelines.disagfusion.dev")
+    assert found["metadata"]["annotations"]["meta.helm.sh/release-name"] == "again"
+    helm("uninstall", "again", "--namespace", system, "--no-hooks")
+
+
+def test_columns_tell_how_a_pipeline_is(kubectl: Kubectl) -> None:
+    kubectl("create", "namespace", "columns")
+    kubectl("apply", "-n", "columns", "-f", str(ROOT / "examples" / "digits.yaml"))
+    status = {
+        "state": "Ready",
+        "stages": {"encoder": {"summary": "1/1"}, "dit": {"summary": "2/3"}},
+        "bottleneck": "dit",
+        "throughput": "0.42",
+        "backlog": 7,
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "AllServing",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }
+        ],
+    }
+    patch = yaml.safe_dump({"status": status})
+    kubectl(
+        "patch",
+        "dfp",
+        "digits",
+        "-n",
+        "columns",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        patch,
+    )
+    head, line = (row.split() for row in kubectl("get", "dfp", "-n", "columns").splitlines())
+    assert head == "NAME STATE ENCODER DIT DECODER BOTTLENECK JOBS/S AGE".split()
+    # The decoder has said nothing yet.
+    assert line[:-1] == "digits Ready 1/1 2/3 dit 0.42".split()
+    wide = kubectl("get", "dfp", "-n", "columns", "-o", "wide")
+    assert "AllServing" in wide
+    assert "Auto" in wide
+    assert "digits" in kubectl("get", "all", "-n", "columns")
+    kubectl("delete", "dfp", "--all", "-n", "columns")
