@@ -16,6 +16,8 @@ from tools.cluster import programs
 from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import ROOT
 
+pytestmark = pytest.mark.smoke
+
 CHART = ROOT / "charts" / "disagfusion"
 RIGHTS = Path(__file__).with_name("rights")
 EVERYTHING: dict[str, Any] = {

@@ -7,6 +7,8 @@ import pytest
 from .cases import SMALLEST, Case, cases
 from .conftest import Api, RefusedError
 
+pytestmark = pytest.mark.smoke
+
 CASES = list(cases())
 
 
