@@ -65,7 +65,8 @@ class StageSettings(BaseSettings):
         transport_host: Address on which the data plane listens.
         transport_port: Its port; 0 takes a free one.
         ucx_ports: UCX's own TCP ports, as "first-last"; any where empty. A connection takes one at
-            each end for each network interface.
+            each end for each network interface, but for the loopback where other stages are
+            elsewhere.
         transport_advertise: Under which other stages reach it; `transport_host` where empty, which
             it cannot be where that is any address.
         dtype: Of weights and computation.

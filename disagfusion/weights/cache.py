@@ -148,8 +148,14 @@ class Tree:
         Args:
             owner: Who we are, for those who wait.
             waits: Is told for whom we wait, when that is known and when it changes.
+
+        Raises:
+            WeightsError: The cache cannot be written to.
         """
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise unwritable(self._lock, error) from error
         try:
             told = ""
             while not _try_lock(descriptor, fcntl.LOCK_EX):
@@ -163,6 +169,28 @@ class Tree:
             yield
         finally:
             # The file stays: a lock on one that was removed would exclude nobody.
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Be in the directory and keep it from being evicted.
+
+        Raises:
+            WeightsError: The cache cannot be written to.
+        """
+        descriptor = -1
+        while descriptor < 0:
+            self.create()
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = os.open(self.path / IN_USE_NAME, os.O_RDONLY | os.O_CLOEXEC)
+                # Waits for who is evicting it just now.
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                if not _is(self.path / IN_USE_NAME, descriptor):
+                    os.close(descriptor)
+                    descriptor = -1
+        try:
+            yield
+        finally:
             os.close(descriptor)
 
 
@@ -255,6 +283,13 @@ def _revisions(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -42,7 +42,7 @@ def fetch(source: Source, cache: Path, request: Request, report: Report) -> Fetc
         raise unwritable(cache, error) from error
     report.phase("resolved", version=listing.version, revision=listing.revision)
     owner = request.owner or f"process {os.getpid()}"
-    with tree.locked(owner, lambda holder: report.phase("waiting", on=holder)):
+    with tree.locked(owner, lambda it: report.phase("waiting", on=it)), tree.held():
         try:
             return Assembly(source, cache, tree, listing, request, report).run()
         except OSError as error:

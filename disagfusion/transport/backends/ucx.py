@@ -13,6 +13,7 @@ dies or is given up leaves behind.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import logging
 import os
 import secrets
@@ -190,9 +191,21 @@ class UcxTransport(StreamTransport):
     def _return_to(self, incarnation: str) -> None:
         self._distant.pop(incarnation, None)
 
+    def _devices(self) -> dict[str, str]:
+        """Leave the loopback out where peers are elsewhere: each container has its own.
+
+        It would take half of the ports, and UCX may think that it leads to another container.
+        """
+        try:
+            own = ipaddress.ip_address(self._settings.advertise or self._settings.host)
+        except ValueError:
+            return {}
+        near = own.is_loopback or own.is_unspecified or "UCX_NET_DEVICES" in os.environ
+        return {} if near else {"NET_DEVICES": "^lo"}
+
     def _context(self, mode: bytes) -> Any:
         if mode not in self._contexts:
-            options = {**_OPTIONS[mode], **self._settings.ucx_options}
+            options = {**_OPTIONS[mode], **self._devices(), **self._settings.ucx_options}
             if mode == _SHARED:
                 # The choice of network transports is not meant for shared memory.
                 options["TLS"] = _OPTIONS[mode]["TLS"]

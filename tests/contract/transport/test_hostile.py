@@ -320,6 +320,17 @@ async def test_ucx_listens_where_it_is_told(certificate: Path) -> None:
         assert ports <= set(range(42100, 42180))
 
 
+@pytest.mark.parametrize(
+    ("advertise", "loopback"),
+    [("", True), ("127.0.0.2", True), ("a-name", True), ("10.0.0.7", False), ("fd00::7", False)],
+)
+async def test_ucx_leaves_the_loopback_out_where_peers_are_elsewhere(
+    certificate: Path, advertise: str, loopback: bool
+) -> None:
+    async with Maker("ucx", certificate).end("r", advertise=advertise) as receiver:
+        assert ("tcp/lo" in receiver.transport._context(b"n").info) == loopback
+
+
 def _listening() -> set[int]:
     return {
         connection.laddr.port

@@ -254,6 +254,15 @@ def test_a_full_disk_is_said(fetch: Command, hub: str) -> None:
     assert right(fetch(hub, "--stage", "dit"))
 
 
+def test_more_than_the_cache_may_take_is_not_begun(
+    fetch: Command, hub: str, server: Server
+) -> None:
+    outcome = fetch(hub, "--stage", "dit", "--max-bytes", "1000000")
+    assert outcome.status == 5
+    assert "of the 0.95 MiB that --max-bytes allows" in outcome.error
+    assert not server.asked(f"/cdn/{WEIGHTS}")
+
+
 def test_a_cache_that_is_somebody_elses(fetch: Command, hub: str, tmp_path: Path) -> None:
     fetch.cache.write_text("no directory")
     outcome = fetch(hub, "--stage", "dit")

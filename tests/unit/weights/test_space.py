@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from disagfusion.pipeline.model_files import RECORD_NAME
 from disagfusion.weights import space
-from disagfusion.weights.cache import Entry, Record, Tree, hold, read_record
+from disagfusion.weights.cache import (
+    IN_USE_NAME,
+    Entry,
+    Record,
+    Tree,
+    hold,
+    read_record,
+    unused,
+)
 from disagfusion.weights.errors import NoSpaceError
 
 MIB = 1 << 20
@@ -90,3 +100,37 @@ def test_what_is_fetched_itself_stays(cache: Path) -> None:
 def test_holding_what_is_no_cache_does_nothing(tmp_path: Path) -> None:
     hold(str(tmp_path))()
     hold("acme/model")()
+
+
+def test_what_somebody_else_fetches_stays(cache: Path) -> None:
+    other = model(cache, "other", 90 * MIB, 10**6)
+    new = Tree(cache, "new", "v1")
+    with other.held(), pytest.raises(NoSpaceError):
+        space.make_room(cache, new, 60 * MIB, 100 * MIB, lambda *_: None)
+    space.make_room(cache, new, 60 * MIB, 100 * MIB, lambda *_: None)
+    assert not other.path.exists()
+
+
+def test_who_comes_while_it_is_evicted_finds_it_made_anew(cache: Path) -> None:
+    tree = model(cache, "other", 1, 0)
+    entered, leave = threading.Event(), threading.Event()
+    there: list[bool] = []
+
+    def enter() -> None:
+        with tree.held():
+            there.append((tree.path / IN_USE_NAME).exists())
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=enter)
+    with unused(tree.path) as nobody:
+        assert nobody
+        thread.start()
+        assert not entered.wait(0.2)
+        shutil.rmtree(tree.path)
+    assert entered.wait(30)
+    assert there == [True]
+    with unused(tree.path) as nobody:
+        assert not nobody
+    leave.set()
+    thread.join(30)
