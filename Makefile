@@ -18,7 +18,8 @@ HELM := .tools/cluster/helm
 HELM_UNITTEST := .tools/bin/helm-unittest
 KUBE_SCORE := .tools/bin/kube-score
 # A module of each holds one program or several.
-CLUSTER_TOOLS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok helm kubeconform pause)
+CLUSTER_PROGRAMS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok pause)
+CLUSTER_TOOLS := $(CLUSTER_PROGRAMS) $(patsubst %,.tools/cluster/%,helm kubeconform)
 # Nothing is built where another cluster, or the programs of one, are given.
 CLUSTER_GIVEN := $(or $(filter-out $(abspath .cluster/kubeconfig),$(KUBECONFIG)),$(KUBEBUILDER_ASSETS))
 BIN := .venv/bin
@@ -35,7 +36,7 @@ export UV_CUSTOM_COMPILE_COMMAND := make lock
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##——— Use it
 
@@ -116,7 +117,7 @@ lock: $(UV) ## Resolve the requirements anew, with hashes
 cluster-tools: $(CLUSTER_TOOLS) ## Build Kubernetes and what else a cluster consists of, from pinned Go modules; ten minutes the first time
 
 .PHONY: cluster-up
-cluster-up: setup $(if $(CLUSTER_GIVEN),,cluster-tools) ## Start a cluster with two real nodes on this machine; as root
+cluster-up: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_PROGRAMS)) ## Start a cluster with two real nodes on this machine; as root
 	$(BIN)/python -m tools.cluster up
 
 .PHONY: cluster-down
@@ -124,8 +125,8 @@ cluster-down: setup ## Take that cluster down
 	$(BIN)/python -m tools.cluster down
 
 .PHONY: test-cluster
-test-cluster: setup $(if $(CLUSTER_GIVEN),,cluster-tools) ## The tests that need a cluster: the one that runs, or one of their own; as root
-	$(BIN)/pytest tests/cluster
+test-cluster: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The tests that need a cluster: the one that runs, or one of their own; as root; MARK=smoke for a part
+	$(BIN)/pytest $(if $(MARK),-m $(MARK)) tests/cluster
 
 .PHONY: images
 images: setup ## Build container images and save them in .cluster/images; IMAGES="gateway operator" builds these only
@@ -184,7 +185,7 @@ $(CLUSTER_TOOLS): GO_OUTPUT = $(abspath .tools/bin)/
 .tools/cluster/pause: tools/cluster/go/pause/main.go
 
 # Kubernetes is told its version when it is built.
-KUBE_VERSION := $(shell awk '$$1 == "require" && $$2 == "k8s.io/kubernetes" { print $$3 }' tools/cluster/go/kube/go.mod)
+KUBE_VERSION = $(shell awk '$$1 == "require" && $$2 == "k8s.io/kubernetes" { print $$3 }' tools/cluster/go/kube/go.mod)
 KUBE_STAMP := k8s.io/component-base/version
 .tools/cluster/kube: GO_LDFLAGS = -X $(KUBE_STAMP).gitVersion=$(KUBE_VERSION) \
 	-X $(KUBE_STAMP).gitMajor=$(word 1,$(subst ., ,$(KUBE_VERSION:v%=%))) \

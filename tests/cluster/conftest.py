@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.testing import Cluster, Namespace
+from tests.cluster.testing import Cluster, Namespace, widget_definition
 from tools.cluster import lifecycle
 from tools.cluster.__main__ import external
 from tools.cluster.kubectl import Kubectl
@@ -69,6 +69,17 @@ def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Name
     stem = Path(request.path).stem.removeprefix("test_").replace("_", "-")
     with cluster.namespace(stem) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def widgets(cluster: Cluster) -> Iterator[None]:
+    """Make the kind of `testing.widget` known."""
+    definition = widget_definition()
+    name = definition["metadata"]["name"]
+    cluster.kubectl.apply([definition])
+    cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    yield
+    cluster.kubectl("delete", "crd", name, "--wait=false")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

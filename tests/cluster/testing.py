@@ -15,6 +15,7 @@ from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import Layout
 from tools.cluster.options import Options
 
+GROUP = "tests.disagfusion.dev"
 IMAGE = "localhost/cluster-tests:1"
 APP = "/app/app.py"
 PYTHON = "python3"
@@ -111,3 +112,59 @@ class Cluster:
             yield Namespace(name, self.kubectl)
         finally:
             self.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def widget_definition() -> dict[str, Any]:
+    """Return a kind with defaults, rules and a scale subresource."""
+    name = f"widgets.{GROUP}"
+    rules = [
+        {
+            "rule": "self.replicas <= self.maxReplicas",
+            "message": "replicas must not exceed maxReplicas",
+        },
+        {"rule": "self.maxReplicas >= oldSelf.maxReplicas", "message": "maxReplicas never shrinks"},
+    ]
+    whole = {"type": "integer"}
+    spec = {
+        "type": "object",
+        "x-kubernetes-validations": rules,
+        "properties": {
+            "replicas": {**whole, "default": 1},
+            "maxReplicas": {**whole, "default": 5},
+        },
+    }
+    status = {"type": "object", "properties": {"replicas": whole, "selector": {"type": "string"}}}
+    scale = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}, "scale": scale},
+        "schema": {
+            "openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": status}}
+        },
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
+            "versions": [version],
+        },
+    }
+
+
+def widget(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": f"{GROUP}/v1",
+        "kind": "Widget",
+        "metadata": {"name": name},
+        "spec": spec,
+    }

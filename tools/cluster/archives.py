@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 
 from tools.cluster.errors import ClusterError
 
+# What images call them.
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NAME_ANNOTATION = "io.containerd.image.name"
 _REFERENCE_ANNOTATION = "org.opencontainers.image.ref.name"
 
@@ -133,7 +136,7 @@ def write(
     """
     digests = [_digest(content) for content in layers]
     configuration = {
-        "architecture": "amd64",
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "config": dict(settings),
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]},

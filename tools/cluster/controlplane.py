@@ -7,7 +7,7 @@ import urllib.request
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tools.cluster import configs, programs
+from tools.cluster import configs, policy_agent, programs
 from tools.cluster.addresses import (
     API_PORT,
     DOMAIN,
@@ -57,6 +57,7 @@ def write_credentials(layout: Layout, addresses: Addresses) -> None:
         reached.append(addresses.control_plane)
     authority.server(API_SERVER, hosts, reached).write(layout.pki, "apiserver")
     authority.client("kube-apiserver", _MASTERS).write(layout.pki, "kubelet-client")
+    authority.client(policy_agent.USER, _MASTERS).write(layout.pki, policy_agent.USER)
     front.client("front-proxy-client").write(layout.pki, "front-proxy")
     users = dict(_USERS)
     for node in addresses.nodes:

@@ -18,6 +18,7 @@ from tools.cluster import (
     host,
     network,
     nodes,
+    policies,
     programs,
 )
 from tools.cluster.addresses import PREFIX, Addresses, plan
@@ -147,6 +148,9 @@ def _up(layout: Layout, options: Options, say: Say) -> None:
     if addresses.nodes:
         nodes.start(layout, addresses, options, processes, kubectl)
         timer.done(f"{len(addresses.nodes)} real nodes ready")
+        if options.network_policies:
+            policies.start(layout, addresses, processes)
+            timer.done("network policies enforced")
         kubectl.apply([configs.storage_class()])
         add_volumes(layout, kubectl, _VOLUMES)
     if "kube-controller-manager" in controllers:

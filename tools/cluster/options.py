@@ -14,6 +14,8 @@ from typing import Any
 from tools.cluster.errors import ClusterError
 
 PREFIX = "CLUSTER_"
+# The directory of an etcd, a kube-apiserver and a kubectl that somebody else built.
+ASSETS = "KUBEBUILDER_ASSETS"
 _MOST_NODES = 20
 
 
@@ -24,6 +26,7 @@ class Options:
     Attributes:
         nodes: Real nodes; 0 for a control plane alone on loopback, which needs no root.
         kwok: Whether kwok runs, for fake nodes.
+        network_policies: Whether network policies are enforced on the real nodes.
         max_requests_inflight: Requests that the API server works on at a time, and half as many
             changes; 0 leaves its defaults (400 and 200).
         api_qps: Requests per second that controller manager, scheduler and kubelets allow
@@ -38,6 +41,7 @@ class Options:
 
     nodes: int = 2
     kwok: bool = True
+    network_policies: bool = True
     max_requests_inflight: int = 0
     api_qps: int = 0
     node_grace_seconds: int = 20
@@ -158,6 +162,9 @@ def from_arguments(
 ) -> Options:
     """Return the options: arguments before variables before defaults."""
     values = from_environment(environment)
+    if environment.get(ASSETS):
+        # They have no kubelet.
+        values.setdefault("nodes", 0)
     for field in fields(Options):
         if (value := getattr(arguments, field.name, None)) is not None:
             values[field.name] = value

@@ -11,9 +11,9 @@ from pathlib import Path
 from tools.cluster import commands
 from tools.cluster.errors import ClusterError
 from tools.cluster.layout import ROOT
+from tools.cluster.options import ASSETS
 
 BUILT = ROOT / ".tools" / "bin"
-ASSETS = "KUBEBUILDER_ASSETS"
 _OF_ASSETS = ("etcd", "kube-apiserver", "kubectl")
 PLUGIN_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _PLUGINS = ("ptp", "host-local", "loopback")

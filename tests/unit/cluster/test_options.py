@@ -56,6 +56,12 @@ def test_a_number_out_of_range_is_named(name: str, value: int) -> None:
         Options(**{name: value})  # type: ignore[arg-type]
 
 
+def test_somebody_elses_programs_are_for_a_control_plane_alone() -> None:
+    environment = {"KUBEBUILDER_ASSETS": "/assets"}
+    assert parsed([], environment).nodes == 0
+    assert parsed(["--nodes", "1"], environment).nodes == 1
+
+
 def test_rate_limits_are_raised_where_they_are_kept() -> None:
     options = Options(max_requests_inflight=2000, api_qps=500)
     assert options.flags("apiserver") == [
