@@ -1,0 +1,571 @@
+"""An API server in memory: what the operator relies on, as the real one does it.
+
+Server-side apply with ownership by field manager, resourceVersion and generation, subresources,
+finalizers, and what belongs to an object going with it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from disagfusion_operator.k8s.kinds import DEPLOYMENT, PIPELINE, POD, kind_of
+from disagfusion_operator.k8s.port import BALANCER, OPERATOR, Cluster, Kind, Object
+
+from disagfusion.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    DisagfusionError,
+    NotFoundError,
+)
+
+Path = tuple[Any, ...]
+Place = tuple[Kind, str, str]
+
+_KEYS = ("name", "mountPath", "containerPort", "port", "uid", "topologyKey", "type")
+_SETS = ("finalizers",)
+
+
+@dataclass
+class Stored:
+    """An object and who owns its fields."""
+
+    kind: Kind
+    content: Object
+    owners: dict[str, set[Path]] = field(default_factory=dict)
+
+
+class FakeClock:
+    """Unix seconds that pass when told to."""
+
+    def __init__(self, now: float = 1_800_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def text(self) -> str:
+        return datetime.fromtimestamp(self.now, UTC).isoformat().replace("+00:00", "Z")
+
+
+class FakeCluster(Cluster):
+    """An API server.
+
+    Attributes:
+        calls: Verb, plural and name of every call that was answered.
+        events: What was recorded, as reason and message.
+        away: While set, every call fails with it.
+        refuse: Called before every write with verb and object; may raise.
+        follow: Called after every change with kind, object and whether it is gone.
+        normalize: Called with what was applied; writes it in the server's own way.
+    """
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self.clock = clock or FakeClock()
+        self.stored: dict[Place, Stored] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.events: list[tuple[str, str]] = []
+        self.away: DisagfusionError | None = None
+        self.refuse: Callable[[str, Object], None] = lambda verb, found: None
+        self.follow: Callable[[Kind, Object, bool], None] = lambda kind, found, gone: None
+        self.normalize: Callable[[Object], None] = lambda found: None
+        self._version = 0
+        self._uids = 0
+
+    # What tests look at.
+
+    def all(self, kind: Kind) -> list[Object]:
+        return [copy.deepcopy(one.content) for one in self.stored.values() if one.kind == kind]
+
+    def names(self, kind: Kind) -> list[str]:
+        return sorted(one["metadata"]["name"] for one in self.all(kind))
+
+    def peek(self, kind: Kind, namespace: str, name: str) -> Object:
+        return copy.deepcopy(self._find(kind, namespace, name).content)
+
+    def owners(self, kind: Kind, namespace: str, name: str, path: Path) -> list[str]:
+        found = self._find(kind, namespace, name)
+        return sorted(manager for manager, owned in found.owners.items() if path in owned)
+
+    # What others do.
+
+    def create(self, manifest: Object, manager: str = "kubectl") -> Object:
+        """Make an object, or write it as it is."""
+        kind = kind_of(manifest)
+        metadata = manifest["metadata"]
+        place = (kind, metadata.get("namespace", ""), metadata["name"])
+        stored = self.stored.get(place)
+        content = copy.deepcopy(manifest)
+        if stored is None:
+            stored = self._make(kind, content)
+        else:
+            kept = {**stored.content["metadata"], **content["metadata"]}
+            stored.content = {**stored.content, **content, "metadata": kept}
+            self._touch(stored, spec=True)
+        stored.owners.setdefault(manager, set()).update(_flatten(_body(content)))
+        self._changed(stored)
+        return copy.deepcopy(stored.content)
+
+    def change(
+        self, kind: Kind, namespace: str, name: str, *path: Any, value: Any, by: str = "kubectl"
+    ) -> None:
+        """Set a field, as somebody with `kubectl edit` does."""
+        stored = self._find(kind, namespace, name)
+        target: Any = stored.content
+        for step in path[:-1]:
+            target = target[step]
+        target[path[-1]] = value
+        full = tuple(path)
+        for owned in stored.owners.values():
+            owned.discard(full)
+        stored.owners.setdefault(by, set()).add(full)
+        self._touch(stored, spec=path[0] == "spec")
+        self._changed(stored)
+
+    # The port.
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        self._call("get", kind, name)
+        return copy.deepcopy(self._find(kind, namespace, name).content)
+
+    async def list(
+        self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        self._call("list", kind, "")
+        return [
+            copy.deepcopy(self._shown(one))
+            for (_, space, _), one in list(self.stored.items())
+            if one.kind == kind
+            and namespace in ("", space)
+            and _matches(one.content["metadata"].get("labels") or {}, labels or {})
+        ]
+
+    async def apply(self, manifest: Object) -> Object:
+        return self._apply(manifest, OPERATOR)
+
+    async def replace(self, manifest: Object) -> Object:
+        kind, metadata = kind_of(manifest), manifest["metadata"]
+        self._call("replace", kind, metadata["name"])
+        self.refuse("replace", manifest)
+        place = (kind, metadata.get("namespace", ""), metadata["name"])
+        stored = self.stored.get(place)
+        if not metadata.get("resourceVersion"):
+            if stored is not None:
+                raise AlreadyExistsError(f"{metadata['name']} exists")
+            return copy.deepcopy(self._created(kind, copy.deepcopy(manifest)).content)
+        if stored is None:
+            raise NotFoundError(f"{metadata['name']} not found")
+        if stored.content["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+            raise AbortedError("the object has been modified")
+        stored.content = copy.deepcopy(manifest)
+        self._touch(stored, spec=True)
+        self._changed(stored)
+        return copy.deepcopy(stored.content)
+
+    async def apply_status(self, manifest: Object) -> Object:
+        kind, metadata = kind_of(manifest), manifest["metadata"]
+        self._call("apply_status", kind, metadata["name"])
+        stored = self._find(kind, metadata["namespace"], metadata["name"])
+        if metadata.get("uid") not in (None, stored.content["metadata"]["uid"]):
+            raise AbortedError("another uid")
+        stored.content["status"] = copy.deepcopy(manifest["status"])
+        self._touch(stored)
+        self._changed(stored)
+        return copy.deepcopy(stored.content)
+
+    async def scale(self, namespace: str, name: str, replicas: int) -> None:
+        self._call("scale", DEPLOYMENT, name)
+        stored = self._find(DEPLOYMENT, namespace, name)
+        self.refuse("scale", stored.content)
+        path = ("spec", "replicas")
+        if stored.content["spec"].get("replicas") != replicas:
+            stored.content["spec"]["replicas"] = replicas
+            for manager, owned in stored.owners.items():
+                if manager != BALANCER:
+                    owned.discard(path)
+            self._touch(stored, spec=True)
+        stored.owners.setdefault(BALANCER, set()).add(path)
+        self._changed(stored)
+
+    async def annotate(
+        self, kind: Kind, namespace: str, name: str, annotations: Mapping[str, str | None]
+    ) -> None:
+        self._call("annotate", kind, name)
+        stored = self._find(kind, namespace, name)
+        found = stored.content["metadata"].setdefault("annotations", {})
+        for key, value in annotations.items():
+            if value is None:
+                found.pop(key, None)
+            else:
+                found[key] = value
+        self._touch(stored)
+        self._changed(stored)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
+        self._call("delete", kind, name)
+        stored = self.stored.get((kind, namespace, name))
+        if stored is None or uid not in ("", stored.content["metadata"]["uid"]):
+            return
+        metadata = stored.content["metadata"]
+        if metadata.get("finalizers") or kind == POD:
+            metadata.setdefault("deletionTimestamp", self.clock.text())
+            self._touch(stored, spec=True)
+            self._changed(stored)
+            return
+        self.remove(kind, namespace, name)
+
+    async def record(
+        self, about: Object, *, warning: bool, reason: str, message: str, action: str
+    ) -> None:
+        self._call("record", kind_of(about), about["metadata"]["name"])
+        self.events.append((reason, message))
+
+    def remove(self, kind: Kind, namespace: str, name: str) -> None:
+        """Have an object gone for good, and what belongs to it after it."""
+        stored = self.stored.pop((kind, namespace, name), None)
+        if stored is None:
+            return
+        self.follow(kind, copy.deepcopy(stored.content), True)
+        uid = stored.content["metadata"]["uid"]
+        for (child, space, child_name), one in list(self.stored.items()):
+            references = one.content["metadata"].get("ownerReferences") or []
+            if any(reference["uid"] == uid for reference in references):
+                self.remove(child, space, child_name)
+
+    # How it is done.
+
+    def _apply(self, manifest: Object, manager: str) -> Object:
+        kind, metadata = kind_of(manifest), manifest["metadata"]
+        self._call("apply", kind, metadata["name"])
+        self.refuse("apply", manifest)
+        namespace, name = metadata.get("namespace", ""), metadata["name"]
+        stored = self.stored.get((kind, namespace, name))
+        wanted = _flatten(_body(manifest))
+        if stored is None:
+            if metadata.get("uid"):
+                raise AbortedError("uid mismatch: the object does not exist")
+            stored = self._created(kind, {**manifest, "metadata": dict(metadata)}, notify=False)
+            stored.owners[manager] = set(wanted)
+            _default(stored.content)
+            self.normalize(stored.content)
+            self._changed(stored)
+            return copy.deepcopy(self._shown(stored))
+        if metadata.get("uid") not in (None, stored.content["metadata"]["uid"]):
+            raise AbortedError("uid mismatch")
+        before = copy.deepcopy(stored.content)
+        content = _flatten(_body(stored.content))
+        mine = stored.owners.get(manager, set())
+        others: set[Path] = set().union(
+            *(owned for one, owned in stored.owners.items() if one != manager)
+        )
+        for path in mine - set(wanted) - others:
+            content.pop(path, None)
+        for path, value in wanted.items():
+            if content.get(path) != value:
+                for one, owned in stored.owners.items():
+                    if one != manager:
+                        owned.discard(path)
+            # A value takes the place of what was below it or above it.
+            for other in [
+                one
+                for one in content
+                if one != path and (one[: len(path)] == path or path[: len(one)] == one)
+            ]:
+                content.pop(other)
+            content[path] = value
+        stored.owners[manager] = set(wanted)
+        _write(stored.content, _unflatten(content))
+        _default(stored.content)
+        self.normalize(stored.content)
+        metadata = stored.content["metadata"]
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            found = copy.deepcopy(stored.content)
+            self.remove(kind, namespace, name)
+            return found
+        if stored.content != before:
+            self._touch(stored, spec=stored.content.get("spec") != before.get("spec"))
+            self._changed(stored)
+        return copy.deepcopy(self._shown(stored))
+
+    def _created(self, kind: Kind, content: Object, *, notify: bool = True) -> Stored:
+        stored = self._make(kind, copy.deepcopy(content))
+        if notify:
+            self._changed(stored)
+        return stored
+
+    def _make(self, kind: Kind, content: Object) -> Stored:
+        self._uids += 1
+        metadata = content["metadata"]
+        metadata.update(
+            uid=f"uid-{self._uids}",
+            generation=1,
+            creationTimestamp=self.clock.text(),
+        )
+        stored = Stored(kind, content)
+        self.stored[kind, metadata.get("namespace", ""), metadata["name"]] = stored
+        self._touch(stored)
+        return stored
+
+    def _touch(self, stored: Stored, *, spec: bool = False) -> None:
+        self._version += 1
+        metadata = stored.content["metadata"]
+        metadata["resourceVersion"] = str(self._version)
+        if spec:
+            metadata["generation"] = metadata.get("generation", 0) + 1
+
+    def _changed(self, stored: Stored) -> None:
+        self.follow(stored.kind, copy.deepcopy(self._shown(stored)), False)
+
+    def _shown(self, stored: Stored) -> Object:
+        entries = [
+            {"manager": manager, "operation": "Apply", "fieldsV1": _fields(owned)}
+            for manager, owned in stored.owners.items()
+        ]
+        metadata = {**stored.content["metadata"], "managedFields": entries}
+        return {**stored.content, "metadata": metadata}
+
+    def _find(self, kind: Kind, namespace: str, name: str) -> Stored:
+        try:
+            return self.stored[kind, namespace, name]
+        except KeyError:
+            raise NotFoundError(f"{kind.plural} {name!r} not found") from None
+
+    def _call(self, verb: str, kind: Kind, name: str) -> None:
+        if self.away is not None:
+            raise self.away
+        self.calls.append((verb, kind.plural, name))
+
+
+class FakeNodes:
+    """Makes pods of Deployments, as the controllers and the nodes do, one step at a time.
+
+    Attributes:
+        broken: Versions whose pods never become ready.
+        patient: While true, pods that have been asked to end stay until `finish`.
+    """
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self._made = 0
+        self.broken: set[str] = set()
+        self.patient = False
+
+    def step(self) -> None:
+        """Have every Deployment one step nearer to what it should be."""
+        for deployment in self._cluster.all(DEPLOYMENT):
+            self._step(deployment)
+
+    def settle(self, steps: int = 50) -> None:
+        """Have all Deployments as they should be."""
+        for _ in range(steps):
+            before = len(self._cluster.stored), self._cluster._version
+            self.step()
+            if before == (len(self._cluster.stored), self._cluster._version):
+                return
+
+    def finish(self) -> None:
+        """Have all pods gone that have been asked to end."""
+        for pod in self._cluster.all(POD):
+            if "deletionTimestamp" in pod["metadata"]:
+                metadata = pod["metadata"]
+                self._cluster.remove(POD, metadata["namespace"], metadata["name"])
+
+    def pods(self, **labels: str) -> list[Object]:
+        """Return pods with a component (and a pool) that have not been asked to end."""
+        wanted = {"app.kubernetes.io/component": labels.get("component", "")}
+        if "pool" in labels:
+            wanted["disagfusion.dev/pool"] = labels["pool"]
+        return [
+            pod
+            for pod in self._cluster.all(POD)
+            if _matches(pod["metadata"]["labels"], wanted)
+            and "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def _step(self, deployment: Object) -> None:
+        cluster, metadata, spec = self._cluster, deployment["metadata"], deployment["spec"]
+        template = spec["template"]
+        version = template["metadata"].get("annotations", {})
+        mine = [
+            pod
+            for pod in cluster.all(POD)
+            if any(one["uid"] == metadata["uid"] for one in pod["metadata"]["ownerReferences"])
+        ]
+        live = [pod for pod in mine if "deletionTimestamp" not in pod["metadata"]]
+        old = [pod for pod in live if pod["metadata"]["annotations"] != version]
+        fresh = [pod for pod in live if pod not in old]
+        replicas = spec.get("replicas", 1)
+        for pod in (*old, *fresh)[: max(0, len(live) - replicas)]:
+            self._end(pod)
+        if old and len(live) <= replicas:
+            whole = (spec["strategy"].get("rollingUpdate") or {}).get("maxUnavailable") == "100%"
+            ready = sum(_is_ready(pod) for pod in fresh) == len(fresh)
+            for pod in old if whole else old[: 1 if ready else 0]:
+                self._end(pod)
+        elif len(mine) < replicas or (self.patient and len(live) < replicas):
+            self._start(deployment)
+        for pod in fresh:
+            key = pod["metadata"]["annotations"].get("disagfusion.dev/version", "")
+            if not _is_ready(pod) and key not in self.broken:
+                self._set_ready(pod)
+        status = {
+            "observedGeneration": metadata["generation"],
+            "replicas": len(live),
+            "updatedReplicas": len(fresh),
+            "readyReplicas": sum(map(_is_ready, live)),
+        }
+        kept = {k: v for k, v in deployment.get("status", {}).items() if k == "conditions"}
+        if deployment.get("status") != {**kept, **status}:
+            cluster.change(
+                DEPLOYMENT, metadata["namespace"], metadata["name"],
+                "status", value={**kept, **status}, by="controller",
+            )  # fmt: skip
+
+    def _start(self, deployment: Object) -> None:
+        self._made += 1
+        metadata, template = deployment["metadata"], deployment["spec"]["template"]
+        self._cluster.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "namespace": metadata["namespace"],
+                    "name": f"{metadata['name']}-{self._made}",
+                    "labels": dict(template["metadata"]["labels"]),
+                    "annotations": dict(template["metadata"].get("annotations", {})),
+                    "ownerReferences": [
+                        {"kind": "Deployment", "name": metadata["name"], "uid": metadata["uid"]}
+                    ],
+                },
+                "spec": {"nodeName": "node-1", "containers": template["spec"]["containers"]},
+                "status": {"phase": "Pending", "podIP": f"10.0.0.{self._made % 250}"},
+            },
+            "kubelet",
+        )
+
+    def _set_ready(self, pod: Object) -> None:
+        now = self._cluster.clock.text()
+        conditions = [
+            {"type": kind, "status": "True", "lastTransitionTime": now}
+            for kind in ("PodScheduled", "Ready")
+        ]
+        metadata = pod["metadata"]
+        self._cluster.change(
+            POD, metadata["namespace"], metadata["name"], "status",
+            value={**pod["status"], "phase": "Running", "conditions": conditions}, by="kubelet",
+        )  # fmt: skip
+
+    def _end(self, pod: Object) -> None:
+        metadata = pod["metadata"]
+        place = (POD, metadata["namespace"], metadata["name"])
+        if self.patient:
+            self._cluster.change(
+                *place, "metadata", "deletionTimestamp", value=self._cluster.clock.text()
+            )
+        else:
+            self._cluster.remove(*place)
+
+
+def pipeline(name: str = "digits", namespace: str = "demo", **spec: Any) -> Object:
+    """Return a pipeline as people write it."""
+    return {
+        "apiVersion": PIPELINE.api_version,
+        "kind": PIPELINE.kind,
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"model": {"builtin": "digits"}, "pools": {"cpu": {}}, **spec},
+    }
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(key in labels and value in ("", labels[key]) for key, value in wanted.items())
+
+
+def _body(manifest: Object) -> Object:
+    """Return what managers own: no identity, nothing that the server writes, no status."""
+    identity = ("namespace", "name", "uid", "resourceVersion", "generation")
+    written = (*identity, "creationTimestamp", "deletionTimestamp", "managedFields")
+    metadata = {k: v for k, v in manifest["metadata"].items() if k not in written}
+    rest = {k: v for k, v in manifest.items() if k not in ("metadata", "status")}
+    return {**rest, "metadata": metadata}
+
+
+def _flatten(value: Any, path: Path = ()) -> dict[Path, Any]:
+    if isinstance(value, Mapping) and (value or not path):
+        return {
+            place: leaf
+            for name, one in value.items()
+            for place, leaf in _flatten(one, (*path, name)).items()
+        }
+    if isinstance(value, list) and path and path[-1] in _SETS:
+        return {(*path, ("=", one)): one for one in value}
+    if isinstance(value, list) and value:
+        key = next((k for k in _KEYS if all(isinstance(o, dict) and k in o for o in value)), "")
+        if key:
+            return {
+                place: leaf
+                for one in value
+                for place, leaf in _flatten(one, (*path, (key, one[key]))).items()
+            }
+    return {path: copy.deepcopy(value)}
+
+
+def _unflatten(leaves: Mapping[Path, Any]) -> Any:
+    root: Any = {}
+    for path, value in leaves.items():
+        _put(root, path, value)
+    return root
+
+
+def _put(target: Any, path: Path, value: Any) -> None:
+    step, rest = path[0], path[1:]
+    if not rest:
+        target[step] = copy.deepcopy(value)
+        return
+    if isinstance(rest[0], tuple):
+        items = target.setdefault(step, [])
+        key, name = rest[0]
+        if key == "=":
+            items.append(name)
+            return
+        item = next((one for one in items if one.get(key) == name), None)
+        if item is None:
+            item = {key: name}
+            items.append(item)
+        if len(rest) == 1:
+            return
+        _put(item, rest[1:], value)
+        return
+    _put(target.setdefault(step, {}), rest, value)
+
+
+def _write(content: Object, body: Object) -> None:
+    kept = {k: v for k, v in content["metadata"].items() if k not in _body(content)["metadata"]}
+    status = {"status": content["status"]} if "status" in content else {}
+    content.clear()
+    content.update(body)
+    content["metadata"] = {**kept, **body.get("metadata", {})}
+    content.update(status)
+
+
+def _default(content: Object) -> None:
+    if content["kind"] == "Deployment":
+        content["spec"].setdefault("replicas", 1)
+        content.setdefault("status", {})
+
+
+def _fields(owned: set[Path]) -> Object:
+    root: Object = {}
+    for path in owned:
+        target = root
+        for step in path:
+            name = f"f:{step}" if isinstance(step, str) else f"k:{step}"
+            target = target.setdefault(name, {})
+    return root
