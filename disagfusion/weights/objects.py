@@ -23,6 +23,7 @@ from disagfusion.weights.http import HttpClient, shown
 from disagfusion.weights.listing import Listing, RemoteFile, check_path, digest_of
 
 FORMAT = 1
+DOCUMENT_NAME = "manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _CHUNK_BYTES = 1 << 20
@@ -32,11 +33,14 @@ class ObjectSource:
     """What a document at an address lists.
 
     Args:
-        url: Of the document; http or https.
+        url: Of the document; http or https. `manifest.json` where it ends in a slash.
         timeout: Seconds without any byte after which an attempt is given up.
     """
 
     def __init__(self, url: str, *, timeout: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.path.endswith("/"):
+            url = parts._replace(path=f"{parts.path}{DOCUMENT_NAME}").geturl()
         # What is secret in a pre-signed address is no part of the model's name.
         self.name = shown(url)
         self._url = url

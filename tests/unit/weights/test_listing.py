@@ -105,6 +105,18 @@ def test_documents_that_make_no_sense(document: Any, monkeypatch: pytest.MonkeyP
         source.resolve()
 
 
+@pytest.mark.parametrize("query", ["", "?X-Amz-Signature=1"])
+def test_the_document_below_a_prefix(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ObjectSource(f"https://bucket.example/models/flux/{query}")
+    asked: list[str] = []
+    monkeypatch.setattr(
+        source._client, "document", lambda url: asked.append(url) or {"format": 1, "files": []}
+    )
+    source.resolve()
+    assert asked == [f"https://bucket.example/models/flux/manifest.json{query}"]
+    assert source.name == "https://bucket.example/models/flux/manifest.json"
+
+
 def test_where_files_of_a_document_are(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [
         {"path": "vae/a b.json", "size": 1, "sha256": SHA},
