@@ -400,7 +400,7 @@ class FakeNodes:
         replicas = spec.get("replicas", 1)
         for pod in (*old, *fresh)[: max(0, len(live) - replicas)]:
             self._end(pod)
-        if old and len(live) <= replicas:
+        if old and len(live) == replicas:
             whole = (spec["strategy"].get("rollingUpdate") or {}).get("maxUnavailable") == "100%"
             ready = sum(_is_ready(pod) for pod in fresh) == len(fresh)
             for pod in old if whole else old[: 1 if ready else 0]:
