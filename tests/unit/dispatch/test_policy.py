@@ -228,6 +228,8 @@ def test_a_version_that_vanishes_lets_its_jobs_start_again() -> None:
     assert act.Release("e1", "j", E, 1) in found
     assert assigned(found) == [("j", "e2")]
     assert desk.state("j") == (JobState.ENCODING, TRANSFERRING, 2)
+    told = [a.transition.message for a in found if isinstance(a, act.SaveTransition)]
+    assert "no worker has model version v1 any more" in told
 
 
 @pytest.mark.parametrize("state", ["LOADING", "DRAINING", "QUARANTINED"])

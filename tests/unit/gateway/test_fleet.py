@@ -162,3 +162,30 @@ def test_a_worker_that_drained_has_left_and_is_not_lost() -> None:
 def test_the_budget_is_told() -> None:
     fleet = Fleet("one", list, lambda: SPEC, 100.0, budget=6)
     assert fleet.describe(fleet_pb2.GetFleetRequest(), 100.0).budget == 6
+
+
+def test_versions_are_those_that_jobs_are_pinned_to() -> None:
+    world = World()
+    world.connect(pb.STAGE_ENCODER, 100.0)
+    world.workers[0].version = "model-1+abc"
+    world.submit("j", 100.0)
+    assert [job.version for job in world.ask(101.0).jobs] == [""]
+    world.fleet.pinned("j", "model-1+abc")
+    world.fleet.pinned("unknown", "model-1+abc")
+    answer = world.ask(102.0)
+    assert [job.version for job in answer.jobs] == ["model-1+abc"]
+    assert [worker.version for worker in answer.workers] == ["model-1+abc"]
+    # It begins again, with whatever there is.
+    world.fleet.pinned("j", "")
+    assert [job.version for job in world.ask(103.0).jobs] == [""]
+
+
+def test_the_state_alone_has_every_job_and_nothing_that_happened() -> None:
+    world = World(spec=None)
+    world.submit("a", 90.0, new=False)
+    world.submit("b", 90.0)
+    answer = world.ask(100.0, state_only=True)
+    assert [job.job_id for job in answer.jobs] == ["a", "b"]
+    assert not answer.jobs[0].HasField("shape")
+    assert (answer.unfinished, list(answer.arrived), list(answer.samples)) == (2, [], [])
+    assert world.ask(100.0).unfinished == 2
