@@ -22,6 +22,7 @@ from disagfusion.pipeline.families import CLASS_TO_FAMILY, family_of
 from disagfusion.pipeline.stage_components import TABLE
 from disagfusion.pipeline.stages import Stage
 
+_PRETRAINED = "from_pretrained"
 # What diffusers looks at in an index to choose among the pipelines of a family.
 _CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {},
@@ -79,7 +80,9 @@ def _workflows(cls: Any) -> list[dict[str, Any]] | None:
         plan = staged.plan(requires)
         entry = {
             "name": workflow_name(name, requires, plan),
-            "mentions": sorted({n for stage in Stage for n in _loaded(plan.blocks[stage])}),
+            "mentions": sorted(
+                {name for stage in Stage for name in _declared(plan.blocks[stage], _PRETRAINED)}
+            ),
             **_by_stage(plan, family),
         }
         if entry not in found:
@@ -90,17 +93,21 @@ def _workflows(cls: Any) -> list[dict[str, Any]] | None:
 def _by_stage(plan: Plan, family: str) -> Mapping[str, list[str]]:
     ghosts = family_of(family).ghosts
     return {
-        stage.value: sorted(_loaded(plan.blocks[stage]) - ghosts.get(stage, frozenset()))
+        stage.value: sorted(_declared(plan.blocks[stage]) - ghosts.get(stage, frozenset()))
         for stage in Stage
     }
 
 
-def _loaded(blocks: Iterable[Any]) -> set[str]:
+def _declared(blocks: Iterable[Any], method: str = "") -> set[str]:
+    """Return the components that blocks declare; only those that are made in one way, if given.
+
+    What is made in another way by default is loaded where the index lists it.
+    """
     return {
         spec.name
         for block in blocks
         for spec in block.expected_components
-        if spec.default_creation_method == "from_pretrained"
+        if not method or spec.default_creation_method == method
     }
 
 

@@ -127,26 +127,9 @@ class Downloader:
 
     def _fetch(self, file: RemoteFile) -> Entry:
         partial = self._partial(file)
-        failures = 0
         for again in (True, False):
-            while (have := _size(partial)) < file.size:
-                try:
-                    self._advance(file, partial, have)
-                    problem = "the source ended too early"
-                except OSError as error:
-                    problem = error.strerror or str(error)
-                if (now := _size(partial)) >= file.size:
-                    break
-                failures = 0 if now > have else failures + 1
-                if failures >= _ATTEMPTS:
-                    raise UnreachableError(
-                        f"model {self._source.name}: {file.path} cannot be fetched beyond "
-                        f"{now} of {file.size} bytes: {problem}"
-                    )
-                if self._stop.wait(min(_LONGEST_DELAY, self._delay * 2.0**failures)):
-                    raise _Stopped
-            partial.touch()
-            digests = self._digest(file, partial)
+            digests = _Digests(file)
+            self._complete(file, partial, digests)
             problem = digests.problem()
             if not problem:
                 return self._place(file, partial, digests.sha256)
@@ -155,34 +138,57 @@ class Downloader:
                 raise CorruptError(f"model {self._source.name}: {file.path} {problem}")
         raise AssertionError("the second time returns or raises")
 
-    def _advance(self, file: RemoteFile, partial: Path, offset: int) -> None:
-        with _opened(partial, "ab") as target:
-            for chunk in self._source.read(file, offset):
-                if self._stop.is_set():
-                    raise _Stopped
-                offset += len(chunk)
-                with _writing(partial):
-                    # A source that sends more than it promised does not fill the disk.
-                    target.write(chunk[: max(0, len(chunk) - max(0, offset - file.size - 1))])
-                self._count(len(chunk))
-                if offset > file.size:
-                    break
-            with _writing(partial):
-                target.flush()
-                os.fsync(target.fileno())
+    def _complete(self, file: RemoteFile, partial: Path, digests: _Digests) -> None:
+        failures = 0
+        while True:
+            self._catch_up(partial, digests)
+            have = digests.size
+            if have >= file.size:
+                return
+            try:
+                self._advance(file, partial, digests)
+                problem = "the source ended too early"
+            except OSError as error:
+                problem = error.strerror or str(error)
+            if digests.size >= file.size:
+                return
+            failures = 0 if digests.size > have else failures + 1
+            if failures >= _ATTEMPTS:
+                raise UnreachableError(
+                    f"model {self._source.name}: {file.path} cannot be fetched beyond "
+                    f"{have} of {file.size} bytes: {problem}"
+                )
+            if self._stop.wait(min(_LONGEST_DELAY, self._delay * 2.0**failures)):
+                raise _Stopped
 
-    def _digest(self, file: RemoteFile, partial: Path) -> _Digests:
-        digests = _Digests(file)
-        with partial.open("rb") as content:
+    def _catch_up(self, partial: Path, digests: _Digests) -> None:
+        """Read what somebody has fetched who did not get further."""
+        with _opened(partial, "a+b") as content:
+            content.seek(digests.size)
             while chunk := content.read(_CHUNK_BYTES):
                 if self._stop.is_set():
                     raise _Stopped
                 digests.update(chunk)
-        return digests
+
+    def _advance(self, file: RemoteFile, partial: Path, digests: _Digests) -> None:
+        with _opened(partial, "ab") as target:
+            for chunk in self._source.read(file, digests.size):
+                if self._stop.is_set():
+                    raise _Stopped
+                # A source that sends more than it promised does not fill the disk.
+                kept = chunk[: file.size + 1 - digests.size]
+                with _writing(partial):
+                    _write(target, kept)
+                digests.update(kept)
+                self._count(len(kept))
+                if digests.size > file.size:
+                    break
 
     def _place(self, file: RemoteFile, partial: Path, sha256: str) -> Entry:
         target = self._tree.path / file.path
         target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("rb") as content:
+            os.fsync(content.fileno())
         partial.replace(target)
         sync_directory(target.parent)
         return Entry(file.size, sha256, target.stat().st_mtime_ns)
@@ -231,9 +237,16 @@ def _size(path: Path) -> int:
         return 0
 
 
+def _write(target: BinaryIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[target.write(rest) :]
+
+
 def _opened(path: Path, mode: str) -> BinaryIO:
+    # Without a buffer: what fails, fails where it is written.
     with _writing(path):
-        return open(path, mode)  # type: ignore[return-value]
+        return open(path, mode, buffering=0)  # type: ignore[return-value]
 
 
 class _writing:

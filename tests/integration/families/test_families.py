@@ -9,6 +9,11 @@ import pytest
 from familykit.cases import CASES, Case
 from familykit.run import STAGES, difference, run_case
 
+from disagfusion.pipeline.model_files import read_index
+from disagfusion.pipeline.options import LoadOptions
+from disagfusion.pipeline.stage_components import stage_components
+from disagfusion.pipeline.stages import Stage
+
 if TYPE_CHECKING:
     from familykit.client import Workers
 
@@ -39,6 +44,8 @@ def test_three_processes_equal_the_unsplit_pipeline(
         report = outcome.reports[stage]
         assert set(report["workflow"].values()) == {case.workflow}
         assert report["non_finite"] == []
+        index = read_index(str(models / case.model), LoadOptions())
+        assert set(report["components"]) == set(stage_components(index, Stage(stage)))
         if stage in case.components:
             assert sorted(report["components"]) == case.components[stage]
     steps = outcome.reports["dit"]["steps"]["base"]

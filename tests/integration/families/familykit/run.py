@@ -1,13 +1,23 @@
-"""One case from end to end; used by the tests and by `tools/families.py`."""
+"""One case from end to end; used by the tests and by `tools/families.py`.
+
+Each stage loads from a directory that has only its own part of the model.
+"""
 
 from __future__ import annotations
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from disagfusion.pipeline.stages import Stage
+from disagfusion.weights.assembly import Request
+from disagfusion.weights.directory import DirectorySource
+from disagfusion.weights.fetch import fetch
+from disagfusion.weights.report import Report
 
 from .cases import Case
 from .client import Workers
@@ -68,7 +78,7 @@ def _split(
             after = {name: str(scratch / f"{stage}-{name}") for name in requests}
         reports[stage] = workers.call(
             "run_stage",
-            directory=str(model),
+            directory=str(_part(model, stage, scratch)),
             stage=stage,
             requests=requests,
             inputs=before,
@@ -80,6 +90,14 @@ def _split(
     base = (scratch / "dit-base").read_bytes()
     same = [name for name in case.changes if (scratch / f"dit-{name}").read_bytes() == base]
     return reports, same
+
+
+def _part(model: Path, stage: str, scratch: Path) -> Path:
+    """Return a directory that has only what a stage needs."""
+    request = Request(stage=Stage(stage))
+    return fetch(
+        DirectorySource(model), scratch / f"cache-{stage}", request, Report(io.StringIO())
+    ).path
 
 
 def _whole(

@@ -36,12 +36,12 @@ def _cut(cls: Any) -> dict[str, Any]:
     import diffusers
 
     from disagfusion.pipeline.blocks import StagedBlocks
-    from disagfusion.pipeline.describe import _workflows
+    from disagfusion.pipeline.describe import workflows_of
     from disagfusion.pipeline.stages import Stage
 
     try:
         staged = StagedBlocks(getattr(diffusers, cls.default_blocks_name)())
-        plans = [staged.plan(requires) for _, requires in _workflows(staged.blocks)]
+        plans = [staged.plan(requires) for _, requires in workflows_of(staged.blocks)]
     except ValueError as error:
         return {"error": str(error)}
     declared = {
