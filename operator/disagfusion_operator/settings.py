@@ -31,7 +31,6 @@ class OperatorSettings(BaseSettings):
             pods of the pipeline's own namespace always may. Empty: of every namespace.
         network_policies: Whether network policies are made.
         pod_monitors: Whether PodMonitors are made: "auto" does it where their kind is known.
-        cluster_domain: Of the cluster's DNS.
         leader_election: Whether several operators may run at the same time.
         lease_name: Of the Lease that they compete for.
         lease_seconds: After which a silent leader is succeeded.
@@ -65,7 +64,6 @@ class OperatorSettings(BaseSettings):
     client_namespaces: dict[str, str] = Field(default_factory=dict)
     network_policies: bool = True
     pod_monitors: Literal["auto", "off"] = "auto"
-    cluster_domain: str = "cluster.local"
     leader_election: bool = True
     lease_name: ObjectName = "disagfusion-operator"
     lease_seconds: float = Field(default=15.0, ge=3)

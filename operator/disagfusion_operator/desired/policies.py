@@ -103,9 +103,7 @@ def _stages(inputs: Inputs, stages: Sequence[str]) -> Manifest:
 def _operator(inputs: Inputs) -> Manifest:
     return {
         "namespaceSelector": _labels({_NAMESPACE_NAME: inputs.release.namespace}),
-        "podSelector": _labels(
-            {"app.kubernetes.io/name": "disagfusion", names.COMPONENT_LABEL: "operator"}
-        ),
+        "podSelector": _labels({names.COMPONENT_LABEL: "operator"}),
     }
 
 
