@@ -94,8 +94,6 @@ def own_cluster(walk: Walk) -> None:
     archives = sorted(map(str, (ROOT / ".cluster" / "images").glob("*.tar")))
     with walk.step("import them into the nodes"):
         run(sys.executable, "-m", "tools.cluster", "load", *archives, cwd=ROOT)
-    with walk.step("add volumes"):
-        run(sys.executable, "-m", "tools.cluster", "add-volumes", cwd=ROOT)
     os.environ["KUBECONFIG"] = str(KUBECONFIG)
     os.environ["PATH"] = f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}"
 
