@@ -12,7 +12,7 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client, config
 
 from tools.cluster import programs
@@ -27,10 +28,13 @@ from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import ROOT
 from tools.cluster.pki import Authority, kubeconfig, new_key, write_private
 
-DEFINITION = ROOT / "charts" / "disagfusion" / "definitions" / "diffusionpipelines.yaml"
+CHART = ROOT / "charts" / "disagfusion"
+DEFINITION = CHART / "definitions" / "diffusionpipelines.yaml"
 LOOPBACK = IPv4Address("127.0.0.1")
 GROUP = ("disagfusion.dev", "v1alpha1")
 PLURAL = "diffusionpipelines"
+
+Helm = Callable[..., str]
 
 
 class RefusedError(Exception):
@@ -78,7 +82,8 @@ class Api:
         return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody has."""
     with socket.socket() as one:
         one.bind((str(LOOPBACK), 0))
         return int(one.getsockname()[1])
@@ -115,7 +120,7 @@ def _credentials(directory: Path, port: int) -> Path:
 
 def _start(directory: Path, stack: ExitStack) -> Path:
     """Start etcd and the API server and return the access file."""
-    etcd_port, peer_port, port = _free_port(), _free_port(), _free_port()
+    etcd_port, peer_port, port = free_port(), free_port(), free_port()
     etcd, peer = (f"http://{LOOPBACK}:{number}" for number in (etcd_port, peer_port))
     access = _credentials(directory, port)
     kubectl = Kubectl(access)
@@ -189,3 +194,46 @@ def api(access: Path) -> Iterator[Api]:
             yield Api(found, name)
         finally:
             core.delete_namespace(name)
+
+
+@pytest.fixture(scope="session")
+def kubectl(access: Path) -> Kubectl:
+    return Kubectl(access)
+
+
+@pytest.fixture(scope="session")
+def helm(access: Path, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    home = tmp_path_factory.mktemp("helm")
+    places = {f"HELM_{what}_HOME": str(home) for what in ("CACHE", "CONFIG", "DATA")}
+    environment = os.environ | places | {"KUBECONFIG": str(access)}
+
+    def run(*arguments: str, values: dict[str, Any] | None = None) -> str:
+        given = ["--values", "-"] if values is not None else []
+        done = subprocess.run(
+            [str(programs.need("helm")), *arguments, *given],
+            input=yaml.safe_dump(values),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def space(kubectl: Kubectl) -> Iterator[Callable[[str], str]]:
+    """Make namespaces that go away at the end: `space(prefix)` returns a name."""
+    made: list[str] = []
+
+    def make(prefix: str) -> str:
+        made.append(f"{prefix}-{uuid.uuid4().hex[:6]}")
+        kubectl("create", "namespace", made[-1])
+        return made[-1]
+
+    yield make
+    for name in made:
+        kubectl("delete", "namespace", name, "--wait=false")

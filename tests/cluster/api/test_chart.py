@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from tools.chart.schemas import LOCATION, write_schemas
 from tools.cluster import programs
 from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import ROOT
+from tools.cluster.processes import wait_for
+
+from .conftest import CHART, Helm
 
 pytestmark = pytest.mark.smoke
 
-CHART = ROOT / "charts" / "disagfusion"
 RIGHTS = Path(__file__).with_name("rights")
 EVERYTHING: dict[str, Any] = {
     "images": {"pullSecrets": ["registry"]},
@@ -41,40 +43,13 @@ EVERYTHING: dict[str, Any] = {
 # Of the Prometheus operator, which this API server does not have.
 FOREIGN = "PodMonitor,PrometheusRule"
 
-Helm = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def kubectl(access: Path) -> Kubectl:
-    return Kubectl(access)
-
-
-@pytest.fixture(scope="module")
-def helm(access: Path, tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    home = tmp_path_factory.mktemp("helm")
-    places = {f"HELM_{what}_HOME": str(home) for what in ("CACHE", "CONFIG", "DATA")}
-    environment = os.environ | places | {"KUBECONFIG": str(access)}
-
-    def run(*arguments: str, values: dict[str, Any] | None = None) -> str:
-        given = ["--values", "-"] if values is not None else []
-        done = subprocess.run(
-            [str(programs.need("helm")), *arguments, *given],
-            input=yaml.safe_dump(values),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
-
 
 @pytest.fixture(scope="module")
 def schemas(kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("schemas")
+    # What a definition adds is published a little after it is served.
+    published = "apis/disagfusion.dev/v1alpha1"
+    wait_for("the schema", 30, lambda: published in kubectl("get", "--raw", "/openapi/v3"))
     assert write_schemas(lambda path: kubectl("get", "--raw", path), directory) > 100
     return directory
 
