@@ -75,7 +75,7 @@ class FakeScaling:
                 name = deployment["metadata"]["name"]
                 await self._cluster.scale(view.key.namespace, name, wanted)
             places[place] = PlaceReport(desired=wanted)
-        choice = Choice(now, "First", "as the specification says")
+        choice = Choice(1_800_000_000.0, "First", "as the specification says")
         return Report(places, **{"choice": choice, "again_after": 10.0, **self.report})
 
     def forget(self, key: Key) -> None:
@@ -88,7 +88,7 @@ class Bench:
 
     cluster: FakeCluster = field(default_factory=FakeCluster)
     gateways: FakeGateways = field(default_factory=FakeGateways)
-    key: Key = Key("demo", "digits")
+    key: Key = field(default_factory=lambda: Key("demo", "digits"))
     pod_monitors: bool = False
 
     def __post_init__(self) -> None:

@@ -455,7 +455,8 @@ class FakeNodes:
         metadata = pod["metadata"]
         self._cluster.change(
             POD, metadata["namespace"], metadata["name"], "status",
-            value={**pod["status"], "phase": "Running", "conditions": conditions}, by="kubelet",
+            value={"phase": "Running", "podIP": pod["status"]["podIP"], "conditions": conditions},
+            by="kubelet",
         )  # fmt: skip
 
     def _end(self, pod: Object) -> None:

@@ -1,0 +1,328 @@
+"""The parts that a reconcile is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from bench import Bench
+from disagfusion_operator.k8s.kinds import DEPLOYMENT, NODE, PIPELINE, POD, SERVICE
+from disagfusion_operator.k8s.port import Object
+from disagfusion_operator.reconcile.cache import Cache
+from disagfusion_operator.reconcile.drift import differences, digest, stamped
+from disagfusion_operator.reconcile.outcome import OK, failed, waits, worst
+from disagfusion_operator.reconcile.queue import Controller, Look
+from disagfusion_operator.scaling.view import Key
+
+from disagfusion.errors import UnavailableError
+
+KEY = Key("demo", "digits")
+
+
+def test_only_what_was_applied_is_compared() -> None:
+    wanted = {
+        "spec": {
+            "paused": False,
+            "containers": [{"name": "a", "image": "x", "env": []}],
+            "limits": {"cpu": "1000m", "memory": "1Gi"},
+            "args": ["one", "two"],
+        }
+    }
+    found = {
+        "spec": {
+            "containers": [
+                {"name": "added", "image": "y"},
+                {"name": "a", "image": "x", "terminationMessagePath": "/dev/log"},
+            ],
+            "limits": {"cpu": "1", "memory": "1073741824"},
+            "args": ["one", "two"],
+            "dnsPolicy": "ClusterFirst",
+        },
+        "status": {},
+    }
+    assert differences(wanted, found) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "where"),
+    [
+        ({"a": 1}, {"a": 2}, ".a=2"),
+        ({"a": {"b": "x"}}, {"a": None}, ".a=null"),
+        ({"a": {"b": "x"}}, {}, ".a=null"),
+        ({"a": ["x"]}, {"a": ["x", "y"]}, ".a=2 items"),
+        ({"a": ["x"]}, {"a": "x"}, '.a="x"'),
+        ({"a": [{"name": "n", "v": 1}]}, {"a": []}, ".a[n]=null"),
+        (
+            {"a": [{"port": 1, "v": 1}]},
+            {"a": [{"port": 1, "protocol": "UDP", "v": 1}]},
+            ".a[1]=null",
+        ),
+        ({"cpu": "1000m"}, {"cpu": "2"}, '.cpu="2"'),
+        ({"a": True}, {}, ".a=null"),
+    ],
+)  # fmt: skip
+def test_differences_have_a_place(wanted: Object, found: Object, where: str) -> None:
+    assert differences(wanted, found) == [where]
+
+
+def test_a_manifest_carries_its_own_digest() -> None:
+    manifest = {"kind": "K", "metadata": {"name": "n", "annotations": {"mine": "1"}}}
+    annotations = stamped(manifest)["metadata"]["annotations"]
+    assert annotations == {"mine": "1", "disagfusion.dev/applied-hash": digest(manifest)}
+    assert digest({**manifest, "spec": 1}) != digest(manifest)
+    assert manifest["metadata"] == {"name": "n", "annotations": {"mine": "1"}}
+
+
+def test_the_worst_outcome_counts() -> None:
+    first = failed("A", "a")
+    assert worst([OK, waits("W", "w"), first, failed("B", "b")]) == first
+    assert worst([]) == OK
+
+
+def owned(kind: Any, name: str, version: int, uid: str = "u", **content: Any) -> Object:
+    labels = {"disagfusion.dev/pipeline": "digits"}
+    metadata = {"namespace": "demo", "name": name, "uid": uid, "labels": labels}
+    metadata["resourceVersion"] = str(version)
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **content}
+
+
+def test_the_cache_keeps_the_newest_and_wakes_the_owner() -> None:
+    woken: list[Key] = []
+    cache = Cache(woken.append)
+    cache.put(SERVICE, owned(SERVICE, "s", 5, spec={"a": 1}))
+    cache.put(SERVICE, owned(SERVICE, "s", 3, spec={"a": 0}))
+    child = cache.child(KEY, SERVICE, "s")
+    assert child is not None
+    assert child.content()["spec"] == {"a": 1}
+    assert woken == [KEY]
+    cache.drop(SERVICE, owned(SERVICE, "s", 9))
+    assert cache.child(KEY, SERVICE, "s") is None
+    # A list that was begun before it went comes too late.
+    cache.put(SERVICE, owned(SERVICE, "s", 5))
+    assert cache.child(KEY, SERVICE, "s") is None
+    cache.put(SERVICE, owned(SERVICE, "s", 2, uid="another"))
+    assert cache.child(KEY, SERVICE, "s") is not None
+    assert cache.stamp(KEY) == 3
+
+
+def test_a_list_takes_away_what_is_not_in_it() -> None:
+    woken: list[Key] = []
+    cache = Cache(woken.append)
+    for name in ("a", "b"):
+        cache.put(POD, owned(POD, name, 1, uid=name, status={}))
+    other = owned(POD, "c", 1, uid="c", status={})
+    other["metadata"]["namespace"] = "elsewhere"
+    cache.put(POD, other)
+    cache.replace(POD, "demo", [owned(POD, "b", 2, uid="b", status={"phase": "Running"})])
+    assert [pod["metadata"]["name"] for pod in cache.pods(KEY)] == ["b"]
+    assert len(cache.pods(Key("elsewhere", "digits"))) == 1
+    cache.replace(POD, "", [])
+    assert cache.pods(Key("elsewhere", "digits")) == []
+
+
+def test_what_loses_its_label_belongs_to_nobody() -> None:
+    cache = Cache()
+    cache.put(SERVICE, owned(SERVICE, "s", 1))
+    bare = owned(SERVICE, "s", 2)
+    bare["metadata"]["labels"] = {}
+    cache.put(SERVICE, bare)
+    assert cache.children(KEY) == []
+
+
+def test_nodes_have_a_number_that_changes_with_them() -> None:
+    cache = Cache()
+    node = {"metadata": {"name": "n", "uid": "u"}, "status": {"allocatable": {"gpu": "1"}}}
+    cache.put(NODE, node)
+    before = cache.nodes_version
+    beat = {**node, "status": {**node["status"], "images": [1]}}
+    cache.put(NODE, beat)
+    assert cache.nodes_version == before
+    cache.put(NODE, {**node, "spec": {"unschedulable": True}})
+    assert cache.nodes_version == before + 1
+    cache.drop(NODE, node)
+    assert cache.nodes() == []
+    assert cache.nodes_version == before + 2
+
+
+def test_who_owns_replicas_is_kept_and_nothing_else_of_it() -> None:
+    cache = Cache()
+    fields = {"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {}}}}
+    entries = [
+        {"manager": "kubectl", "operation": "Update", "fieldsV1": fields, "time": "t"},
+        {"manager": "other", "operation": "Update", "fieldsV1": {"f:status": {}}},
+    ]
+    found = owned(DEPLOYMENT, "d", 1, spec={"replicas": 2, "template": {}})
+    found["metadata"]["managedFields"] = entries
+    cache.put(DEPLOYMENT, found)
+    (kept,) = cache.deployments(KEY)
+    assert kept["metadata"]["managedFields"] == [
+        {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+    ]
+
+
+class Turns:
+    """Looks that a test answers."""
+
+    def __init__(self) -> None:
+        self.seen: list[Key] = []
+        self.answer: Look | Exception = Look(1000.0)
+        self.gate: asyncio.Event | None = None
+        self.running = 0
+        self.most = 0
+
+    async def look(self, key: Key) -> Look:
+        self.seen.append(key)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+        finally:
+            self.running -= 1
+
+
+async def looked(turns: Turns, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(turns.seen) < count or turns.running:  # noqa: ASYNC110 - a few steps
+            await asyncio.sleep(0)
+
+
+async def test_a_pipeline_is_looked_at_by_one_at_a_time_and_again_if_something_happened() -> None:
+    turns = Turns()
+    turns.gate = asyncio.Event()
+    controller = Controller(turns.look, workers=4, clock=asyncio.get_running_loop().time)
+    running = asyncio.create_task(controller.run())
+    for name in ("a", "b"):
+        controller.wake(Key("n", name))
+    async with asyncio.timeout(5):
+        while turns.running < 2:  # noqa: ASYNC110 - a few steps
+            await asyncio.sleep(0)
+    for _ in range(3):
+        controller.wake(Key("n", "a"))
+    turns.gate.set()
+    await looked(turns, 3)
+    assert turns.seen == [Key("n", "a"), Key("n", "b"), Key("n", "a")]
+    assert turns.most == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_no_more_looks_than_workers() -> None:
+    turns = Turns()
+    turns.gate = asyncio.Event()
+    controller = Controller(turns.look, workers=2, clock=asyncio.get_running_loop().time)
+    running = asyncio.create_task(controller.run())
+    for index in range(6):
+        controller.wake(Key("n", str(index)))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    turns.gate.set()
+    await looked(turns, 6)
+    assert turns.most == 2
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), RuntimeError("a surprise")])
+async def test_a_look_that_fails_is_made_again_and_keeps_nobody_else_waiting(
+    error: Exception,
+) -> None:
+    turns, now = Turns(), 0.0
+    failures: list[bool] = []
+    controller = Controller(
+        turns.look, workers=2, clock=lambda: now, note=lambda seconds, bad: failures.append(bad)
+    )
+    running = asyncio.create_task(controller.run())
+    turns.answer = error
+    controller.wake(KEY)
+    await looked(turns, 1)
+    assert failures == [True]
+    # Tried again after a second, then after two, however often it is woken.
+    controller.wake(KEY)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(turns.seen) == 1
+    turns.answer = Look(1000.0)
+    now = 1.5
+    controller.wake(Key("n", "other"))
+    await looked(turns, 3)
+    assert failures == [True, False, False]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_is_gone_is_forgotten_and_what_is_late_is_known() -> None:
+    turns, now = Turns(), 0.0
+    controller = Controller(turns.look, workers=1, clock=lambda: now)
+    running = asyncio.create_task(controller.run())
+    turns.answer = Look(None)
+    controller.wake(KEY)
+    await looked(turns, 1)
+    await asyncio.sleep(0)
+    assert len(controller) == 0
+    turns.gate = asyncio.Event()
+    controller.wake(KEY)
+    await looked_at(turns)
+    now = 200.0
+    assert controller.overdue() == 200.0
+    turns.gate.set()
+    await looked(turns, 2)
+    await asyncio.sleep(0)
+    assert controller.overdue() == 0.0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def looked_at(turns: Turns) -> None:
+    async with asyncio.timeout(5):
+        while not turns.running:  # noqa: ASYNC110 - a few steps
+            await asyncio.sleep(0)
+
+
+async def test_a_profile_comes_from_where_it_is_said_to_be() -> None:
+    bench = Bench()
+    stages = {
+        stage: {"pools": {"cpu": {"seconds": 1.0}}} for stage in ("encoder", "dit", "decoder")
+    }
+    profile = {"pools": {"cpu": {"accelerators": 4}}, "stages": stages}
+    source = {"configMap": {"name": "measured"}}
+    bench.write(scaling={"profile": source})
+    await bench.look()
+    degraded = bench.condition("Degraded")
+    assert degraded["status"] == "True"
+    assert "measured" in degraded["message"]
+
+    bench.cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"namespace": "demo", "name": "measured"},
+            "data": {"profile.yaml": json.dumps(profile)},
+        }
+    )
+    await bench.settle()
+    found = bench.scaling.views[-1].profile
+    assert found is not None
+    assert found.stages["dit"].pools["cpu"].seconds == 1.0
+    assert bench.cluster.names(PIPELINE) == ["digits"]
+    bench.calls()
+    for _ in range(6):
+        bench.cluster.clock.now += 10
+        await bench.look()
+    assert [call for call in bench.calls() if call[1] == "configmaps"] == [
+        ("get", "configmaps", "measured")
+    ]
+    await bench.settle(scaling={"profile": {"inline": {**profile, "name": "inline"}}})
+    found = bench.scaling.views[-1].profile
+    assert found is not None
+    assert found.name == "inline"
+    await bench.look()
+    bench.write(scaling={"profile": {"inline": {"pools": {}}}})
+    with_error = await bench.look()
+    assert with_error.failed
+    assert "spec.scaling.profile" in bench.condition("Degraded")["message"]
