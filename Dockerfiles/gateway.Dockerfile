@@ -1,0 +1,25 @@
+# The front door: jobs, admission, dispatch and results.
+#
+#   docker build -f Dockerfiles/gateway.Dockerfile --build-arg BASE=IMAGE --build-arg VERSION=VERSION .
+#
+# BASE is what dependencies.Dockerfile makes of the lock requirements/gateway.txt; dist/ has the wheel.
+ARG BASE
+
+FROM ${BASE} AS code
+ARG VERSION
+USER 0
+RUN --mount=type=bind,target=/mnt \
+    python -m zipfile -e "/mnt/dist/disagfusion-${VERSION}-py3-none-any.whl" /code \
+    && python -m compileall -q -s /code -p /opt/disagfusion/lib/python3.11/site-packages \
+        --invalidation-mode unchecked-hash /code
+
+FROM ${BASE}
+ARG VERSION
+LABEL org.opencontainers.image.title="disagfusion-gateway" \
+      org.opencontainers.image.description="DisagFusion gateway: admits jobs, dispatches them to the stages and serves their results" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=code /code /opt/disagfusion/lib/python3.11/site-packages
+EXPOSE 7420 7421 9464
+USER 65532:65532
+ENTRYPOINT ["/opt/disagfusion/bin/python", "-m", "disagfusion_gateway"]
