@@ -144,7 +144,6 @@ class Pipelines(Part):
             own; empty: all.
         network_policies: Make a policy for every pipeline that admits only what belongs to it.
         pod_monitors: auto makes a PodMonitor for every pipeline where the cluster knows them.
-        cluster_domain: Domain of the cluster's DNS.
     """
 
     prometheus_url: Annotated[str, Field(pattern=r"^(https?://[^\s]+)?$")] = ""
@@ -152,7 +151,6 @@ class Pipelines(Part):
     client_namespaces: Words = {}
     network_policies: bool = True
     pod_monitors: Literal["auto", "off"] = "auto"
-    cluster_domain: Annotated[str, Field(min_length=1)] = "cluster.local"
 
 
 class PodMonitor(Part):
