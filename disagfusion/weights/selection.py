@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 from disagfusion.errors import FailedPreconditionError
@@ -17,7 +17,7 @@ from disagfusion.pipeline.model_files import (
 from disagfusion.weights.listing import RemoteFile, suffix
 
 _ROOT_FILES = (INDEX_NAME, MODULAR_INDEX_NAME, PRESET_NAME)
-# Weights that diffusers prefers, and those of other formats and frameworks.
+# Weights that are nothing but numbers; those that may be code; and of other frameworks.
 _SAFE = ".safetensors"
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 _FOREIGN = frozenset({".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".pb", ".tflite", ".xml"})
@@ -49,7 +49,7 @@ def select(
         variant: Of the weights, such as "fp16"; a component that has none of it comes without.
 
     Raises:
-        FailedPreconditionError: A component has no files.
+        FailedPreconditionError: A component has no files, or its weights are pickles.
     """
     chosen = dict(index_files(files))
     folders = _folders(index)
@@ -58,7 +58,15 @@ def select(
         own = [file for file in files if file.path.startswith(f"{folder}/")]
         if not own:
             raise damaged(index.model, f"component {component} has no files in {folder}/")
-        chosen |= {file.path: file for file in _one_form(own, variant)}
+        weights = [file for file in own if _is_weight(file.path)]
+        safe = [file for file in weights if suffix(file.path) == _SAFE]
+        if weights and not safe:
+            raise FailedPreconditionError(
+                f"model {index.model}: the weights of component {component} are pickles "
+                f"({weights[0].path}), which may hold code; convert them to safetensors",
+                reason="WEIGHTS_PICKLED",
+            )
+        chosen |= {file.path: file for file in (*_one_form(safe, variant), *_rest(own))}
     for folder in folders.values():
         chosen |= {file.path: file for file in files if _is_configuration(file.path, folder)}
     return tuple(chosen[path] for path in sorted(chosen))
@@ -90,18 +98,15 @@ def _is_configuration(path: str, folder: str) -> bool:
     )
 
 
-def _one_form(files: Collection[RemoteFile], variant: str | None) -> list[RemoteFile]:
-    kinds = _SAFE if any(suffix(file.path) == _SAFE for file in files) else ""
-    weights = [file for file in files if _is_weight(file.path)]
-    usable = [file for file in weights if not kinds or suffix(file.path) == kinds]
-    wanted = [file for file in usable if variant and _variant(file.path) == variant]
-    wanted = wanted or [file for file in usable if not _variant(file.path)] or usable
-    rest = [
-        file
-        for file in files
-        if not _is_weight(file.path) and suffix(file.path) not in _FOREIGN | _PICTURES
-    ]
-    return wanted + rest
+def _one_form(weights: Collection[RemoteFile], variant: str | None) -> list[RemoteFile]:
+    wanted = [file for file in weights if variant and _variant(file.path) == variant]
+    return wanted or [file for file in weights if not _variant(file.path)] or list(weights)
+
+
+def _rest(files: Iterable[RemoteFile]) -> Iterator[RemoteFile]:
+    for file in files:
+        if not _is_weight(file.path) and suffix(file.path) not in _FOREIGN | _PICTURES:
+            yield file
 
 
 def _is_weight(path: str) -> bool:

@@ -88,10 +88,10 @@ def test_a_variant_where_there_is_one(name: str) -> None:
     assert chosen(plain, ["transformer"], "fp16") == set(plain)
 
 
-def test_pickled_weights_where_there_are_no_others() -> None:
-    assert chosen(["vae/model.bin", "vae/config.json"], ["vae"]) == {
-        "vae/model.bin", "vae/config.json",
-    }  # fmt: skip
+def test_pickled_weights_are_refused_where_there_are_no_others() -> None:
+    with pytest.raises(FailedPreconditionError, match=r"vae are pickles \(vae/model.bin\)") as it:
+        chosen(["vae/model.bin", "vae/config.json"], ["vae"])
+    assert it.value.reason == "WEIGHTS_PICKLED"
 
 
 def test_a_component_without_files_is_named() -> None:
