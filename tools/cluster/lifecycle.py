@@ -97,7 +97,6 @@ def up(layout: Layout, options: Options, say: Say) -> None:
     Raises:
         ClusterError: It cannot be started, another runs, or this one runs with other options.
     """
-    layout.check()
     with locked(layout):
         if running(layout):
             if (other := Options.load(layout.options)) != options:
@@ -107,7 +106,9 @@ def up(layout: Layout, options: Options, say: Say) -> None:
                 )
             say(f"the cluster runs already; export KUBECONFIG={layout.kubeconfig}")
             return
-        _require_root(options)
+        if options.nodes:
+            _require_root()
+            layout.check()
         _down(layout, lambda line: None)
         try:
             _up(layout, options, say)
@@ -116,8 +117,8 @@ def up(layout: Layout, options: Options, say: Say) -> None:
             raise
 
 
-def _require_root(options: Options) -> None:
-    if options.nodes and os.geteuid() != 0:
+def _require_root() -> None:
+    if os.geteuid() != 0:
         raise ClusterError(
             "real nodes need root: network namespaces, mounts and control groups."
             " With --nodes 0 there is a control plane alone, without root"
@@ -169,7 +170,7 @@ def down(layout: Layout, say: Say) -> None:
     Images stay in the nodes' stores, and logs in their directory. Volumes go.
 
     Raises:
-        ClusterError: It was started by root and this is somebody else, or something stays mounted.
+        ClusterError: Somebody else started it, or something stays mounted.
     """
     with locked(layout):
         _down(layout, say)
@@ -178,8 +179,11 @@ def down(layout: Layout, say: Say) -> None:
 def _down(layout: Layout, say: Say) -> None:
     timer, processes = Timer(say), processes_of(layout)
     owned = network.owned(layout.root)
-    if owned and os.geteuid() != 0:
-        raise ClusterError("the cluster was started by root: take it down as root")
+    others = layout.run.exists() and layout.run.stat().st_uid != os.geteuid()
+    if (owned or others) and os.geteuid() != 0:
+        raise ClusterError(
+            "somebody else, perhaps root, started the cluster: they can take it down"
+        )
     # A kubelet would start again what ends.
     killed = processes.kill_all(first=lambda name: name.endswith("kubelet"))
     addresses = _addresses(layout) if owned else plan([])

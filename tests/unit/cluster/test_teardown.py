@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tools.cluster import cgroups, host, lifecycle, network
+from tools.cluster.errors import ClusterError
 from tools.cluster.layout import Layout
+from tools.cluster.options import Options
 from tools.cluster.processes import Record, started_at
 
 SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -55,6 +57,27 @@ def test_down_ends_what_a_failed_start_left(half_up: Layout, said: list[str]) ->
     assert not half_up.kubeconfig.exists()
     assert half_up.logs.exists()
     assert said[-1].startswith("down after")
+
+
+def test_somebody_elses_cluster_is_left_to_them(
+    half_up: Layout, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: half_up.run.stat().st_uid + 1)
+    with pytest.raises(ClusterError, match="somebody else, perhaps root, started the cluster"):
+        lifecycle.down(half_up, said.append)
+    assert lifecycle.processes_of(half_up).alive("etcd")
+
+
+def test_real_nodes_need_root(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ClusterError, match="real nodes need root"):
+        lifecycle.up(layout, Options(nodes=1), lambda line: None)
+
+
+def test_a_directory_whose_path_is_too_long_for_sockets_is_named(tmp_path: Path) -> None:
+    Layout(Path("/work/disagfusion/.cluster")).check()
+    with pytest.raises(ClusterError, match="is too long for the sockets below it by"):
+        Layout(tmp_path / ("long" * 20) / ".cluster").check()
 
 
 def test_down_twice_is_no_error(half_up: Layout, said: list[str]) -> None:
