@@ -269,7 +269,9 @@ def _savepoint(connection: Connection) -> Generator[None]:
     try:
         yield
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT change")
+        # A connection that broke has taken its transaction with it.
+        if not connection.invalidated:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT change")
         raise
     connection.exec_driver_sql("RELEASE SAVEPOINT change")
 

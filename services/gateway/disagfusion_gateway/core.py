@@ -9,6 +9,7 @@ and what stands behind it is carried out when it is done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from collections import deque
@@ -193,8 +194,9 @@ class Core:
             self._timer.cancel()
         tasks = [step.ready for step in self._queue if step.ready is not None]
         self._queue.clear()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_SETTLING_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLING_SECONDS):
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _tell_demand(self, event: events.Event) -> None:
         waiting = self._dispatcher.waiting()

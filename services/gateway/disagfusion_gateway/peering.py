@@ -6,7 +6,12 @@ import asyncio
 import contextlib
 
 from disagfusion.dispatch import events
-from disagfusion.errors import DisagfusionError, NotFoundError, UnavailableError
+from disagfusion.errors import (
+    DisagfusionError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from disagfusion.jobs.leases import RESIGNED, Leases
 from disagfusion.jobs.peers import Adopted, LeaseLostError, Peers
 from disagfusion.jobs.store import JobStore
@@ -104,7 +109,7 @@ class Peering:
                     await self._sweep()
             except LeaseLostError:
                 raise
-            except DisagfusionError as error:
+            except (ResourceExhaustedError, UnavailableError) as error:
                 _log.warning("no beat", problem=error.message)
 
     async def _beat(self) -> None:

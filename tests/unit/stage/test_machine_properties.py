@@ -106,11 +106,12 @@ class World(RuleBasedStateMachine):
     def offered(self) -> list[str]:
         return [grant for session in self.sessions for grant in self.rig.grants(session)]
 
-    @rule(session=st.sampled_from(sorted(SESSIONS)))
-    def a_gateway_comes(self, session: str) -> None:
-        if session not in self.sessions:
+    @rule(session=st.sampled_from(sorted(SESSIONS)), shares=st.booleans())
+    def a_gateway_comes(self, session: str, shares: bool) -> None:
+        name = SESSIONS[session]
+        if session not in self.sessions and name not in self.machine.gateways.replaced:
             self.sessions.add(session)
-            self.do(self.machine.connected(session, SESSIONS[session], self.rig.now))
+            self.do(self.machine.connected(session, name, self.rig.now, shares=shares))
 
     @precondition(lambda self: self.sessions)
     @rule(data=st.data())
@@ -118,6 +119,27 @@ class World(RuleBasedStateMachine):
         session = data.draw(st.sampled_from(sorted(self.sessions)))
         self.sessions.discard(session)
         self.do(self.machine.disconnected(session, self.rig.now))
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data(), waiting=st.booleans())
+    def a_gateway_has_use_for_grants(self, data: st.DataObject, waiting: bool) -> None:
+        session = data.draw(st.sampled_from(sorted(self.sessions)))
+        self.do(self.machine.demand(session, waiting, self.rig.now))
+
+    @precondition(lambda self: self.sessions)
+    @rule(data=st.data())
+    def a_gateway_gives_grants_back(self, data: st.DataObject) -> None:
+        session = data.draw(st.sampled_from(sorted(self.sessions)))
+        recalled = [g for one in self.rig.told("recall", session) for g in one.grant_ids]
+        self.do(self.machine.return_grants(session, recalled, self.rig.now))
+
+    @precondition(lambda self: len(self.sessions) > 1)
+    @rule(data=st.data(), rarely=st.integers(0, 3))
+    def a_gateway_takes_over(self, data: st.DataObject, rarely: int) -> None:
+        session, other = data.draw(st.permutations(sorted(self.sessions)))[:2]
+        if rarely == 0:
+            self.do(self.machine.take_over(session, [SESSIONS[other]], self.rig.now))
+            assert SESSIONS[other] not in {output.owner for output in self.machine.held}
 
     @precondition(lambda self: self.sessions and self.offered())
     @rule(data=st.data(), job=JOBS, attempt=ATTEMPTS)

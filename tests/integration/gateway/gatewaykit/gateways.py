@@ -180,6 +180,11 @@ class Process:
             self._process.send_signal(number)
         return await self._process.wait()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal that it survives."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def ended(self) -> int:
         """Wait until the process has ended by itself."""
         assert self._process is not None

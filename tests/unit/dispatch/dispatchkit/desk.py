@@ -56,10 +56,16 @@ class Desk:
         return self.give(spec._replace(**changes))  # type: ignore[arg-type]
 
     def recover(
-        self, job_id: str, state: JobState, status: StageStatus, attempt: int = 1
+        self,
+        job_id: str,
+        state: JobState,
+        status: StageStatus,
+        attempt: int = 1,
+        *,
+        contested: bool = False,
     ) -> list[act.Action]:
         spec = ev.JobSubmitted(job_id, "anna", "p")
-        return self.give(ev.JobRecovered(spec, state, status, attempt, "v1", 0))
+        return self.give(ev.JobRecovered(spec, state, status, attempt, "v1", 0, contested))
 
     def receive(self, name: str, job_id: str, attempt: int = 1) -> list[act.Action]:
         return self.give(ev.InputReceived(name, f"{name}#1", job_id, attempt, 0.01))

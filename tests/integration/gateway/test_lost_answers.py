@@ -1,0 +1,78 @@
+"""Jobs that are stored although nobody was told: they are done all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from gatewaykit import eventually
+from postgres_server import PostgresServer
+
+from disagfusion.errors import UnavailableError
+from disagfusion.jobs.model import NewJob
+from disagfusion.jobs.store import Submission
+from disagfusion.v1 import generation_pb2 as pb
+
+
+async def test_a_client_that_goes_while_its_job_is_stored(bench: Any) -> None:
+    _, gateway, api = await bench.running()
+    store = gateway.gateway._store
+    submit = store.submit
+    reached, gone = asyncio.Event(), asyncio.Event()
+
+    async def slow(job: NewJob) -> Submission:
+        reached.set()
+        await gone.wait()
+        stored: Submission = await submit(job)
+        return stored
+
+    store.submit = slow
+    leaving = asyncio.create_task(api.submit(client_request_id="once"))
+    await reached.wait()
+    leaving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await leaving
+    gone.set()
+    store.submit = submit
+    job = await api.submit(client_request_id="once")
+    assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
+    assert len((await api.list()).jobs) == 1
+
+
+async def test_a_submission_whose_commit_was_not_answered(
+    bench: Any, postgres: PostgresServer
+) -> None:
+    database = postgres.database()
+    _, gateway, api = await bench.running(database=database, lease_seconds=0.1)
+    store = gateway.gateway._store
+    submit = store.submit
+
+    async def unanswered(job: NewJob) -> Submission:
+        await submit(job)
+        raise UnavailableError("the connection broke")
+
+    store.submit = unanswered
+    with pytest.raises(UnavailableError):
+        await api.submit(client_request_id="once")
+    store.submit = submit
+    job = await api.submit(client_request_id="once")
+    assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
+    assert len((await api.list()).jobs) == 1
+
+
+async def test_a_lease_that_is_lost_ends_the_gateway(bench: Any, postgres: PostgresServer) -> None:
+    database = postgres.database()
+    stages = await bench.stages()
+    gateway = await bench.process(workers=stages.workers, database=database, lease_seconds=0.1)
+    api = bench.api()
+    gate = stages["dit-0"].hold("step")
+    job = await api.submit()
+    await gate.reached.wait()
+    postgres.execute("DELETE FROM gateways", database.partition("@/")[2].partition("?")[0])
+    assert await gateway.ended() == 1
+    await gateway.start()
+    stages.release_all()
+    assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
+    await eventually(lambda: not any(stage.assignments for stage in stages.by_name.values()))
