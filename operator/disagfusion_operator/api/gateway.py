@@ -53,7 +53,7 @@ class JobStore(Part):
     RULES: ClassVar = (
         Rule(
             "has(self.sqlite) != has(self.postgresql)",
-            "exactly one of sqlite and postgresql is given",
+            "expected exactly one of sqlite and postgresql",
         ),
         Rule(
             "has(self.sqlite) == has(oldSelf.sqlite)",

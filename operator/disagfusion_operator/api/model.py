@@ -124,7 +124,7 @@ class Model(Part):
         Rule(
             "[has(self.builtin), has(self.hub), has(self.volume), has(self.store),"
             " has(self.emulated)].filter(given, given).size() == 1",
-            "exactly one of builtin, hub, volume, store and emulated is given",
+            "expected exactly one of builtin, hub, volume, store and emulated",
         ),
     )
 

@@ -89,7 +89,7 @@ def _rule_of_stage(stage: str) -> Rule:
     return Rule(
         f"!has(self.stages.{stage}.pools) ||"
         f" self.stages.{stage}.pools.all(name, name in self.pools)",
-        f"stages.{stage}.pools names pools of spec.pools",
+        f"stages.{stage}.pools may only name pools that are in spec.pools",
         f".stages.{stage}.pools",
     )
 

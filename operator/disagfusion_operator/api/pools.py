@@ -152,7 +152,8 @@ class PodTemplate(Part):
         Rule(
             "!has(self.labels) || self.labels.all(key, !key.startsWith('disagfusion.dev/') &&"
             " !key.startsWith('app.kubernetes.io/'))",
-            "labels of disagfusion.dev/ and app.kubernetes.io/ are the operator's",
+            "labels of disagfusion.dev/ and app.kubernetes.io/ are the operator's,"
+            " take another prefix",
             ".labels",
         ),
     )

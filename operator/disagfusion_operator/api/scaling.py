@@ -24,6 +24,14 @@ _ClockTime = Annotated[
     Field(max_length=5),
     Matches(r"^([01]\d|2[0-3]):[0-5]\d$", "expected a time of day, such as 08:00"),
 ]
+_Matcher = Annotated[
+    str,
+    Field(max_length=512),
+    Matches(
+        r'^[a-zA-Z_][a-zA-Z0-9_]*(=|!=|=~|!~)"([^"\\]|\\.)*"$',
+        'expected a label matcher, such as cluster="prod"',
+    ),
+]
 _Bound = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -92,7 +100,7 @@ class ProfileSource(Part):
     RULES: ClassVar = (
         Rule(
             "has(self.inline) != has(self.configMap)",
-            "exactly one of inline and configMap is given",
+            "expected exactly one of inline and configMap",
         ),
     )
 
@@ -112,9 +120,7 @@ class Prometheus(Part):
 
     url: Url | None = None
     bearer_token_secret: SecretKey | None = None
-    matchers: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=512)], ...], Field(max_length=8)
-    ] = ()
+    matchers: Annotated[tuple[_Matcher, ...], Field(max_length=8)] = ()
     window_seconds: Annotated[int, Field(ge=4, le=3600)] = 60
 
 
@@ -137,7 +143,7 @@ class ScheduledBounds(Part):
             "(!has(self.minReplicas) || self.minReplicas.all(stage, stage in ['encoder', 'dit',"
             " 'decoder'])) && (!has(self.maxReplicas) || self.maxReplicas.all(stage, stage in"
             " ['encoder', 'dit', 'decoder']))",
-            "minReplicas and maxReplicas name stages: encoder, dit, decoder",
+            "expected stages as keys of minReplicas and maxReplicas, encoder, dit or decoder",
         ),
     )
 

@@ -74,6 +74,9 @@ for _tag, _head in (
 ):
     _Loader.add_constructor(_tag, _sized(_head))
 _Loader.add_constructor(
+    "!matcher", lambda loader, node: f'a="{"a" * (int(loader.construct_scalar(node)) - 4)}"'
+)
+_Loader.add_constructor(
     "!names",
     lambda loader, node: [f"a{n}" for n in range(1, int(loader.construct_scalar(node)) + 1)],
 )
