@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from disagfusion.pipeline.model_files import RECORD_NAME
+from disagfusion.weights.cache import unused
 from tests.cluster.containers import USER, VOLUMES, Container, Machine, Volume
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "stage"))
@@ -109,6 +111,14 @@ async def test_no_shared_memory_between_containers(
         assert container.stop() == 0, container.said()
 
 
+def in_use(directory: Path) -> list[bool]:
+    found = []
+    for record in directory.glob(f"cache-*/*/*/{RECORD_NAME}"):
+        with unused(record.parent) as nobody:
+            found.append(not nobody)
+    return found
+
+
 async def test_a_stage_from_a_cache_that_has_only_its_part(
     machine: Machine, tmp_path: Path
 ) -> None:
@@ -150,6 +160,8 @@ async def test_a_stage_from_a_cache_that_has_only_its_part(
             assert content == await Driver(*here).generate("here", generation())
             sent = there[0].all("sent")[0].sent
             assert sent.transport == "ucx/tcp"
+            # Who reads it keeps it from being evicted, through a read-only mount as well.
+            assert in_use(tmp_path) == [True] * 3
     finally:
         whole.close()
     for container in containers:
