@@ -7,11 +7,12 @@ from functools import partial
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
 
+from disagfusion.errors import FailedPreconditionError
 from disagfusion.jobs.leases import RESIGNED
 from disagfusion.jobs.model import JobEvent, JobState, StageStatus
 from disagfusion.jobs.peers import Adopted, LeaseLostError, News, Peers
 from disagfusion.jobs.sql_rows import complete_jobs
-from disagfusion.jobs.sql_schema import events, gateways, jobs
+from disagfusion.jobs.sql_schema import events, gateways, jobs, one_at_a_time
 from disagfusion.jobs.sql_thread import SqlThread
 
 _UNFINISHED = jobs.c.ended_at.is_(None)
@@ -41,15 +42,22 @@ class SqlPeers(Peers):
     Args:
         thread: Runs on the database.
         name: This gateway's, never used before.
+        pipeline: What it serves; all gateways of a store serve the same.
     """
 
-    def __init__(self, thread: SqlThread, name: str) -> None:
+    def __init__(self, thread: SqlThread, name: str, pipeline: str) -> None:
         self._thread = thread
+        self._pipeline = pipeline
         self.name = name
 
     async def join(self) -> None:
-        """Enter this gateway; from now on every change needs its row."""
-        await self._thread.write(partial(_join, name=self.name), patient=False)
+        """Enter this gateway; from now on every change needs its row.
+
+        Raises:
+            FailedPreconditionError: The store is another pipeline's.
+        """
+        run = partial(_join, name=self.name, pipeline=self._pipeline)
+        await self._thread.write(run, patient=False)
         self._thread.guard = partial(_guard, name=self.name)
 
     async def beat(self) -> Mapping[str, int]:
@@ -83,8 +91,21 @@ class SqlPeers(Peers):
         await self._thread.write(partial(_resign, name=self.name), patient=False)
 
 
-def _join(connection: Connection, name: str) -> None:
-    connection.execute(insert(gateways), {"name": name, "beats": 0})
+def _join(connection: Connection, name: str, pipeline: str) -> None:
+    one_at_a_time(connection)
+    others = (
+        select(gateways.c.pipeline).where(gateways.c.pipeline != pipeline),
+        select(jobs.c.pipeline).where(_UNFINISHED, jobs.c.pipeline != pipeline),
+    )
+    for query in others:
+        other = connection.execute(query.limit(1)).scalar()
+        if other is not None:
+            raise FailedPreconditionError(
+                f"the database belongs to the pipeline {other!r}: {pipeline!r} needs another, or"
+                " another schema in it",
+                reason="OTHER_PIPELINE",
+            )
+    connection.execute(insert(gateways), {"name": name, "pipeline": pipeline, "beats": 0})
 
 
 def _guard(connection: Connection, name: str) -> None:

@@ -148,6 +148,7 @@ gateways = Table(
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=True),
     Column("name", String(128), nullable=False, unique=True),
+    Column("pipeline", Text, nullable=False),
     Column("beats", BigInteger, nullable=False),
 )
 
@@ -172,15 +173,20 @@ _LATEST = len(UPGRADES) + 1
 _LOCK = 0x64665F6A6F6273
 
 
+def one_at_a_time(connection: Connection) -> None:
+    """Wait until no other gateway does what begins with this, until the end of its transaction."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+
 def upgrade(connection: Connection) -> None:
     """Bring the schema up to date, within the transaction that is under way.
 
     Raises:
         FailedPreconditionError: The store was written by a newer version of the software.
     """
-    if connection.dialect.name == "postgresql":
-        # Of several that start at once the first does it, and the others find it done.
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    # Of several that start at once the first does it, and the others find it done.
+    one_at_a_time(connection)
     if not inspect(connection).has_table(schema_version.name):
         metadata.create_all(connection, checkfirst=False)
         _version_metadata.create_all(connection)

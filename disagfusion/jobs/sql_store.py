@@ -43,6 +43,7 @@ class SqlJobStore(JobStore):
             one in memory; `postgresql+psycopg://user:password@host/database`.
         owner: Name of the gateway that shares the store with others, never used before; empty
             where one gateway has the store to itself.
+        pipeline: What that gateway serves.
         synchronous: SQLite's `PRAGMA synchronous`; "FULL" survives a loss of power.
         max_input_bytes: Bound on a job's request and images together.
         min_free_bytes: New jobs are refused when less than this is free on the database's disk,
@@ -55,6 +56,7 @@ class SqlJobStore(JobStore):
         url: str,
         *,
         owner: str = "",
+        pipeline: str = "",
         synchronous: str = "FULL",
         max_input_bytes: int = 64 * 1024 * 1024,
         min_free_bytes: int = 64 * 1024 * 1024,
@@ -62,7 +64,7 @@ class SqlJobStore(JobStore):
     ) -> None:
         self._thread = SqlThread(url, synchronous=synchronous)
         self._owner = owner or None
-        self._peers = SqlPeers(self._thread, owner) if owner else None
+        self._peers = SqlPeers(self._thread, owner, pipeline) if owner else None
         self._max_input_bytes = max_input_bytes
         self._min_free_bytes = min_free_bytes
         self._free_bytes = free_bytes or _free_bytes
@@ -79,7 +81,11 @@ class SqlJobStore(JobStore):
                 ) from error
         await self._thread.open(upgrade)
         if self._peers is not None:
-            await self._peers.join()
+            try:
+                await self._peers.join()
+            except BaseException:
+                await self._thread.aclose()
+                raise
 
     @property
     def peers(self) -> Peers | None:

@@ -284,6 +284,7 @@ class Gateway:
         return SqlJobStore(
             settings.database,
             owner=self._identity if is_shared(settings.database) else "",
+            pipeline=settings.pipeline,
             synchronous=settings.database_synchronous,
             min_free_bytes=settings.disk_reserve_bytes,
         )

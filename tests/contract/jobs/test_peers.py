@@ -17,6 +17,7 @@ from disagfusion.errors import (
     AlreadyExistsError,
     DataLossError,
     DisagfusionError,
+    FailedPreconditionError,
     InvalidArgumentError,
     UnavailableError,
 )
@@ -50,7 +51,7 @@ async def opened(url: str) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
         async def open_as(name: str) -> SqlJobStore:
-            store = SqlJobStore(url, owner=name)
+            store = SqlJobStore(url, owner=name, pipeline="flux")
             await stack.enter_async_context(store)
             return store
 
@@ -155,6 +156,26 @@ async def test_jobs_without_any_gateway_are_adopted(url: str, opened: Open) -> N
     assert [job.state for job in adopted.jobs] == [JobState.DECODING]
     assert adopted.owners == frozenset()
     assert await peers_of(b).adopt({}) == Adopted()
+
+
+async def test_a_store_is_one_pipelines(url: str, opened: Open) -> None:
+    await opened("a")
+    with pytest.raises(FailedPreconditionError, match="pipeline 'flux': 'wan' needs"):
+        await SqlJobStore(url, owner="w", pipeline="wan").open()
+    schema = f"{url}&options=-csearch_path%3Dwan"
+    async with SqlJobStore(url) as any_store:
+        await any_store._thread.write(
+            lambda connection: connection.exec_driver_sql("CREATE SCHEMA wan"), patient=False
+        )
+    async with SqlJobStore(schema, owner="w", pipeline="wan") as other:
+        assert await other.unfinished() == []
+
+
+async def test_jobs_that_another_pipeline_has_left_are_not_taken(url: str) -> None:
+    async with SqlJobStore(url) as alone:
+        await alone.submit(new())
+    with pytest.raises(FailedPreconditionError, match="pipeline 'flux'"):
+        await SqlJobStore(url, owner="w", pipeline="wan").open()
 
 
 async def test_cancelling_and_watching_from_elsewhere(opened: Open) -> None:

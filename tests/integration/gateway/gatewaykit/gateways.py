@@ -166,7 +166,7 @@ class Process:
         self._ready.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "disagfusion_gateway"),
-            env={**os.environ, **self.environment},
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment},
         )
         while not self._ready.exists():
             assert self._process.returncode is None, "the gateway did not start"
@@ -186,9 +186,13 @@ class Process:
         self._process.send_signal(number)
 
     async def ended(self) -> int:
-        """Wait until the process has ended by itself."""
+        """Wait until the process has ended by itself; one that hangs says where."""
         assert self._process is not None
-        return await self._process.wait()
+        try:
+            async with asyncio.timeout(60):
+                return await self._process.wait()
+        except TimeoutError:
+            return await self.signal(signal.SIGABRT)
 
     async def kill(self) -> None:
         await self.signal(signal.SIGKILL)
