@@ -158,6 +158,42 @@ def _generation(deployment: Object) -> int:
     return int(deployment["metadata"].get("generation", 0))
 
 
+def gradual(
+    accounts: Mapping[Place, Account],
+    wanted: Mapping[Place, int],
+    least: Mapping[str, int],
+    *,
+    growing: bool,
+) -> dict[Place, int]:
+    """Return the replicas that are wanted, without the last of a stage leaving before others come.
+
+    That is so as long as anything else is under way: two stages that wait for each other's room
+    would wait for ever.
+
+    Args:
+        accounts: By place.
+        wanted: Replicas by place.
+        least: Stage → replicas that are to be ready in the meantime, if they are now.
+        growing: Whether there is room for some of what is wanted.
+    """
+    counts = dict(wanted)
+    kept = False
+    for stage, count in least.items():
+        mine = [place for place in wanted if place.stage == stage]
+        ready = sum(min(accounts[place].ready, wanted[place]) for place in mine)
+        lacking = min(count, sum(wanted[place] for place in mine)) - ready
+        for place in mine:
+            more = min(max(0, lacking), max(0, accounts[place].ready - wanted[place]))
+            counts[place] += more
+            lacking -= more
+            kept = kept or more > 0
+    moves = growing or any(
+        one.leaving or len(one.live) > one.ready or one.asked > counts.get(place, one.asked)
+        for place, one in accounts.items()
+    )
+    return counts if kept and moves else dict(wanted)
+
+
 def affordable(
     accounts: Mapping[Place, Account],
     wanted: Mapping[Place, int],

@@ -120,11 +120,13 @@ class Full:
         accelerators: That could be had.
         until: Unix seconds until which it counts as full.
         message: Why.
+        offered: That its nodes had then: with more, it is not full any more.
     """
 
     accelerators: int
     until: float
     message: str
+    offered: int = 0
 
 
 @dataclass(slots=True)
@@ -157,10 +159,16 @@ class Learned:
         bounding = [one for one in found if one is not None]
         return min(bounding, key=lambda one: one.accelerators, default=None)
 
-    def disprove(self, key: PoolKey, placed: int) -> bool:
-        """Give up that there is no more where more than that has found nodes."""
+    def disprove(self, key: PoolKey, placed: int, offered: int) -> bool:
+        """Give up that there is no more, where more has found nodes or nodes have come.
+
+        Args:
+            key: Which pool.
+            placed: Accelerators that pods with a node hold.
+            offered: That nodes have.
+        """
         found = self.full.get((key, ""))
-        if found is None or placed <= found.accelerators:
+        if found is None or (placed <= found.accelerators and offered <= found.offered):
             return False
         del self.full[key, ""]
         return True

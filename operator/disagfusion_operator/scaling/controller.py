@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
+from disagfusion.telemetry.balanced import BalancedPipelines
 from disagfusion_operator.k8s.port import Cluster
+from disagfusion_operator.scaling.exporting import figures
 from disagfusion_operator.scaling.gateways import Gateways, GrpcGateways
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.load import Load
@@ -27,11 +29,18 @@ class Scaling:
         cluster: Where replicas are written.
         load: What Prometheus says; asked over HTTP by default.
         gateways: Asks gateways; by gRPC by default.
+        metrics: Where balancing is exported; None: nowhere.
     """
 
     def __init__(
-        self, cluster: Cluster, *, load: Load | None = None, gateways: Gateways | None = None
+        self,
+        cluster: Cluster,
+        *,
+        load: Load | None = None,
+        gateways: Gateways | None = None,
+        metrics: BalancedPipelines | None = None,
     ) -> None:
+        self._metrics = metrics
         self._cluster = cluster
         self._ledger = Ledger()
         # One thread: a decision holds the interpreter, several would only delay everything else.
@@ -41,6 +50,7 @@ class Scaling:
             self._load, gateways or GrpcGateways(), self._threads, asyncio.Semaphore(1)
         )
         self._scalers: dict[Key, Scaler] = {}
+        self._names: dict[Key, tuple[str, str]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     async def step(self, pipeline: PipelineView, cluster: ClusterView, now: float) -> Report:
@@ -67,13 +77,29 @@ class Scaling:
         if scaler is None:
             scaler = Scaler(pipeline, self._cluster, self._ledger, self._senses, now)
             self._scalers[pipeline.key] = scaler
-        return await scaler.step(pipeline, cluster, now)
+        report = await scaler.step(pipeline, cluster, now)
+        self._export(pipeline, scaler, report)
+        return report
+
+    def _export(self, pipeline: PipelineView, scaler: Scaler, report: Report) -> None:
+        if self._metrics is None:
+            return
+        name = (pipeline.key.namespace, pipeline.served_name or pipeline.key.name)
+        if (before := self._names.get(pipeline.key, name)) != name:
+            self._metrics.forget(*before)
+        self._names[pipeline.key] = name
+        for decision in scaler.mind.news():
+            self._metrics.decided(*name, decision.reason.name.lower())
+        held = pipeline.spec.scaling.paused or bool(pipeline.hold)
+        self._metrics.show(*name, figures(report, scaler.mind.summary(), held=held))
 
     def forget(self, key: Key) -> None:
         """Give up everything about a pipeline that is gone or is being deleted."""
         scaler = self._scalers.pop(key, None)
         self._load.forget(key)
         self._ledger.forget(key)
+        if self._metrics is not None and key in self._names:
+            self._metrics.forget(*self._names.pop(key))
         if scaler is not None:
             ending = asyncio.create_task(scaler.mind.aclose(), name=f"forget {key}")
             self._ending.add(ending)

@@ -11,71 +11,23 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.scaling.capacity import PoolKey
+from disagfusion_operator.scaling.table import (
+    Claim,
+    Table,
+    count_of,
+    part_served,
+    served,
+    taken_by,
+)
 from disagfusion_operator.scaling.view import Key
 
 CLEAR_GAIN = 0.2
 """Share by which somebody must be served better before a division changes."""
-_STAYS = 1.1
-"""A place where a replica runs is preferred by so much: moving it costs time."""
 _SAME = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Where replicas of a stage can be.
-
-    Attributes:
-        pool: Of the cluster.
-        accelerators: That one takes.
-        speed: Jobs per second of one.
-    """
-
-    pool: PoolKey
-    accelerators: int
-    speed: float
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a pipeline needs of pools.
-
-    Attributes:
-        key: Which pipeline.
-        priority: The higher one is served first.
-        seats: By place.
-        least: Stage → replicas.
-        most: Stage → replicas; None: no bound.
-        need: Stage → jobs per second that it has to do; a stage that is missing needs nothing.
-        held: Place → replicas that there should be now.
-        budget: Accelerators in all; None: no bound.
-        limits: Pool → accelerators that it may take at most.
-        expands: Whether it uses more than it needs.
-    """
-
-    key: Key
-    priority: int
-    seats: Mapping[Place, Seat]
-    least: Mapping[str, int]
-    most: Mapping[str, int | None]
-    need: Mapping[str, float] = field(default_factory=dict)
-    held: Mapping[Place, int] = field(default_factory=dict)
-    budget: int | None = None
-    limits: Mapping[PoolKey, int] = field(default_factory=dict)
-    expands: bool = False
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages."""
-        return tuple(self.least)
-
-    @property
-    def pools(self) -> frozenset[PoolKey]:
-        """Pools where it may be."""
-        return frozenset(seat.pool for seat in self.seats.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,97 +61,8 @@ def divide(
     return found if _clearly_better(ordered, found, kept) else kept
 
 
-def served(claim: Claim, counts: Mapping[Place, int]) -> float:
-    """Return which part of what it needs a pipeline can do; infinite where it needs nothing.
-
-    Args:
-        claim: What it needs.
-        counts: Replicas by place.
-    """
-    return min((_part(claim, counts, stage) for stage in claim.stages), default=math.inf)
-
-
-def _part(claim: Claim, counts: Mapping[Place, int], stage: str) -> float:
-    need = claim.need.get(stage, 0.0)
-    if need <= 0.0:
-        return math.inf
-    speed = math.fsum(
-        count * claim.seats[place].speed for place, count in counts.items() if place.stage == stage
-    )
-    return speed / need
-
-
-class _Table:
-    """What is given to whom so far, and what is left."""
-
-    def __init__(self, claims: Sequence[Claim], capacity: Mapping[PoolKey, int]) -> None:
-        self.free = dict(capacity)
-        self.counts: dict[Key, dict[Place, int]] = {
-            claim.key: dict.fromkeys(claim.seats, 0) for claim in claims
-        }
-        self._taken: dict[Key, dict[PoolKey, int]] = {
-            claim.key: dict.fromkeys(claim.pools, 0) for claim in claims
-        }
-        self._quality = _qualities(claims)
-
-    def room(self, claim: Claim, place: Place, *, bounded: bool = True) -> bool:
-        """Whether one more replica can be given."""
-        seat = claim.seats[place]
-        taken = self._taken[claim.key]
-        if self.free.get(seat.pool, 0) < seat.accelerators:
-            return False
-        if taken[seat.pool] + seat.accelerators > claim.limits.get(seat.pool, math.inf):
-            return False
-        if claim.budget is not None and sum(taken.values()) + seat.accelerators > claim.budget:
-            return False
-        most = claim.most.get(place.stage)
-        return not bounded or most is None or self.count(claim, place.stage) < most
-
-    def count(self, claim: Claim, stage: str) -> int:
-        counts = self.counts[claim.key]
-        return sum(count for place, count in counts.items() if place.stage == stage)
-
-    def give(self, claim: Claim, place: Place, count: int = 1) -> None:
-        seat = claim.seats[place]
-        self.counts[claim.key][place] += count
-        self._taken[claim.key][seat.pool] += count * seat.accelerators
-        self.free[seat.pool] -= count * seat.accelerators
-
-    def best(self, claim: Claim, stage: str) -> Place | None:
-        """Return where one more replica of a stage does best; None: nowhere."""
-        places = [
-            place for place in claim.seats if place.stage == stage and self.room(claim, place)
-        ]
-        return min(places, key=lambda place: self._order(claim, place), default=None)
-
-    def _order(self, claim: Claim, place: Place) -> tuple[float, float, str]:
-        """Best first: where the stage is fast for what the pool can do for others."""
-        seat = claim.seats[place]
-        each = seat.speed / seat.accelerators
-        quality = each / self._quality[seat.pool]
-        if self.counts[claim.key][place] < claim.held.get(place, 0):
-            quality *= _STAYS
-        return (-quality, -each, place.pool)
-
-
-def _qualities(claims: Sequence[Claim]) -> dict[PoolKey, float]:
-    """Return what pools are worth: the mean speed that stages have there, over their best."""
-    logs: dict[PoolKey, list[float]] = {}
-    for claim in claims:
-        for stage in claim.stages:
-            each = {
-                seat.pool: seat.speed / seat.accelerators
-                for place, seat in claim.seats.items()
-                if place.stage == stage
-            }
-            best = max(each.values(), default=0.0)
-            for pool, speed in each.items():
-                logs.setdefault(pool, []).append(math.log(speed / best) if speed > 0.0 else 0.0)
-    return {pool: math.exp(math.fsum(found) / len(found)) for pool, found in logs.items()}
-
-
 def _best(ordered: Sequence[Claim], capacity: Mapping[PoolKey, int]) -> Division:
-    table = _Table(ordered, capacity)
+    table = Table(ordered, capacity)
     for level in _levels(ordered):
         for claim in level:
             _give_minima(table, claim, level)
@@ -216,7 +79,7 @@ def _levels(ordered: Sequence[Claim]) -> Iterator[list[Claim]]:
         yield [claim for claim in ordered if claim.priority == priority]
 
 
-def _give_minima(table: _Table, claim: Claim, level: Sequence[Claim]) -> None:
+def _give_minima(table: Table, claim: Claim, level: Sequence[Claim]) -> None:
     for stage in claim.stages:
         held = [place for place in claim.seats if place.stage == stage and claim.held.get(place)]
         for place in held:
@@ -228,13 +91,13 @@ def _give_minima(table: _Table, claim: Claim, level: Sequence[Claim]) -> None:
                 table.give(claim, place)
     for stage in claim.stages:
         while table.count(claim, stage) < claim.least[stage]:
-            place = table.best(claim, stage) or _made_room(table, claim, stage, level)
-            if place is None:
+            found = table.best(claim, stage) or _made_room(table, claim, stage, level)
+            if found is None:
                 break
-            table.give(claim, place)
+            table.give(claim, found)
 
 
-def _made_room(table: _Table, claim: Claim, stage: str, level: Sequence[Claim]) -> Place | None:
+def _made_room(table: Table, claim: Claim, stage: str, level: Sequence[Claim]) -> Place | None:
     """Return a place that became free since another minimum of the level went elsewhere."""
     for place in (one for one in claim.seats if one.stage == stage):
         pool = claim.seats[place].pool
@@ -253,14 +116,16 @@ def _made_room(table: _Table, claim: Claim, stage: str, level: Sequence[Claim]) 
                     ),
                     None,
                 )
-                if elsewhere is not None and table.room(claim, place):
+                if elsewhere is not None:
                     table.give(other, elsewhere)
-                    return place
+                    if table.room(claim, place):
+                        return place
+                    table.give(other, elsewhere, -1)
                 table.give(other, taken)
     return None
 
 
-def _raise(table: _Table, claims: Sequence[Claim], *, until: float) -> None:
+def _raise(table: Table, claims: Sequence[Claim], *, until: float) -> None:
     """Give to whoever is served worst, until all are served or nothing can be given."""
     heap = [(served(claim, table.counts[claim.key]), index) for index, claim in enumerate(claims)]
     heapq.heapify(heap)
@@ -270,7 +135,7 @@ def _raise(table: _Table, claims: Sequence[Claim], *, until: float) -> None:
             return
         claim = claims[index]
         counts = table.counts[claim.key]
-        stage = min(claim.stages, key=lambda name: _part(claim, counts, name))
+        stage = min(claim.stages, key=lambda name: part_served(claim, counts, name))
         place = table.best(claim, stage)
         if place is None:
             continue  # the other stages would not serve it better
@@ -278,7 +143,7 @@ def _raise(table: _Table, claims: Sequence[Claim], *, until: float) -> None:
         heapq.heappush(heap, (served(claim, counts), index))
 
 
-def _keep(table: _Table, claim: Claim) -> None:
+def _keep(table: Table, claim: Claim) -> None:
     """Leave what runs, where nobody needs it more."""
     for place, count in claim.held.items():
         while (
@@ -290,7 +155,7 @@ def _keep(table: _Table, claim: Claim) -> None:
 
 
 def _shares(
-    table: _Table, ordered: Sequence[Claim], capacity: Mapping[PoolKey, int]
+    table: Table, ordered: Sequence[Claim], capacity: Mapping[PoolKey, int]
 ) -> dict[Key, dict[PoolKey, int]]:
     """Return what is given by pool, and what is left in equal parts."""
     shares = {claim.key: taken_by(claim, table.counts[claim.key]) for claim in ordered}
@@ -314,15 +179,6 @@ def _shares(
     return shares
 
 
-def taken_by(claim: Claim, counts: Mapping[Place, int]) -> dict[PoolKey, int]:
-    """Return the accelerators that replicas take, by pool."""
-    taken = dict.fromkeys(claim.pools, 0)
-    for place, count in counts.items():
-        seat = claim.seats[place]
-        taken[seat.pool] += count * seat.accelerators
-    return taken
-
-
 def _keeps(ordered: Sequence[Claim], capacity: Mapping[PoolKey, int], before: Division) -> bool:
     """Whether a division still fits: the same pipelines and pools, and no pool is overcommitted."""
     if {claim.key for claim in ordered} != set(before.shares):
@@ -341,16 +197,33 @@ def _keeps(ordered: Sequence[Claim], capacity: Mapping[PoolKey, int], before: Di
 
 
 def _retarget(ordered: Sequence[Claim], before: Division) -> Division:
-    """Return the same shares with the best use of them."""
+    """Return the same shares with the best use of them: as it was, or as it would be now."""
     targets: dict[Key, Mapping[Place, int]] = {}
     for claim in ordered:
+        known = {place: before.targets[claim.key].get(place, 0) for place in claim.seats}
         alone = _best_alone(claim, before.shares[claim.key])
-        targets[claim.key] = alone
+        targets[claim.key] = known
+        if not _within(claim, known) or _worth(claim, alone) > _worth(claim, known):
+            targets[claim.key] = alone
     return Division(before.shares, targets)
 
 
+def _within(claim: Claim, counts: Mapping[Place, int]) -> bool:
+    """Whether replicas keep the bounds of a pipeline."""
+    taken = taken_by(claim, counts)
+    if claim.budget is not None and sum(taken.values()) > claim.budget:
+        return False
+    return all(
+        most is None or count_of(counts, stage) <= most for stage, most in claim.most.items()
+    )
+
+
+def _worth(claim: Claim, counts: Mapping[Place, int]) -> tuple[int, float]:
+    return -_missing(claim, counts), min(1.0, served(claim, counts))
+
+
 def _best_alone(claim: Claim, shares: Mapping[PoolKey, int]) -> Mapping[Place, int]:
-    table = _Table([claim], shares)
+    table = Table([claim], shares)
     _give_minima(table, claim, [claim])
     _raise(table, [claim], until=1.0)
     _keep(table, claim)
@@ -380,11 +253,4 @@ def _clearly_better(ordered: Sequence[Claim], found: Division, kept: Division) -
 
 
 def _missing(claim: Claim, counts: Mapping[Place, int]) -> int:
-    return sum(
-        max(
-            0,
-            claim.least[stage]
-            - sum(count for place, count in counts.items() if place.stage == stage),
-        )
-        for stage in claim.stages
-    )
+    return sum(max(0, claim.least[stage] - count_of(counts, stage)) for stage in claim.stages)

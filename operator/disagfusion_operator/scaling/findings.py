@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from disagfusion.scheduling.decision import Decision, Place, Reason
 from disagfusion.scheduling.observation import Fresh, Invalid, Missing, Observation, Signal, Stale
@@ -77,7 +78,7 @@ def metrics_available(observation: Observation | None) -> Finding:
     kind = Condition.METRICS_AVAILABLE
     if observation is None:
         return Finding(kind, None, "NotAsked", "no answer has come yet")
-    needed: tuple[tuple[str, Signal[object]], ...] = (
+    needed: tuple[tuple[str, Signal[Any]], ...] = (
         ("unfinished jobs", observation.jobs),
         ("arrivals", observation.arrived),
     )

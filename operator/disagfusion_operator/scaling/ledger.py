@@ -17,14 +17,17 @@ from disagfusion_operator.scaling.capacity import (
     PoolKey,
     offered,
 )
-from disagfusion_operator.scaling.division import Claim, Division, divide
+from disagfusion_operator.scaling.division import Division, divide
 from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.scaling.table import Claim
 from disagfusion_operator.scaling.view import ClusterView, Key
 
 GRACE_SECONDS = 30.0
 """After which pools are divided although some pipeline has not been seen."""
 DIVIDE_SECONDS = 5.0
 """Between two divisions where nothing but the load has changed."""
+SETTLE_SECONDS = 60.0
+"""For so long a division stays after the load has changed it: replicas have to drain and load."""
 _HURRY_SECONDS = 1.0
 """The same where pipelines, bounds or pools have."""
 
@@ -98,8 +101,10 @@ class Ledger:
     _offers: dict[tuple[PoolKey, tuple[Toleration, ...]], Offer] = field(default_factory=dict)
     _offers_version: int | None = None
     _capacity: dict[PoolKey, int] = field(default_factory=dict)
+    _offered: dict[PoolKey, int] = field(default_factory=dict)
     _division: Division | None = None
     _divided_at: float = 0.0
+    _settled_at: float = 0.0
     _changed: bool = True
     _begun: float | None = None
 
@@ -115,7 +120,7 @@ class Ledger:
             if account.leaving:
                 self._freed_at[entry.claim.seats[place].pool] = now
         for pool in entry.claim.pools:
-            if self.learned.disprove(pool, self._placed[pool]):
+            if self.learned.disprove(pool, self._placed[pool], self._offered.get(pool, 0)):
                 self._changed = True
 
     def forget(self, key: Key) -> None:
@@ -134,7 +139,8 @@ class Ledger:
         if found.quota:
             mine = self._entries[key].made()[pool]
             return self.learned.note(pool, str(key), Full(mine, until, found.message))
-        return self.learned.note(pool, "", Full(self._placed[pool], until, found.message))
+        full = Full(self._placed[pool], until, found.message, self._offered.get(pool, 0))
+        return self.learned.note(pool, "", full)
 
     def full(self, key: Key, pool: PoolKey, now: float) -> Full | None:
         """Return why no more of a pool can be had by a pipeline; None where more can."""
@@ -185,14 +191,20 @@ class Ledger:
         rest = _HURRY_SECONDS if self._changed else DIVIDE_SECONDS
         if self._division is not None and now - self._divided_at < rest:
             return
+        if not self._changed and now < self._settled_at:
+            return
+        structural, before = self._changed, self._division
         self._changed, self._divided_at = False, now
         claims = [self._bounded(entry.claim, now) for entry in self._entries.values()]
         self._capacity = self._capacities(cluster, now)
-        self._division = divide(claims, self._capacity, self._division)
+        self._division = divide(claims, self._capacity, before)
+        if not structural and before is not None and self._division.shares != before.shares:
+            self._settled_at = now + SETTLE_SECONDS
 
     def _capacities(self, cluster: ClusterView, now: float) -> dict[PoolKey, int]:
         """Return how many accelerators each pool has for all."""
         totals: dict[PoolKey, int] = {}
+        self._offered.clear()
         closed: dict[PoolKey, frozenset[str]] = {}
         for entry in self._entries.values():
             for pool in entry.pools:
@@ -222,7 +234,7 @@ class Ledger:
         if known not in self._offers:
             self._offers[known] = offered(cluster.nodes, pool, spec.tolerations)
         offer = self._offers[known]
-        total = offer.accelerators
+        total = self._offered[pool] = max(self._offered.get(pool, 0), offer.accelerators)
         if spec.provisioning == "Autoscaled":
             total = max(total, spec.capacity or claim.budget or 0)
         return total, offer.closed

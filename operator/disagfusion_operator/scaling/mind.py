@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from disagfusion.errors import DisagfusionError
 from disagfusion.scheduling.decision import Decision, Place
 from disagfusion.scheduling.observation import Replicas
+from disagfusion.scheduling.performance.model import PairSummary
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.prometheus.readings import Readings, read
 from disagfusion_operator.api.base import STAGES
@@ -80,6 +81,8 @@ class Mind:
         self._decided_at = self._taught_at = _LONG_AGO
         self._answered_at: float | None = None
         self._teaching: asyncio.Task[None] | None = None
+        self._news: list[Decision] = []
+        self._rows: list[PairSummary] = []
         self.problem = ""
         self.need: Mapping[str, float] = {}
         self.decision: Decision | None = None
@@ -205,7 +208,18 @@ class Mind:
         if not moment.auto:
             self._decider.forget_changes()
         self.decision = decision
+        self._news.append(decision)
+        self._rows = self._knowledge.summary(clock)
         return decision
+
+    def news(self) -> list[Decision]:
+        """Return the decisions since this was asked last."""
+        news, self._news = self._news, []
+        return news
+
+    def summary(self) -> list[PairSummary]:
+        """Return the numbers of the model at the last decision."""
+        return self._rows
 
     async def remaining(self, moment: Moment) -> Mapping[str, float]:
         """Return the seconds that pods will still compute; those that are idle are left out."""

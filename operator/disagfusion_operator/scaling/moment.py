@@ -9,8 +9,8 @@ from disagfusion.scheduling.decision import Place
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.scaling.bounds import Bounds
 from disagfusion_operator.scaling.capacity import PoolKey
-from disagfusion_operator.scaling.division import Claim
 from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.scaling.table import Claim
 from disagfusion_operator.scaling.view import PipelineView
 
 

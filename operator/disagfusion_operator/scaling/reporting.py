@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from disagfusion.scheduling.decision import Decision, Place, Reason
 from disagfusion.scheduling.observation import Fresh
 from disagfusion_operator.scaling import findings
-from disagfusion_operator.scaling.division import Claim, served
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind
 from disagfusion_operator.scaling.moment import Moment
 from disagfusion_operator.scaling.report import Choice, Happening, PlaceReport, Report
+from disagfusion_operator.scaling.table import Claim, served
 
 
 def place_reports(moment: Moment, desired: Mapping[Place, int]) -> dict[Place, PlaceReport]:
@@ -71,7 +71,9 @@ def report(
         places=places,
         findings=(
             active,
-            findings.scaling_limited(decision, full, _lacking(moment, places)),
+            findings.scaling_limited(
+                decision, full, () if mind.asleep else _lacking(moment, places)
+            ),
             findings.metrics_available(observation),
             findings.conflict(moment.fixed),
         ),

@@ -11,7 +11,7 @@ from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.k8s.kinds import PIPELINE
 from disagfusion_operator.k8s.port import Cluster
 from disagfusion_operator.scaling import reporting
-from disagfusion_operator.scaling.actuator import Actuator, affordable
+from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
 from disagfusion_operator.scaling.capacity import overdue, patience
 from disagfusion_operator.scaling.claims import claim_of, entry_of
 from disagfusion_operator.scaling.conflict import Watch
@@ -21,8 +21,9 @@ from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind, Senses
 from disagfusion_operator.scaling.moment import Moment
+from disagfusion_operator.scaling.profiles import UNBOUNDED
 from disagfusion_operator.scaling.report import Choice, Happening, Report
-from disagfusion_operator.scaling.trim import trimmed
+from disagfusion_operator.scaling.trim import trimmed, with_minima
 from disagfusion_operator.scaling.view import ClusterView, PipelineView
 
 _SOON = 1.0
@@ -70,13 +71,13 @@ class Scaler:
         if moment is None:
             # Nobody knows yet what this pipeline may have.
             return Report({}, again_after=_SOON)
+        desired: Mapping[Place, int]
         if not moment.auto:
             self._intent = None
             desired = self._as_asked(moment)
         else:
             self._intent = await self._aim(moment)
-            self._give_up(moment)
-            self._trim(moment)
+            self._trim(moment, given_up=self._give_up(moment))
             desired = self._intent.desired
         decision = await self.mind.decide(moment, desired)
         if decision is not None:
@@ -148,7 +149,7 @@ class Scaler:
             wanted = self._ledger.targets(moment.view.key)
         return Intent({place: wanted.get(place, 0) for place in moment.places})
 
-    def _give_up(self, moment: Moment) -> None:
+    def _give_up(self, moment: Moment) -> bool:
         """Take back what has waited for too long, and take its pool for full."""
         assert self._intent is not None, "there is an aim"
         desired = dict(self._intent.desired)
@@ -168,10 +169,15 @@ class Scaler:
             message = f"{place.stage} on {place.pool}: {found.message}; {found.keep} stay"
             reason = "QuotaRefused" if found.quota else "PoolFull"
             self._happened.append(Happening(reason, message, "TakeBack", warning=True))
+        changed = desired != self._intent.desired
         self._intent = replace(self._intent, desired=desired)
+        return changed
 
-    def _trim(self, moment: Moment) -> None:
-        """Keep what is wanted within bounds, and within the shares of pools that others use."""
+    def _trim(self, moment: Moment, *, given_up: bool) -> None:
+        """Keep what is wanted within bounds, and within the shares of pools that others use.
+
+        Minima wait where a pool has just turned out to be full: its shares are of before.
+        """
         assert self._intent is not None, "there is an aim"
         if moment.spec.scaling.paused:
             return
@@ -181,41 +187,51 @@ class Scaler:
         }
         targets = self._ledger.targets(moment.view.key)
         after = trimmed(claim, before, shared, targets, tuple(moment.fixed))
+        if not self.mind.asleep and not given_up:
+            after = with_minima(claim, after, moment.shares, targets, tuple(moment.fixed))
         if after != before:
-            told = reporting.changes(before, after)
-            self._happened.append(Happening("Bounded", f"less is allowed now: {told}"))
+            self._happened.append(Happening("Bounded", reporting.changes(before, after)))
         self._intent = replace(self._intent, desired=after)
 
     async def _carry_out(self, moment: Moment, desired: Mapping[Place, int]) -> None:
         if moment.spec.scaling.paused:
             return
         await self._keep(moment)
-        view, spec, claim = moment.view, moment.spec, moment.claim
+        view = moment.view
         wanted = {
             place: count
             for place, count in desired.items()
             if place not in moment.fixed and place in view.deployments
         }
         if moment.auto:
+            accounts = {place: moment.account(place) for place in wanted}
+            growing = bool(self._growth(moment, wanted))
             shrunk = await self._actuator.shrink(
-                view.deployments, moment.accounts, wanted, lambda: self.mind.remaining(moment)
+                view.deployments,
+                accounts,
+                gradual(accounts, wanted, moment.claim.least, growing=growing),
+                lambda: self.mind.remaining(moment),
             )
             if shrunk:
                 moment = self._again(moment)
-        entry = entry_of(claim, spec, moment.accounts)
-        budget = sum(moment.usable().values()) if claim.budget is None else claim.budget
-        counts = affordable(
+        try:
+            await self._actuator.grow(view.deployments, self._growth(moment, wanted))
+        finally:
+            self._again(moment)
+
+    def _growth(self, moment: Moment, wanted: Mapping[Place, int]) -> dict[Place, int]:
+        """Return what Deployments may ask for now, where more is wanted."""
+        claim, key = moment.claim, moment.view.key
+        entry = entry_of(claim, moment.spec, moment.accounts)
+        budget = UNBOUNDED if claim.budget is None else claim.budget
+        return affordable(
             {place: moment.account(place) for place in wanted},
             wanted,
             {place: seat.accelerators for place, seat in claim.seats.items()},
             {place: seat.pool for place, seat in claim.seats.items()},
-            {pool: self._ledger.room(view.key, pool) for pool in claim.pools},
+            {pool: self._ledger.room(key, pool) for pool in claim.pools},
             budget - entry.held().total() - entry.others,
         )
-        try:
-            await self._actuator.grow(view.deployments, counts)
-        finally:
-            self._again(moment)
 
     def _again(self, moment: Moment) -> Moment:
         """Return the moment with what has just been written, and enter it in the ledger."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.scaling.capacity import PoolKey
-from disagfusion_operator.scaling.division import Claim
+from disagfusion_operator.scaling.table import Claim
 
 
 def trimmed(
@@ -44,6 +44,57 @@ def trimmed(
         left = claim.budget - _accelerators(claim, taken, list(taken))
         _shrink(claim, counts, targets, list(counts), left)
     return {place: counts.get(place, taken.get(place, 0)) for place in desired}
+
+
+def with_minima(
+    claim: Claim,
+    desired: Mapping[Place, int],
+    shares: Mapping[PoolKey, int],
+    targets: Mapping[Place, int],
+    fixed: Collection[Place] = (),
+) -> dict[Place, int]:
+    """Return the replicas there should be when stages below their minimum take room from others.
+
+    Args:
+        claim: Bounds of the pipeline.
+        desired: By place.
+        shares: Pool → accelerators.
+        targets: What the shares are meant for.
+        fixed: Places that somebody else scales: they stay as they are.
+    """
+    counts = dict(desired)
+    for place, target in targets.items():
+        seat = claim.seats.get(place)
+        if seat is None or place in fixed:
+            continue
+        mine = [one for one in counts if one.stage == place.stage]
+        while (
+            counts[place] < target and sum(counts[one] for one in mine) < claim.least[place.stage]
+        ):
+            before = dict(counts)
+            counts[place] += 1
+            there = [one for one in counts if claim.seats[one].pool == seat.pool]
+            bounds = [(there, shares.get(seat.pool, 0))]
+            if claim.budget is not None:
+                bounds.append((list(counts), claim.budget))
+            for places, most in bounds:
+                givers = [
+                    one
+                    for one in places
+                    if one not in fixed
+                    and sum(counts[other] for other in counts if other.stage == one.stage)
+                    > claim.least[one.stage]
+                ]
+                while _accelerators(claim, counts, places) > most and any(
+                    counts[one] for one in givers
+                ):
+                    counts[_first(claim, counts, targets, givers, keep_minima=True)] -= 1
+                if _accelerators(claim, counts, places) > most:
+                    counts = before
+                    break
+            if counts == before:
+                break
+    return counts
 
 
 def _accelerators(claim: Claim, counts: Mapping[Place, int], places: list[Place]) -> int:

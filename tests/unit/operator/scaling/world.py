@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,12 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from disagfusion.errors import NotFoundError, UnavailableError
-from disagfusion.scheduling.decision import Place
-from disagfusion.scheduling.observation import Missing
-from disagfusion.scheduling.prometheus.answers import Answer, Outcome
-from disagfusion.scheduling.prometheus.queries import QUERIES, Scope
-from disagfusion.v1 import fleet_pb2
 from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.k8s.port import Cluster, Kind, Object
@@ -24,6 +19,13 @@ from disagfusion_operator.scaling.load import Answers, Load, Source
 from disagfusion_operator.scaling.profiles import read_profile
 from disagfusion_operator.scaling.report import Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
+
+from disagfusion.errors import NotFoundError
+from disagfusion.scheduling.decision import Place
+from disagfusion.scheduling.observation import Missing
+from disagfusion.scheduling.prometheus.answers import Answer, Outcome
+from disagfusion.scheduling.prometheus.queries import QUERIES, Scope
+from disagfusion.v1 import fleet_pb2
 
 COST = "controller.kubernetes.io/pod-deletion-cost"
 BEGIN = 1_800_000_000.0
@@ -41,6 +43,8 @@ class Pod:
     place: Place
     created: float
     node: str = ""
+    accelerators: int = 1
+    selector: Mapping[str, str] = field(default_factory=dict)
     ready_at: float | None = None
     leaves_at: float | None = None
     annotations: dict[str, str] = field(default_factory=dict)
@@ -321,7 +325,15 @@ class World(Cluster):
                 return
             name = f"{member.key.name}-{place.stage}-{place.pool}-{self._names[str(place)]}"
             self._names[str(place)] += 1
-            self.pods[name] = Pod(name, member.key, place, self.now)
+            where = member.spec.pools[place.pool]
+            self.pods[name] = Pod(
+                name,
+                member.key,
+                place,
+                self.now,
+                accelerators=where.accelerators,
+                selector=where.node_selector,
+            )
         deployment["metadata"].pop("refused", None)
         # As the ReplicaSet controller ranks them.
         live.sort(
@@ -340,27 +352,23 @@ class World(Cluster):
         used = Counter[str]()
         for pod in self.pods.values():
             if pod.node:
-                used[pod.node] += self._accelerators(pod)
+                used[pod.node] += pod.accelerators
         for pod in self.pods.values():
             if pod.node or pod.leaves_at is not None:
                 continue
             for name, node in self.nodes.items():
                 room = int(next(iter(node["status"]["allocatable"].values()))) - used[name]
-                selector = self.members[pod.key].spec.pools[pod.place.pool].node_selector
                 if (
                     not node["spec"].get("unschedulable")
-                    and selector.items() <= node["metadata"]["labels"].items()
-                    and room >= self._accelerators(pod)
+                    and pod.selector.items() <= node["metadata"]["labels"].items()
+                    and room >= pod.accelerators
                 ):
                     pod.node, pod.unschedulable = name, False
                     pod.ready_at = self.now + self.start_seconds
-                    used[name] += self._accelerators(pod)
+                    used[name] += pod.accelerators
                     break
             else:
                 pod.unschedulable = True
-
-    def _accelerators(self, pod: Pod) -> int:
-        return self.members[pod.key].spec.pools[pod.place.pool].accelerators
 
     # What there is.
 
@@ -387,7 +395,7 @@ class World(Cluster):
     def held(self, pool: str | None = None, key: Key | None = None) -> int:
         """Return the accelerators that pods hold or ask for, those that terminate included."""
         return sum(
-            self._accelerators(pod)
+            pod.accelerators
             for pod in self.pods.values()
             if (pool is None or pod.place.pool == pool) and (key is None or pod.key == key)
         )
@@ -440,6 +448,8 @@ class World(Cluster):
         reports = {}
         for _ in range(int(seconds)):
             self.tick()
+            for _ in range(5):  # what goes on in the background
+                await asyncio.sleep(0)
             for member in list(members or self.members.values()):
                 report = await self.step(scaling, member)
                 reports[member.key] = report
@@ -512,9 +522,7 @@ class Told(Gateways):
     async def fleet(
         self, gateway: Gateway, request: fleet_pb2.GetFleetRequest, seconds: float
     ) -> fleet_pb2.GetFleetResponse:
-        if gateway.address not in self._world.fleets:
-            raise UnavailableError("nobody is there")
-        return self._world.fleets[gateway.address]
+        return self._world.fleets.get(gateway.address) or fleet_pb2.GetFleetResponse()
 
 
 class Asked:

@@ -1,0 +1,107 @@
+"""Three pipelines on three pools while the load moves from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from disagfusion_operator.scaling.report import Report
+
+from .world import BEGIN, Member, World, counts, pool, profile
+
+POOLS = ("h100", "a100", "a10")
+PHASE = 300.0
+
+
+def costs(dit: float) -> dict[str, Any]:
+    return profile(
+        POOLS,
+        encoder={"h100": 0.5, "a100": 0.8, "a10": 1.0},
+        dit={"h100": dit, "a100": 1.6 * dit, "a10": 3.0 * dit},
+        decoder={"h100": 0.8, "a100": 1.0, "a10": 1.5},
+    )
+
+
+def in_phase(number: int, rate: float) -> Callable[[float], float]:
+    return lambda now: rate if int((now - BEGIN) / PHASE) % 3 == number else 0.05
+
+
+async def test_replicas_move_to_whoever_has_the_load() -> None:
+    world = World()
+    for name in POOLS:
+        world.add_nodes(name, 2, 4)
+    members = [
+        world.add(
+            name,
+            {"pools": {one: pool(one) for one in POOLS}, "scaling": {"profile": costs(dit)}},
+            in_phase(number, rate),
+        )
+        for number, (name, dit, rate) in enumerate(
+            (("flux", 6.0, 1.2), ("qwen-image", 8.0, 1.0), ("wan", 10.0, 0.8))
+        )
+    ]
+    changes = 0
+
+    def watch(member: Member, report: Report) -> None:
+        nonlocal changes
+        changes += sum(one.reason == "Bounded" for one in report.happenings)
+        for name in POOLS:
+            assert world.held(name) <= 8
+        # No stage is ever without a replica that works or starts.
+        assert world.now < BEGIN + 3 or all(counts(member, world).values())
+
+    async with world.scaling() as scaling:
+        for number, busy in enumerate(members):
+            await world.run(scaling, PHASE, watch)
+            others = [one for one in members if one is not busy]
+            mine = sum(counts(busy, world).values())
+            theirs = [sum(counts(one, world).values()) for one in others]
+            assert mine > 1.5 * max(theirs), number
+            # It keeps up with what comes.
+            assert busy.jobs.done > 0.8 * busy.jobs.came
+    # A share is taken from somebody a few times, not all the time.
+    assert changes <= 8
+
+
+async def test_a_higher_priority_gets_room_by_draining_others() -> None:
+    world = World()
+    world.add_nodes("a", 1, 8)
+    costs_of = profile("a", encoder=1.0, dit=6.0, decoder=1.0)
+    each = {"pools": {"a": pool("a")}, "scaling": {"profile": costs_of}}
+    low = world.add("low", each, lambda now: 3.0)
+    async with world.scaling() as scaling:
+        await world.run(scaling, 90)
+        assert sum(counts(low, world).values()) == 8
+        urgent = {**each, "scaling": {**each["scaling"], "priority": 100}}
+        high = world.add("high", urgent, lambda now: 0.6)
+        most = 0
+
+        def watch(_: Member, report: Report) -> None:
+            nonlocal most
+            most = max(most, world.held())
+
+        await world.run(scaling, 120, watch)
+        assert counts(high, world)["dit"] >= 4
+        assert most == 8
+        # When it has gone, the other one gets everything back.
+        for name in [name for name, pod in world.pods.items() if pod.key == high.key]:
+            del world.pods[name]
+        del world.members[high.key]
+        scaling.forget(high.key)
+        await world.run(scaling, 120)
+    assert sum(counts(low, world).values()) == 8
+
+
+async def test_a_pipeline_that_comes_gets_its_minima() -> None:
+    world = World()
+    world.add_nodes("a", 1, 8)
+    costs_of = profile("a", encoder=1.0, dit=6.0, decoder=1.0)
+    each = {"pools": {"a": pool("a")}, "scaling": {"profile": costs_of}}
+    first = world.add("first", each, lambda now: 3.0)
+    async with world.scaling() as scaling:
+        await world.run(scaling, 60)
+        second = world.add("second", each)
+        await world.run(scaling, 60)
+    assert counts(second, world) == {"encoder": 1, "dit": 1, "decoder": 1}
+    assert sum(counts(first, world).values()) == 5
+    assert world.held() == 8
