@@ -1,0 +1,1 @@
+"""What the benchmarks on Kubernetes have in common."""
