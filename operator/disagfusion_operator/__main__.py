@@ -14,7 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from disagfusion.errors import DisagfusionError, FailedPreconditionError
+from disagfusion.scheduling.decision import Reason
 from disagfusion.telemetry import logging, metrics
+from disagfusion.telemetry.balanced import BalancedPipelines
 from disagfusion.telemetry.operator_metrics import OperatorMetrics
 from disagfusion_operator.handlers import watch
 from disagfusion_operator.health import HealthServer, Vitals
@@ -51,7 +53,8 @@ async def serve(settings: OperatorSettings) -> int:
                 ) from error
         cluster = await KubernetesCluster.connect(measured.call)
         stack.push_async_callback(cluster.aclose)
-        runtime = Runtime(cluster, GrpcGateways(), settings, measured.look)
+        balanced = BalancedPipelines(registry, [reason.name.lower() for reason in Reason])
+        runtime = Runtime(cluster, GrpcGateways(), settings, measured.look, balanced)
         vitals.follow(lambda: runtime.controller.overdue() if runtime.controller else 0.0)
         measured.follow(lambda: len(runtime.cache.pipelines()))
         stopped = asyncio.Event()

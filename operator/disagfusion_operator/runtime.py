@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from disagfusion.errors import DisagfusionError, NotFoundError, PermissionDeniedError
+from disagfusion.telemetry.balanced import BalancedPipelines
 from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.desired.names import PIPELINE_LABEL
 from disagfusion_operator.k8s.kinds import (
@@ -40,6 +41,7 @@ class Runtime:
         gateways: How gateways are talked to.
         settings: The operator's.
         note: Told of every look: how long it took, and whether it failed.
+        balanced: Where the balancing of pipelines is exported; None: nowhere.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Runtime:
         gateways: Gateways,
         settings: OperatorSettings,
         note: Callable[[float, bool], None],
+        balanced: BalancedPipelines | None = None,
     ) -> None:
         self._cluster = cluster
         self._gateways = gateways
@@ -55,6 +58,7 @@ class Runtime:
         self._woken: Callable[..., None] = lambda key: None
         self.cache = Cache(lambda key: self._woken(key))
         self._note = note
+        self._balanced = balanced
         self.controller: Controller | None = None
 
     async def known_kinds(self) -> list[Kind]:
@@ -79,7 +83,7 @@ class Runtime:
             pod_monitors=settings.pod_monitors == "auto" and POD_MONITOR in kinds,
         )
         how = Settings(settings.resync_seconds, settings.prometheus_url, settings.gateway_port)
-        async with Scaling(self._cluster) as scaling:
+        async with Scaling(self._cluster, metrics=self._balanced) as scaling:
             reconciler = Reconciler(
                 self._cluster,
                 self.cache,

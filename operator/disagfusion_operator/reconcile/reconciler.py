@@ -290,7 +290,19 @@ class Reconciler:
     # A pipeline that is to go.
 
     async def _leave(self, state: _Pass) -> Look:
-        self._scaling.forget(state.key)
+        # Until they are gone, its pods hold room that others may not have.
+        self._scaling.leave(
+            PipelineView(
+                key=state.key,
+                uid=state.metadata.uid,
+                generation=state.metadata.generation,
+                annotations={},
+                spec=state.spec,
+                deployments=state.observed.deployments,
+                pods=state.observed.stage_pods,
+            ),
+            self._now(),
+        )
         if FINALIZER not in state.metadata.finalizers:
             return Look(None)
         asked = seconds_of(state.metadata.deletion_timestamp)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from disagfusion.scheduling.decision import Place
+from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.scaling.bounds import Bounds
 from disagfusion_operator.scaling.capacity import PoolKey, key_of
-from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.scaling.fleet import Account, read_accounts
 from disagfusion_operator.scaling.ledger import Entry
 from disagfusion_operator.scaling.table import Claim, Seat
-from disagfusion_operator.scaling.view import Key
+from disagfusion_operator.scaling.view import Key, PipelineView
 
 
 def claim_of(
@@ -58,6 +59,16 @@ def claim_of(
         limits=limits,
         expands=auto and spec.scaling.objective == "Throughput",
     )
+
+
+def leaving(view: PipelineView) -> Entry:
+    """Return a pipeline that is being deleted: it holds what it has, and may have nothing."""
+    spec = view.spec
+    places = tuple(Place(*place) for place in spec.places())
+    accounts = read_accounts(view.pods, view.deployments, {})
+    none = Bounds(dict.fromkeys(STAGES, 0), dict.fromkeys(STAGES, None), 0)
+    claim = claim_of(view.key, spec, none, places, lambda place: 1.0, {}, {}, asleep=False)
+    return entry_of(claim, spec, accounts)
 
 
 def entry_of(claim: Claim, spec: Spec, accounts: Mapping[Place, Account]) -> Entry:

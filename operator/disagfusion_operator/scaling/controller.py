@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from disagfusion.telemetry.balanced import BalancedPipelines
+from disagfusion_operator.desired.names import served_name
 from disagfusion_operator.k8s.port import Cluster
+from disagfusion_operator.scaling.claims import leaving
 from disagfusion_operator.scaling.exporting import figures
 from disagfusion_operator.scaling.gateways import Gateways, GrpcGateways
 from disagfusion_operator.scaling.ledger import Ledger
@@ -84,7 +86,7 @@ class Scaling:
     def _export(self, pipeline: PipelineView, scaler: Scaler, report: Report) -> None:
         if self._metrics is None:
             return
-        name = (pipeline.key.namespace, pipeline.served_name or pipeline.key.name)
+        name = (pipeline.key.namespace, served_name(pipeline.key.name, pipeline.spec))
         if (before := self._names.get(pipeline.key, name)) != name:
             self._metrics.forget(*before)
         self._names[pipeline.key] = name
@@ -93,11 +95,24 @@ class Scaling:
         held = pipeline.spec.scaling.paused or bool(pipeline.hold)
         self._metrics.show(*name, figures(report, scaler.mind.summary(), held=held))
 
+    def leave(self, pipeline: PipelineView, now: float) -> None:
+        """Take note of a pipeline that is being deleted: until its pods are gone, they hold room.
+
+        Args:
+            pipeline: As it is now.
+            now: Unix seconds.
+        """
+        self._end(pipeline.key)
+        self._ledger.enter(leaving(pipeline), now)
+
     def forget(self, key: Key) -> None:
-        """Give up everything about a pipeline that is gone or is being deleted."""
+        """Give up everything about a pipeline that is gone."""
+        self._end(key)
+        self._ledger.forget(key)
+
+    def _end(self, key: Key) -> None:
         scaler = self._scalers.pop(key, None)
         self._load.forget(key)
-        self._ledger.forget(key)
         if self._metrics is not None and key in self._names:
             self._metrics.forget(*self._names.pop(key))
         if scaler is not None:

@@ -16,6 +16,7 @@ from disagfusion.scheduling.performance.model import PairSummary
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.prometheus.readings import Readings, read
 from disagfusion_operator.api.base import STAGES
+from disagfusion_operator.desired.names import served_name
 from disagfusion_operator.scaling.behavior import settings_of, time_scale
 from disagfusion_operator.scaling.bounds import Bounds, bounds_at
 from disagfusion_operator.scaling.deciding import Decider, Seen, Terms, without
@@ -277,7 +278,7 @@ class Mind:
                 float(scaling.prometheus.window_seconds),
                 float(scaling.period_seconds),
             ),
-            view.served_name or view.key.name,
+            served_name(view.key.name, view.spec),
         )
 
     def _read(self, moment: Moment) -> Readings | None:

@@ -41,7 +41,6 @@ class PipelineView:
         autoscalers: HorizontalPodAutoscalers and ScaledObjects of its namespace.
         prometheus_url: Where load is read; empty: nowhere.
         prometheus_token: Sent with every question; empty: none.
-        served_name: Under which it is served: the label `pipeline` of its metrics.
         fleet_addresses: Of the internal ports of gateways that answer, `host:port`.
         fleet_token: For that.
         fleet_tls: For that; None without TLS.
@@ -60,7 +59,6 @@ class PipelineView:
     autoscalers: Sequence[Object] = ()
     prometheus_url: str = ""
     prometheus_token: str = field(default="", repr=False)
-    served_name: str = ""
     fleet_addresses: tuple[str, ...] = ()
     fleet_token: str = field(default="", repr=False)
     fleet_tls: TlsSettings | None = None

@@ -60,6 +60,7 @@ class FakeScaling:
         self._cluster = cluster
         self.views: list[PipelineView] = []
         self.forgotten: list[Key] = []
+        self.left: list[Key] = []
         self.wanted: dict[tuple[str, str], int] = {}
         self.report: dict[str, Any] = {}
 
@@ -77,6 +78,9 @@ class FakeScaling:
             places[place] = PlaceReport(desired=wanted)
         choice = Choice(1_800_000_000.0, "First", "as the specification says")
         return Report(places, **{"choice": choice, "again_after": 10.0, **self.report})
+
+    def leave(self, view: PipelineView, now: float) -> None:
+        self.left.append(view.key)
 
     def forget(self, key: Key) -> None:
         self.forgotten.append(key)

@@ -105,3 +105,35 @@ async def test_a_pipeline_that_comes_gets_its_minima() -> None:
     assert counts(second, world) == {"encoder": 1, "dit": 1, "decoder": 1}
     assert sum(counts(first, world).values()) == 5
     assert world.held() == 8
+
+
+async def test_one_that_is_deleted_holds_its_room_until_its_pods_are_gone() -> None:
+    world = World()
+    world.drain_seconds = 120.0
+    world.add_nodes("a", 1, 8)
+    costs_of = profile("a", encoder=1.0, dit=6.0, decoder=1.0)
+    each = {"pools": {"a": pool("a")}, "scaling": {"profile": costs_of}}
+    old = world.add("old", {**each, "scaling": {"budget": 5, **each["scaling"]}})
+    new = world.add("new", each, lambda now: 3.0)
+    most = 0
+
+    def watch(_: Member, report: Report) -> None:
+        nonlocal most
+        most = max(most, world.held())
+
+    async with world.scaling() as scaling:
+        await world.run(scaling, 30, watch)
+        for deployment in old.deployments.values():
+            deployment["spec"]["replicas"] = 0
+        world.settle()
+        for _ in range(60):
+            scaling.leave(world.view(old), world.now)
+            await world.run(scaling, 1, watch, [new])
+        assert most == 8
+        assert sum(counts(new, world).values()) == 5
+        await world.run(scaling, 70, watch, [new])
+        del world.members[old.key]
+        scaling.forget(old.key)
+        await world.run(scaling, 60, watch)
+    assert most == 8
+    assert sum(counts(new, world).values()) == 8

@@ -422,7 +422,6 @@ class World(Cluster):
             pods=[pod.manifest(self.now) for pod in self.pods.values() if pod.key == member.key],
             autoscalers=self.autoscalers,
             prometheus_url="http://prometheus.test",
-            served_name=member.key.name,
             fleet_addresses=(str(member.key),),
             hold=member.hold,
         )
