@@ -47,11 +47,13 @@ class Rule:
         rule: Must be true; `self` is the part of the resource that has the rule.
         message: What people read where it is not.
         field: Which field the error names; the part itself where empty.
+        told: An expression of what they read instead, with the values that are wrong.
     """
 
     rule: str
     message: str
     field: str = ""
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ def _extend(schema: dict[str, Any], kind: type[Any]) -> None:
         schema[VALIDATIONS] = [
             {"rule": one.rule, "message": one.message}
             | ({"fieldPath": one.field} if one.field else {})
+            | ({"messageExpression": one.told} if one.told else {})
             for one in rules
         ]
 

@@ -86,11 +86,12 @@ class Deletion(Part):
 
 
 def _rule_of_stage(stage: str) -> Rule:
+    pools = f"self.stages.{stage}.pools"
     return Rule(
-        f"!has(self.stages.{stage}.pools) ||"
-        f" self.stages.{stage}.pools.all(name, name in self.pools)",
+        f"!has({pools}) || {pools}.all(name, name in self.pools)",
         f"stages.{stage}.pools may only name pools that are in spec.pools",
         f".stages.{stage}.pools",
+        f"'there is no pool ' + {pools}.filter(name, !(name in self.pools))[0] + ' in spec.pools'",
     )
 
 
