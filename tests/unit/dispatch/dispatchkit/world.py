@@ -191,13 +191,26 @@ class World(Shell, Fronts, RuleBasedStateMachine):
             worker.inbox.clear()
             worker.outbox.clear()
         self.dispatcher = Dispatcher(SETTINGS, now=self.now, expected_workers=WORKERS)
+        self.recover_all()
+
+    def recover_all(self, *, contested: bool = False) -> None:
         for job in self.store.values():
             if not job.state.ended:
-                self.give(
-                    ev.JobRecovered(
-                        job.spec, job.state, job.status, job.attempt, job.version, job.failures
-                    )
-                )
+                place = (job.state, job.status, job.attempt, job.version, job.failures)
+                self.give(ev.JobRecovered(job.spec, *place, contested))
+
+    @rule()
+    def another_gateway_takes_over(self) -> None:
+        """One that the workers are connected to already, and that knows none of the jobs."""
+        self.crash()
+        self.dispatcher = Dispatcher(SETTINGS, now=self.now)
+        connected = [worker for worker in self.workers.values() if worker.connected]
+        for worker in connected:
+            hello = worker.hello()
+            self.give(hello._replace(running=(), held=()))
+            worker.say(ev.HandedOver, hello.running, hello.held)
+        self.give(ev.TakeOverBegun(frozenset(worker.name for worker in connected)))
+        self.recover_all(contested=True)
 
     @rule(pick=PICK)
     @precondition(lambda self: self.store)
