@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from disagfusion.balancing.instances import shape_of
 from disagfusion.errors import DisagfusionError
@@ -35,7 +35,7 @@ class Gateway:
     """
 
     address: str
-    token: str = ""
+    token: str = field(default="", repr=False)
     tls: TlsSettings | None = None
 
 
