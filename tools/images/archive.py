@@ -20,8 +20,8 @@ class Layer:
     """A layer of an image.
 
     Attributes:
-        digest: Of its content.
-        size: Bytes, not compressed.
+        digest: Of its content, unpacked.
+        size: Bytes in the archive, where it may be compressed.
     """
 
     digest: str
@@ -46,7 +46,7 @@ class SavedImage:
 
     @property
     def size(self) -> int:
-        """Bytes of all layers."""
+        """Bytes of all layers in the archive."""
         return sum(layer.size for layer in self.layers)
 
 

@@ -84,6 +84,7 @@ class Builder:
         wheel = wheels.build_wheel(self._places)
         for image in images:
             self._build(image, wheel)
+        self._engine.prune()
         for archive in sorted({image.archive_of(self._options.variant) for image in images}):
             self._save(archive)
 
@@ -94,7 +95,8 @@ class Builder:
         version = wheels.version(self._places)
         reference = image.reference(version, self._options.variant)
         known = self._record.images.get(reference)
-        if known and known.inputs == inputs and self._engine.find(reference) == known.image:
+        before = self._engine.find(reference)
+        if known and known.inputs == inputs and before == known.image:
             self._say(f"{image.name}: as it was")
             return
         started = time.monotonic()
@@ -109,9 +111,12 @@ class Builder:
             )
         )
         seconds = round(time.monotonic() - started, 1)
+        if before and before != self._engine.find(reference):
+            self._engine.remove(before)
         self._record.images[reference] = Built(
             inputs=inputs,
             image=self._engine.find(reference),
+            size=self._engine.size(reference),
             archive=image.archive_of(self._options.variant),
             seconds=seconds,
         )
@@ -155,7 +160,7 @@ class Builder:
         return sorted(wheels.fetch(lock, self._places, index).iterdir())
 
     def _remove_older(self, reference: str) -> None:
-        """Remove what an image of dependencies was before: the largest has gigabytes."""
+        """Remove what an image was before: the largest has gigabytes."""
         repository = reference.rpartition(":")[0]
         for other in self._engine.references():
             if other.rpartition(":")[0] == repository and other != reference:
@@ -182,7 +187,10 @@ class Builder:
                     raise
                 reason = str(error).splitlines()[-1]
                 self._say(f"{wanted} cannot be fetched ({reason})")
-        return debian.reference(), debian.make_base(self._engine, self._places, self._say)
+        reference = debian.reference()
+        made = debian.make_base(self._engine, self._places, self._say)
+        self._remove_older(reference)
+        return reference, made
 
     def _default_base(self) -> str:
         text = (self._places.dockerfiles / "dependencies.Dockerfile").read_text()

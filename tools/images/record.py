@@ -15,6 +15,7 @@ class Built(BaseModel):
         inputs: Digest of all that it was built of.
         image: The engine's id of what came out.
         archive: The file name of the archive that it is in.
+        size: Bytes of its files.
         seconds: What the build took, without its dependencies.
     """
 
@@ -23,6 +24,7 @@ class Built(BaseModel):
     inputs: str
     image: str
     archive: str
+    size: int
     seconds: float
 
 

@@ -16,16 +16,22 @@ def table(images: Sequence[SavedImage], record: Record) -> str:
 
     Args:
         images: Of all archives.
-        record: Says how long each took.
+        record: Says how large the files of each are, and how long it took.
     """
     uses = Counter(layer.digest for image in images for layer in image.layers)
-    rows = ["| image | layers | MB | of these its own | built in |", "|---|---|---|---|---|"]
+    rows = [
+        "| image | layers | MB unpacked | MB in the archive | of these its own | built in |",
+        "|---|---|---|---|---|---|",
+    ]
     for image in images:
         own = sum(layer.size for layer in image.layers if uses[layer.digest] == 1)
         built = record.images.get(image.reference)
+        unpacked, seconds = (
+            (f"{built.size / 1e6:,.0f}", f"{built.seconds} s") if built else ("", "")
+        )
         rows.append(
-            f"| `{image.reference}` | {len(image.layers)} | {image.size / 1e6:,.0f} "
-            f"| {own / 1e6:,.0f} | {f'{built.seconds} s' if built else ''} |"
+            f"| `{image.reference}` | {len(image.layers)} | {unpacked} | {image.size / 1e6:,.1f} "
+            f"| {own / 1e6:,.1f} | {seconds} |"
         )
     return "\n".join(rows)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.images import archive
+from tools.images import archive, sharing
 from tools.images.archive import Layer, SavedImage
 from tools.images.errors import ImageError
 from tools.images.record import Built, Record
@@ -102,6 +102,42 @@ def test_the_same_layout_makes_the_same_bytes(layout: Path, tmp_path: Path) -> N
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
+def test_a_layer_that_is_there_compressed_is_not_copied_again(layout: Path) -> None:
+    index = json.loads((layout / "index.json").read_text())
+    second = index["manifests"].pop()
+    (layout / "index.json").write_text(json.dumps(index))
+    first = json.loads(sharing.blob(layout, index["manifests"][0]["digest"]).read_text())
+    packed = {"digest": digest(b"packed"), "size": 6}
+    sharing.blob(layout, digest(b"packed")).write_bytes(b"packed")
+    sharing.blob(layout, digest(BIG)).unlink()
+    first["layers"][0] = packed
+    sharing.blob(layout, index["manifests"][0]["digest"]).write_text(json.dumps(first))
+
+    announced = sharing.announce(layout)
+    assert announced == {digest(BIG): packed, digest(SMALL): first["layers"][1]}
+    # What copies the second image finds this, and does not write it.
+    assert sharing.blob(layout, digest(BIG)).read_bytes() == b""
+    index["manifests"].append(second)
+    (layout / "index.json").write_text(json.dumps(index))
+    sharing.settle(layout, announced)
+
+    archive.name_images(layout)
+    _, entry = json.loads((layout / "manifest.json").read_text())
+    assert entry["RepoTags"] == ["localhost/b:1"]
+    assert [name.rpartition("/")[2] for name in entry["Layers"]] == [
+        found.partition(":")[2] for found in (digest(b"packed"), digest(OTHER))
+    ]
+    assert not sharing.blob(layout, digest(BIG)).exists()
+    for image in json.loads((layout / "index.json").read_text())["manifests"]:
+        data = sharing.blob(layout, image["digest"]).read_bytes()
+        if image["annotations"]["org.opencontainers.image.ref.name"] == "localhost/b:1":
+            assert (digest(data), len(data)) == (image["digest"], image["size"])
+
+
+def test_an_empty_layout_shares_nothing(tmp_path: Path) -> None:
+    assert sharing.announce(tmp_path / "none") == {}
+
+
 def test_links_of_podman_are_followed(tmp_path: Path) -> None:
     path = tmp_path / "podman.tar"
     manifest = []
@@ -143,9 +179,11 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(layout: Path, tmp_path
 
 
 def test_sizes_tell_what_is_shared() -> None:
-    built = Built(inputs="", image="", archive="", seconds=1.5)
-    lines = table(EXPECTED, Record(images={"localhost/a:1": built})).splitlines()
-    assert lines[2] == "| `localhost/a:1` | 2 | 0 | 0 | 1.5 s |"
+    built = Built(inputs="", image="", archive="", size=7_000_000, seconds=1.5)
     large = SavedImage("localhost/c:1", (Layer("x", 3_000_000), EXPECTED[0].layers[0]), "", {})
-    lines = table((*EXPECTED, large), Record()).splitlines()
-    assert lines[4] == "| `localhost/c:1` | 2 | 3 | 3 |  |"
+    record = Record(images={"localhost/a:1": built})
+    assert table((*EXPECTED, large), record).splitlines()[2:] == [
+        "| `localhost/a:1` | 2 | 7 | 0.0 | 0.0 | 1.5 s |",
+        "| `localhost/b:1` | 2 |  | 0.0 | 0.0 |  |",
+        "| `localhost/c:1` | 2 |  | 3.0 | 3.0 |  |",
+    ]

@@ -30,6 +30,8 @@ class PlayedEngine(Engine):
         self.contexts: dict[str, set[str]] = {}
         self.saved: list[tuple[str, ...]] = []
         self.pulled: list[str] = []
+        self.removed: list[str] = []
+        self.pruned = False
         self.reachable = False
         self._ids = itertools.count()
 
@@ -43,11 +45,18 @@ class PlayedEngine(Engine):
     def find(self, reference: str) -> str:
         return self.images.get(reference, "")
 
+    def size(self, reference: str) -> int:
+        return len(reference)
+
+    def prune(self) -> None:
+        self.pruned = True
+
     def references(self) -> tuple[str, ...]:
         return tuple(self.images)
 
     def remove(self, reference: str) -> None:
-        del self.images[reference]
+        self.removed.append(reference)
+        self.images.pop(reference, None)
 
     def pull(self, reference: str, seconds: float) -> None:
         self.pulled.append(reference)
@@ -169,6 +178,8 @@ def test_changed_code_leaves_the_packages_alone(
     build("gateway", "dit")
     assert engine.built == ["gateway", "dit"]
     assert len(engine.saved) == 2
+    assert engine.removed == ["id-1", "id-3"]  # What had these names before.
+    assert engine.pruned
 
 
 def test_a_changed_lock_replaces_its_packages(

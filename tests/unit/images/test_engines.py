@@ -94,6 +94,17 @@ def test_buildah_finds_an_image_by_its_name(
     assert engine.references() == ("localhost/a:1",)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("157 MB", 157_000_000), ("5.21 GB", 5_210_000_000), ("12 B", 12)]
+)
+def test_buildahs_sizes(
+    text: str, size: int, program: Callable[[str, str], None], places: Places
+) -> None:
+    listed = json.dumps([{"id": "1", "names": ["localhost/a:1"], "size": text}])
+    program("buildah", f"*images*) echo '{listed}';;")
+    assert BuildahEngine(places).size("localhost/a:1") == size
+
+
 def test_buildah_without_any_image(program: Callable[[str, str], None], places: Places) -> None:
     program("buildah", "")
     assert BuildahEngine(places).find("localhost/a:1") == ""
