@@ -17,7 +17,7 @@ from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.profile import Profile
 from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.api.pipeline import Spec
-from disagfusion_operator.api.reading import Metadata, read_metadata, read_pipeline
+from disagfusion_operator.api.reading import Metadata, read_metadata
 from disagfusion_operator.desired.inputs import Inputs, Release
 from disagfusion_operator.desired.names import FINALIZER, INTERNAL_PORT, served_name
 from disagfusion_operator.k8s.port import Cluster, Object
@@ -37,6 +37,7 @@ from disagfusion_operator.reconcile.rollout import (
     turns,
     versions_of,
 )
+from disagfusion_operator.reconcile.specs import Specs
 from disagfusion_operator.reconcile.surroundings import Profiles
 from disagfusion_operator.reconcile.tokens import Tokens
 from disagfusion_operator.reconcile.writer import Writer
@@ -123,8 +124,7 @@ class Reconciler:
         self._profiles = Profiles(cluster, clock)
         self._writer = Writer(cluster, cache, now, clock)
         self._clock = clock
-        self._specs: dict[Key, tuple[str, int, Spec | InvalidArgumentError]] = {}
-        self._readable: tuple[int, tuple[Key, ...]] = (-1, ())
+        self._specs = Specs(cache)
         self._prometheus_keys: dict[Key, tuple[float, str]] = {}
 
     async def look(self, key: Key) -> Look:
@@ -135,10 +135,9 @@ class Reconciler:
         """
         resource = self._cache.pipeline(key)
         if resource is None:
-            self._forget(key)
-            return Look(None)
+            return self._remember(key)
         metadata = read_metadata(resource)
-        spec = self._spec(key, resource)
+        spec = self._specs.of(key, resource)
         if isinstance(spec, InvalidArgumentError):
             if metadata.deletion_timestamp:
                 await self._release_finalizer(metadata)
@@ -255,7 +254,7 @@ class Reconciler:
             hold=f"{' and '.join(rolling)} get a new version" if rolling else "",
         )
         cluster = ClusterView(
-            self._cache.nodes(), self._cache.nodes_version, self._readable_pipelines()
+            self._cache.nodes(), self._cache.nodes_version, self._specs.readable()
         )
         return await self._scaling.step(view, cluster, self._now())
 
@@ -292,19 +291,10 @@ class Reconciler:
     async def _leave(self, state: _Pass) -> Look:
         # Until they are gone, its pods hold room that others may not have.
         self._scaling.leave(
-            PipelineView(
-                key=state.key,
-                uid=state.metadata.uid,
-                generation=state.metadata.generation,
-                annotations={},
-                spec=state.spec,
-                deployments=state.observed.deployments,
-                pods=state.observed.stage_pods,
-            ),
-            self._now(),
+            _leaving(state.key, state.metadata.uid, state.spec, state.observed), self._now()
         )
         if FINALIZER not in state.metadata.finalizers:
-            return Look(None)
+            return Look(self._settings.resync)
         asked = seconds_of(state.metadata.deletion_timestamp)
         left = asked + state.spec.deletion.drain_seconds - self._now()
         served = bool((state.resource.get("status") or {}).get("endpoint"))
@@ -321,8 +311,7 @@ class Reconciler:
         found = await leave(self._gateways, doors, served=served, left=left)
         if found.over:
             await self._release_finalizer(state.metadata)
-            self._forget(state.key)
-            return Look(None)
+            return Look(self._settings.resync)
         account = statuses.Account(
             namespace=state.key.namespace,
             name=state.key.name,
@@ -332,6 +321,18 @@ class Reconciler:
         )
         await self._writer.write(state.resource, account)
         return Look(_SOON / 2)
+
+    def _remember(self, key: Key) -> Look:
+        """Forget a pipeline that is gone, once its pods hold nothing any more."""
+        known = self._specs.last(key)
+        if known is not None and self._cache.pods(key):
+            uid, spec = known
+            self._scaling.leave(
+                _leaving(key, uid, spec, observe(self._cache, key, spec)), self._now()
+            )
+            return Look(self._settings.resync)
+        self._forget(key)
+        return Look(None)
 
     async def _release_finalizer(self, metadata: Metadata) -> None:
         if FINALIZER in metadata.finalizers:
@@ -343,35 +344,6 @@ class Reconciler:
     async def _set_finalizers(self, metadata: Metadata, finalizers: list[str]) -> None:
         await self._writer.set_finalizers(metadata, finalizers)
 
-    # What is remembered.
-
-    def _spec(self, key: Key, resource: Object) -> Spec | InvalidArgumentError:
-        metadata = resource["metadata"]
-        stamp = (metadata.get("uid", ""), metadata.get("generation", 0))
-        known = self._specs.get(key)
-        if known is not None and known[:2] == stamp:
-            return known[2]
-        try:
-            spec: Spec | InvalidArgumentError = read_pipeline(resource)[1]
-        except InvalidArgumentError as error:
-            spec = error
-        self._specs[key] = (*stamp, spec)
-        return spec
-
-    def _readable_pipelines(self) -> tuple[Key, ...]:
-        """Return the pipelines that can be understood and are not about to go."""
-        version = self._cache.pipelines_version
-        if self._readable[0] != version:
-            found = []
-            for key in self._cache.pipelines():
-                resource = self._cache.pipeline(key)
-                if resource is None or "deletionTimestamp" in resource["metadata"]:
-                    continue
-                if not isinstance(self._spec(key, resource), InvalidArgumentError):
-                    found.append(key)
-            self._readable = version, tuple(found)
-        return self._readable[1]
-
     def _forget(self, key: Key) -> None:
         self._scaling.forget(key)
         self._applier.forget(key)
@@ -379,8 +351,20 @@ class Reconciler:
         self._tokens.forget(key)
         self._profiles.forget(key)
         self._writer.forget(key)
-        self._specs.pop(key, None)
+        self._specs.forget(key)
         self._prometheus_keys.pop(key, None)
+
+
+def _leaving(key: Key, uid: str, spec: Spec, observed: Observed) -> PipelineView:
+    return PipelineView(
+        key=key,
+        uid=uid,
+        generation=0,
+        annotations={},
+        spec=spec,
+        deployments=observed.deployments,
+        pods=observed.stage_pods,
+    )
 
 
 def _host(address: str, port: int) -> str:

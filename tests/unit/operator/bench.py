@@ -16,6 +16,8 @@ from disagfusion_operator.scaling.report import Choice, PlaceReport, Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 from fakes import FakeCluster, FakeNodes, pipeline
 
+from disagfusion.errors import UnavailableError
+
 RELEASE = Release(
     {one: f"registry/{one}:1" for one in ("encoder", "dit", "decoder", "gateway", "emulated")},
     namespace="operator-system",
@@ -38,8 +40,6 @@ class FakeGateways(Gateways):
         self.asked = 0
 
     async def fleet(self, door: Door) -> Fleet:
-        from disagfusion.errors import UnavailableError
-
         self.asked += 1
         if self.state is None:
             raise UnavailableError("away")
@@ -60,7 +60,7 @@ class FakeScaling:
         self._cluster = cluster
         self.views: list[PipelineView] = []
         self.forgotten: list[Key] = []
-        self.left: list[Key] = []
+        self.left: list[PipelineView] = []
         self.wanted: dict[tuple[str, str], int] = {}
         self.report: dict[str, Any] = {}
 
@@ -80,7 +80,7 @@ class FakeScaling:
         return Report(places, **{"choice": choice, "again_after": 10.0, **self.report})
 
     def leave(self, view: PipelineView, now: float) -> None:
-        self.left.append(view.key)
+        self.left.append(view)
 
     def forget(self, key: Key) -> None:
         self.forgotten.append(key)

@@ -61,6 +61,7 @@ class FakeCluster(Cluster):
         refuse: Called before every write with verb and object; may raise.
         follow: Called after every change with kind, object and whether it is gone.
         normalize: Called with what was applied; writes it in the server's own way.
+        lingering: Whether pods whose owner has gone still finish what they have.
     """
 
     def __init__(self, clock: FakeClock | None = None) -> None:
@@ -72,6 +73,7 @@ class FakeCluster(Cluster):
         self.refuse: Callable[[str, Object], None] = lambda verb, found: None
         self.follow: Callable[[Kind, Object, bool], None] = lambda kind, found, gone: None
         self.normalize: Callable[[Object], None] = lambda found: None
+        self.lingering = False
         self._version = 0
         self._uids = 0
 
@@ -232,7 +234,14 @@ class FakeCluster(Cluster):
         uid = stored.content["metadata"]["uid"]
         for (child, space, child_name), one in list(self.stored.items()):
             references = one.content["metadata"].get("ownerReferences") or []
-            if any(reference["uid"] == uid for reference in references):
+            if not any(reference["uid"] == uid for reference in references):
+                continue
+            if child == POD and self.lingering:
+                self.change(
+                    *(child, space, child_name), "metadata", "deletionTimestamp",
+                    value=self.clock.text(),
+                )  # fmt: skip
+            else:
                 self.remove(child, space, child_name)
 
     # How it is done.

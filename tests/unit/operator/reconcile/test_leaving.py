@@ -26,14 +26,31 @@ async def test_jobs_finish_and_then_everything_goes() -> None:
     assert "2 jobs are still under way" in bench.condition("Ready")["message"]
     assert bench.nodes.pods(component="dit")
     # Its pods hold room that others may not have yet.
-    assert bench.scaling.left == [bench.key]
+    assert [view.key for view in bench.scaling.left] == [bench.key]
     assert not bench.scaling.forgotten
     bench.gateways.state = Fleet()
-    assert (await bench.look()).again is None
+    await bench.look()
     assert bench.cluster.names(PIPELINE) == []
     assert [bench.cluster.names(kind) for kind in CHILDREN] == [[]] * len(CHILDREN)
     assert not bench.gateways.cancelled
     assert (await bench.look()).again is None
+    assert bench.scaling.forgotten == [bench.key]
+
+
+async def test_pods_that_outlive_their_pipeline_hold_what_they_have() -> None:
+    bench = Bench()
+    await bench.settle()
+    bench.cluster.lingering = True
+    await delete(bench)
+    await bench.look()
+    assert bench.cluster.names(PIPELINE) == []
+    # Their grace period is longer than what is left to do for the pipeline.
+    assert (await bench.look()).again is not None
+    assert len(bench.scaling.left[-1].pods) == 3
+    assert bench.scaling.forgotten == []
+    bench.nodes.finish()
+    assert (await bench.look()).again is None
+    assert bench.scaling.forgotten == [bench.key]
 
 
 async def test_what_is_left_in_the_end_is_cancelled() -> None:
