@@ -58,6 +58,8 @@ def test_every_message_but_hello_and_pong_is_an_event() -> None:
         "sent": wire.OutputSent(output=key, attempt=1),
         "send_failed": wire.SendFailed(output=key, attempt=1),
         "state": wire.WorkerStateChanged(worker=worker),
+        "recall": wire.RecallGrants(grant_ids=["g"]),
+        "handed_over": wire.HandedOver(held=[wire.StageDone(output=key)]),
     }
     for kind in wire.WorkResponse.DESCRIPTOR.fields_by_name:
         event = event_of("w", "1", wire.WorkResponse(**{kind: messages.get(kind)}))
