@@ -67,6 +67,8 @@ class Election:
         self._today = today
         self._seen: tuple[str, float] = ("", clock())
         self._told = ""
+        # As it was written last; nobody else is expected to write it meanwhile.
+        self._mine: Object | None = None
         self.renewed: float | None = None
         """When the Lease was this process's last; None: it is not."""
 
@@ -94,7 +96,7 @@ class Election:
         """Let another take over at once."""
         if self.renewed is None:
             return
-        self.renewed = None
+        self.renewed = self._mine = None
         try:
             async with asyncio.timeout(self._times.retry):
                 lease = await self._cluster.get(LEASE, *self._place)
@@ -111,8 +113,10 @@ class Election:
         try:
             async with asyncio.timeout(self._times.renew):
                 won = await self._take()
-        except (AbortedError, AlreadyExistsError):
-            won = False
+        except (AbortedError, AlreadyExistsError, NotFoundError):
+            # Somebody wrote it, who need not have taken it: the next try looks.
+            self._mine = None
+            return self.leads
         except (DisagfusionError, TimeoutError) as error:
             _log.warning("lease not reached", problem=str(error) or "no answer in time")
             return self.leads
@@ -121,11 +125,13 @@ class Election:
         return won
 
     async def _take(self) -> bool:
-        try:
-            lease = await self._cluster.get(LEASE, *self._place)
-        except NotFoundError:
-            await self._cluster.replace(self._lease({}, 0))
-            return True
+        lease = self._mine
+        if lease is None:
+            try:
+                lease = await self._cluster.get(LEASE, *self._place)
+            except NotFoundError:
+                self._mine = await self._cluster.replace(self._lease({}, 0))
+                return True
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity") or ""
         version = lease["metadata"]["resourceVersion"]
@@ -142,8 +148,8 @@ class Election:
         wanted = self._lease(lease, changes)
         if holder == self._identity:
             wanted["spec"]["acquireTime"] = spec.get("acquireTime")
-        lease = await self._cluster.replace(wanted)
-        self._seen = lease["metadata"]["resourceVersion"], self._clock()
+        self._mine = await self._cluster.replace(wanted)
+        self._seen = self._mine["metadata"]["resourceVersion"], self._clock()
         return True
 
     def _lease(self, found: Object, changes: int) -> Object:

@@ -126,12 +126,34 @@ async def test_keep_ends_when_the_office_is_lost() -> None:
     assert not keeping.done()
 
     async def taken(manifest: Object) -> Object:
+        one.later(4)
         raise AbortedError("the object has been modified")
 
     one.cluster.replace = taken  # type: ignore[method-assign]
     async with asyncio.timeout(5):
         await keeping
     assert not one.of["a"].leads
+
+
+async def test_who_only_writes_on_the_lease_takes_nothing() -> None:
+    one = Candidates("a")
+    await one.of["a"].try_once()
+    await one.cluster.annotate(LEASE, "system", "operator", {"seen": "yes"})
+    one.later(2)
+    assert await one.of["a"].try_once()
+    one.later(2)
+    assert await one.of["a"].try_once()
+    assert one.of["a"].renewed == one.clocks["a"].now
+
+
+async def test_renewing_is_one_call() -> None:
+    one = Candidates("a")
+    await one.of["a"].try_once()
+    one.cluster.calls.clear()
+    for _ in range(5):
+        one.later(2)
+        assert await one.of["a"].try_once()
+    assert one.cluster.calls == [("replace", "leases", "operator")] * 5
 
 
 @pytest.mark.parametrize("renewals", [0, 3])
