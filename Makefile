@@ -182,7 +182,7 @@ $(PROMETHEUS): GO_OUTPUT = $(abspath $(@D))/
 $(CLUSTER_TOOLS): GO_OUTPUT = $(abspath .tools/bin)/
 # Its package is called server.
 .tools/cluster/etcd: GO_OUTPUT = $(abspath .tools/bin/etcd)
-.tools/cluster/pause: tools/cluster/go/pause/main.go
+.tools/cluster/coredns .tools/cluster/pause: .tools/cluster/%: tools/cluster/go/%/main.go
 
 # Kubernetes is told its version when it is built.
 KUBE_VERSION = $(shell awk '$$1 == "require" && $$2 == "k8s.io/kubernetes" { print $$3 }' tools/cluster/go/kube/go.mod)
