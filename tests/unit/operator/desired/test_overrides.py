@@ -1,0 +1,142 @@
+"""What people lay over pods is merged as Kubernetes merges; what must stay, stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench import RELEASE
+from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.desired import gateway, stages
+from disagfusion_operator.desired.inputs import Inputs
+from disagfusion_operator.desired.overrides import merge
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def template(**override: Any) -> Any:
+    spec = {
+        "model": {"builtin": "digits"},
+        "pools": {"cpu": {"tolerations": [{"key": "a", "operator": "Exists"}]}},
+        "stages": {"dit": {"podTemplate": override}},
+        "gateway": {"podTemplate": override},
+    }
+    inputs = Inputs("demo", "p", "uid", Spec.model_validate(spec), RELEASE)
+    return stages.deployment(inputs, "dit", "cpu")["spec"]["template"]
+
+
+def test_fields_are_added_and_containers_are_known_by_name() -> None:
+    found = template(
+        labels={"team": "x", "disagfusion.dev/pool": "forged"},
+        annotations={"note": "y", "disagfusion.dev/version": "forged"},
+        spec={
+            "priorityClassName": "high",
+            "tolerations": [{"key": "b", "operator": "Exists"}],
+            "containers": [
+                {"name": "dit", "env": [{"name": "HF_ENDPOINT", "value": "http://mirror"}]},
+                {"name": "sidecar", "image": "s"},
+            ],
+            "volumes": [{"name": "more", "emptyDir": {}}],
+        },
+    )
+    assert found["metadata"]["labels"]["team"] == "x"
+    assert found["metadata"]["labels"]["disagfusion.dev/pool"] == "cpu"
+    assert found["metadata"]["annotations"]["note"] == "y"
+    assert found["metadata"]["annotations"]["disagfusion.dev/version"] != "forged"
+    spec = found["spec"]
+    assert spec["priorityClassName"] == "high"
+    assert [one["key"] for one in spec["tolerations"]] == ["a", "b"]
+    assert [one["name"] for one in spec["containers"]] == ["dit", "sidecar"]
+    assert {"name": "HF_ENDPOINT", "value": "http://mirror"} in spec["containers"][0]["env"]
+    assert [one["name"] for one in spec["volumes"]] == ["shm", "tmp", "model", "more"]
+    # Beside ours, whose place nothing took.
+    assert {"name": "DISAGFUSION_POOL", "value": "cpu"} in spec["containers"][0]["env"]
+
+
+def test_what_the_operator_relies_on_stays() -> None:
+    plain = template()["spec"]
+    found = template(
+        spec={
+            "serviceAccountName": "mine",
+            "automountServiceAccountToken": True,
+            "terminationGracePeriodSeconds": 1,
+            "hostNetwork": True,
+            "hostIPC": True,
+            "securityContext": {"runAsNonRoot": False, "runAsUser": 0, "supplementalGroups": [7]},
+            "containers": [
+                {
+                    "name": "dit",
+                    "command": ["sh"],
+                    "args": ["-c", "true"],
+                    "livenessProbe": {"exec": {"command": ["true"]}},
+                    "lifecycle": {"preStop": {"sleep": {"seconds": 1}}},
+                    "securityContext": {"privileged": True},
+                    "env": [
+                        {"name": "DISAGFUSION_NAME", "value": "another"},
+                        {"name": "DISAGFUSION_LOG_FORMAT", "value": "console"},
+                    ],
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/dev/shm"}],
+                }
+            ],
+        }
+    )["spec"]
+    for field in ("serviceAccountName", "automountServiceAccountToken"):
+        assert found[field] == plain[field]
+    assert found["terminationGracePeriodSeconds"] == plain["terminationGracePeriodSeconds"]
+    assert not {"hostNetwork", "hostIPC"} & found.keys()
+    assert found["securityContext"] == {**plain["securityContext"], "supplementalGroups": [7]}
+    (ours,), (container,) = plain["containers"], found["containers"]
+    for field in ("command", "livenessProbe", "securityContext"):
+        assert container[field] == ours[field]
+    assert not {"args", "lifecycle"} & container.keys()
+    env = {one["name"]: one for one in container["env"]}
+    assert env["DISAGFUSION_NAME"]["valueFrom"]
+    assert "value" not in env["DISAGFUSION_NAME"]
+    assert env["DISAGFUSION_LOG_FORMAT"]["value"] == "console"
+    mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+    assert mounts["/dev/shm"] == "shm"
+
+
+def test_a_container_of_ours_cannot_be_taken_away() -> None:
+    plain = template()
+    assert template(spec={"containers": None, "initContainers": None}) == plain
+
+
+def test_gateways_are_laid_over_too() -> None:
+    spec = Spec.model_validate(
+        {
+            "model": {"builtin": "digits"},
+            "pools": {"cpu": {}},
+            "gateway": {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}},
+        }
+    )
+    found = gateway.deployment(Inputs("demo", "p", "uid", spec, RELEASE))
+    assert found["spec"]["template"]["spec"]["nodeSelector"] == {"disk": "ssd"}
+
+
+LEAVES = st.integers(0, 3) | st.text("ab", max_size=2) | st.booleans()
+TREES = st.recursive(
+    LEAVES, lambda one: st.dictionaries(st.sampled_from("xyz"), one, max_size=3), max_leaves=8
+)
+OBJECTS = st.dictionaries(st.sampled_from("xyz"), TREES, max_size=3)
+
+
+@given(OBJECTS, OBJECTS)
+def test_merging_is_of_the_last_word(base: dict[str, Any], patch: dict[str, Any]) -> None:
+    merged = merge(base, patch)
+    assert merge(merged, patch) == merged
+    assert merge(base, {}) == base
+
+    def covered(there: Any, wanted: Any) -> bool:
+        if isinstance(wanted, dict):
+            return isinstance(there, dict) and all(
+                covered(there.get(name), value) for name, value in wanted.items()
+            )
+        return bool(there == wanted)
+
+    assert covered(merged, patch)
+    assert set(merged) == set(base) | set(patch)
+
+
+@given(OBJECTS)
+def test_null_takes_away(base: dict[str, Any]) -> None:
+    assert merge(base, dict.fromkeys(base)) == {}
