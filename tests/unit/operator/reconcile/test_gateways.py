@@ -1,0 +1,144 @@
+"""Keys, certificates and answers of gateways."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from bench import RELEASE, Bench
+from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.desired.inputs import Inputs
+from disagfusion_operator.k8s.kinds import SECRET
+from disagfusion_operator.reconcile.gateways import Fleet, WorkerReport, fleet_of, joined, tag_of
+from disagfusion_operator.reconcile.tokens import Tokens
+from disagfusion_operator.scaling.view import Key
+from fakes import FakeCluster
+
+from disagfusion.errors import NotFoundError
+from disagfusion.rpc.auth import KeyFile
+from disagfusion.v1 import fleet_pb2, generation_pb2, stage_pb2
+
+KEY = Key("demo", "digits")
+TLS = {"backend": "TCP", "tls": {"secretName": "certs", "serverName": "gateway"}}
+
+
+def inputs(uid: str = "uid", **spec: Any) -> Inputs:
+    given = {"model": {"builtin": "digits"}, "pools": {"cpu": {}}, **spec}
+    return Inputs("demo", "digits", uid, Spec.model_validate(given), RELEASE)
+
+
+def secret(name: str, **data: bytes) -> dict[str, Any]:
+    encoded = {key.replace("_", "."): base64.b64encode(data[key]).decode() for key in data}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"namespace": "demo", "name": name},
+        "data": encoded,
+    }
+
+
+async def test_a_key_is_made_once_and_gateways_know_only_its_hash(tmp_path: Any) -> None:
+    cluster = FakeCluster()
+    tokens = Tokens(cluster, cluster.clock)
+    key = await tokens.key_of(KEY, inputs())
+    assert await tokens.key_of(KEY, inputs()) == key
+    assert [call[0] for call in cluster.calls] == ["get", "replace"]
+    data = cluster.peek(SECRET, "demo", "digits-internal")["data"]
+    lines = base64.b64decode(data["keys"]).decode()
+    assert key not in lines
+    (tmp_path / "keys").write_text(lines)
+    assert KeyFile(tmp_path / "keys").tenant_of(key) == "operator"
+    # Another operator, or this one after a restart, uses the same.
+    assert await Tokens(cluster, cluster.clock).key_of(KEY, inputs()) == key
+
+
+async def test_a_secret_that_was_deleted_is_made_again() -> None:
+    cluster = FakeCluster()
+    tokens = Tokens(cluster, cluster.clock)
+    key = await tokens.key_of(KEY, inputs())
+    cluster.remove(SECRET, "demo", "digits-internal")
+    cluster.clock.now += 299
+    assert await tokens.key_of(KEY, inputs()) == key
+    cluster.clock.now += 2
+    again = await tokens.key_of(KEY, inputs())
+    assert again != key
+    assert cluster.names(SECRET) == ["digits-internal"]
+    # A pipeline of the same name that was made anew is another one.
+    cluster.remove(SECRET, "demo", "digits-internal")
+    assert await tokens.key_of(KEY, inputs("another")) not in (key, again)
+
+
+async def test_certificates_are_files_of_the_operators_own() -> None:
+    cluster = FakeCluster()
+    tokens = Tokens(cluster, cluster.clock)
+    assert await tokens.certificates(KEY, inputs()) is None
+    with pytest.raises(NotFoundError):
+        await tokens.certificates(KEY, inputs(transport=TLS))
+    cluster.create(secret("certs", tls_crt=b"cert", tls_key=b"key"))
+    with pytest.raises(NotFoundError, match=r"ca\.crt"):
+        await tokens.certificates(KEY, inputs(transport=TLS))
+    cluster.create(secret("certs", tls_crt=b"cert", tls_key=b"key", ca_crt=b"ca"))
+    found = await tokens.certificates(KEY, inputs(transport=TLS))
+    assert found is not None
+    assert [path.read_bytes() for path in (found.cert, found.key, found.ca)] == [
+        b"cert", b"key", b"ca",
+    ]  # fmt: skip
+    assert found.key.stat().st_mode & 0o777 == 0o600
+    assert found.server_name == "gateway"
+    tokens.close()
+    assert not found.key.exists()
+
+
+async def test_a_value_of_somebody_elses_secret() -> None:
+    cluster = FakeCluster()
+    cluster.create(secret("prometheus", token=b"t\n"))
+    tokens = Tokens(cluster, cluster.clock)
+    assert await tokens.value("demo", "prometheus", "token") == "t"
+    with pytest.raises(NotFoundError, match="no key other"):
+        await tokens.value("demo", "prometheus", "other")
+
+
+async def test_a_missing_secret_is_told_and_nothing_else_suffers() -> None:
+    bench = Bench()
+    bench.write(transport=TLS)
+    look = await bench.look()
+    assert look.failed
+    degraded = bench.condition("Degraded")
+    assert degraded["status"] == "True"
+    assert "certs" in degraded["message"]
+    bench.cluster.create(secret("certs", tls_crt=b"c", tls_key=b"k", ca_crt=b"a"))
+    assert (await bench.settle())["state"] == "Ready"
+    door = bench.scaling.views[-1]
+    assert door.fleet_tls is not None
+    assert door.fleet_addresses[0].endswith(":7421")
+    bench.reconciler.close()
+
+
+def test_answers_are_read_by_version_tags() -> None:
+    answer = fleet_pb2.GetFleetResponse(unfinished=3)
+    for version in ("m-0.1.0+abc", "m-0.1.0+abc", ""):
+        answer.jobs.add(stage=generation_pb2.STAGE_DIT, version=version)
+    answer.workers.add(
+        name="w", stages=[generation_pb2.STAGE_DIT], version="m-0.1.0+abc",
+        state=stage_pb2.WORKER_STATE_READY,
+    )  # fmt: skip
+    answer.workers.add(name="x", state=stage_pb2.WORKER_STATE_LOADING, reason="loads")
+    found = fleet_of(answer)
+    assert found.unfinished == 3
+    assert dict(found.jobs) == {("dit", "abc"): 2}
+    assert found.workers == (
+        WorkerReport("w", ("dit",), "abc", True),
+        WorkerReport("x", (), "", False, "loads"),
+    )
+    assert tag_of("m-0.1.0") == ""
+
+
+def test_gateways_have_their_own_jobs_and_the_same_workers() -> None:
+    worker = WorkerReport("w", ("dit",), "a", True)
+    one = Fleet(2, {("dit", "a"): 2}, (worker,))
+    other = Fleet(3, {("dit", "a"): 1, ("decoder", "a"): 2}, (worker,))
+    both = joined([one, other])
+    assert both.unfinished == 5
+    assert dict(both.jobs) == {("dit", "a"): 3, ("decoder", "a"): 2}
+    assert both.workers == (worker,)
