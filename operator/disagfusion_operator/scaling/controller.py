@@ -79,6 +79,7 @@ class Scaling:
         if scaler is None:
             scaler = Scaler(pipeline, self._cluster, self._ledger, self._senses, now)
             self._scalers[pipeline.key] = scaler
+        await self._ledger.refresh(cluster, now, self._threads)
         report = await scaler.step(pipeline, cluster, now)
         self._export(pipeline, scaler, report)
         return report

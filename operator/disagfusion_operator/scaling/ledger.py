@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 from disagfusion.scheduling.decision import Place
@@ -28,6 +30,8 @@ DIVIDE_SECONDS = 5.0
 """Between two divisions where nothing but the load has changed."""
 SETTLE_SECONDS = 60.0
 """For so long a division stays after the load has changed it: replicas have to drain and load."""
+MANY = 200
+"""Pipelines; more are divided among in a thread, which takes a while."""
 _HURRY_SECONDS = 1.0
 """The same where pipelines, bounds or pools have."""
 
@@ -106,6 +110,8 @@ class Ledger:
     _divided_at: float = 0.0
     _settled_at: float = 0.0
     _changed: bool = True
+    _structural: bool = True
+    _dividing: bool = False
     _begun: float | None = None
 
     def enter(self, entry: Entry, now: float) -> None:
@@ -180,25 +186,46 @@ class Ledger:
         for pool in entry.claim.pools:
             self._users[pool] += sign
 
+    async def refresh(self, cluster: ClusterView, now: float, threads: Executor) -> None:
+        """Divide in a thread where it would take long and is due."""
+        if self._dividing or len(self._entries) <= MANY or not self._due(cluster, now):
+            return
+        self._dividing = True
+        try:
+            prepared = self._prepare(cluster, now)
+            loop = asyncio.get_running_loop()
+            self._adopt(await loop.run_in_executor(threads, divide, *prepared), now)
+        finally:
+            self._dividing = False
+
     def _divide(self, cluster: ClusterView, now: float) -> None:
+        if len(self._entries) <= MANY and self._due(cluster, now):
+            self._adopt(divide(*self._prepare(cluster, now)), now)
+
+    def _due(self, cluster: ClusterView, now: float) -> bool:
         self._begun = now if self._begun is None else self._begun
         if now - self._begun < GRACE_SECONDS and not set(cluster.pipelines) <= set(self._entries):
-            return
+            return False
         if self._offers_version != cluster.nodes_version:
             self._offers_version = cluster.nodes_version
             self._offers.clear()
             self._changed = True
         rest = _HURRY_SECONDS if self._changed else DIVIDE_SECONDS
         if self._division is not None and now - self._divided_at < rest:
-            return
-        if not self._changed and now < self._settled_at:
-            return
-        structural, before = self._changed, self._division
-        self._changed, self._divided_at = False, now
+            return False
+        return self._changed or now >= self._settled_at
+
+    def _prepare(
+        self, cluster: ClusterView, now: float
+    ) -> tuple[list[Claim], dict[PoolKey, int], Division | None]:
+        self._structural, self._changed, self._divided_at = self._changed, False, now
         claims = [self._bounded(entry.claim, now) for entry in self._entries.values()]
         self._capacity = self._capacities(cluster, now)
-        self._division = divide(claims, self._capacity, before)
-        if not structural and before is not None and self._division.shares != before.shares:
+        return claims, self._capacity, self._division
+
+    def _adopt(self, division: Division, now: float) -> None:
+        before, self._division = self._division, division
+        if not self._structural and before is not None and division.shares != before.shares:
             self._settled_at = now + SETTLE_SECONDS
 
     def _capacities(self, cluster: ClusterView, now: float) -> dict[PoolKey, int]:
