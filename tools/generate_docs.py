@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from disagfusion_gateway.settings import GatewaySettings
+from disagfusion_operator.settings import OperatorSettings
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
@@ -70,7 +71,8 @@ def metrics_page() -> str:
 def _metric(metric: Metric) -> str:
     labels = ", ".join(f"`{label}`" for label in metric.labels)
     buckets = ", ".join(f"{bound:g}" for bound in metric.buckets)
-    text = f"\n## `{metric.name}`\n\n{metric.kind.value}, labels {labels}\n\n{metric.help}\n"
+    kind = metric.kind.value + (f", labels {labels}" if labels else "")
+    text = f"\n## `{metric.name}`\n\n{kind}\n\n{metric.help}\n"
     return text + (f"\nBuckets: {buckets}.\n" if buckets else "")
 
 
@@ -83,13 +85,15 @@ def configuration_page() -> str:
         "`python -m disagfusion_decoder",
         StageSettings,
     )
-    return _CONFIGURATION + gateway + stage
+    operator = _settings("Operator", "python -m disagfusion_operator", OperatorSettings)
+    return _CONFIGURATION + gateway + stage + operator
 
 
 def _settings(title: str, command: str, model: type[BaseSettings]) -> str:
     described = _COMMON | _attributes(model)
+    prefix = model.model_config.get("env_prefix", "")
     rows = "".join(
-        f"| `DISAGFUSION_{name.upper()}` | {_type(field)} | {_default(field)} "
+        f"| `{prefix}{name.upper()}` | {_type(field)} | {_default(field)} "
         f"| {described.get(name, '')} |\n"
         for name, field in model.model_fields.items()
     )
@@ -115,12 +119,16 @@ def _type(field: FieldInfo) -> str:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         return "JSON list"
+    if typing.get_origin(annotation) in (dict, typing.Annotated):
+        return "JSON object" if typing.get_origin(annotation) is dict else "text"
     assert isinstance(annotation, type)
     names = {str: "text", int: "integer", float: "number", bool: "boolean", Path: "path"}
     return names.get(annotation, "JSON object")
 
 
 def _default(field: FieldInfo) -> str:
+    if field.default_factory is dict:
+        return "none"
     if field.default_factory is not None:
         return "the host's name"
     if field.default is PydanticUndefined:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from disagfusion.telemetry import catalog, metrics
 from disagfusion.telemetry.catalog import CATALOG, Kind
+from disagfusion.telemetry.operator_metrics import OperatorMetrics
 
 
 def scrape(address: str) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -42,8 +43,10 @@ def test_every_metric_of_the_catalog_is_exported_by_a_role_and_nothing_else() ->
     metrics.BalancerMetrics(gateway, pipeline="digits", reasons=("balanced",))
     stage = metrics.new_registry("dit")
     metrics.StageMetrics(stage, pipeline="digits", stage="dit", pool="default")
+    operator = metrics.new_registry("operator")
+    OperatorMetrics(operator)
     exported: set[str] = set()
-    for registry in (gateway, stage):
+    for registry in (gateway, stage, operator):
         for family in registry.collect():
             if family.name.startswith("disagfusion"):
                 suffix = "_total" if family.type == "counter" else ""
@@ -161,3 +164,25 @@ def test_a_closed_server_frees_its_port_and_its_thread() -> None:
 def test_the_catalog_is_found_by_module_scan() -> None:
     assert catalog.JOBS in CATALOG
     assert catalog.BUILD_INFO in CATALOG
+
+
+def test_the_operators_metrics_count_what_it_does() -> None:
+    registry = metrics.new_registry("operator")
+    measured = OperatorMetrics(registry)
+    measured.look(0.5, False)
+    measured.look(1.0, True)
+    measured.call("patch", "deployments", 200)
+    measured.call("patch", "deployments", 0)
+    measured.leads(True)
+    measured.follow(lambda: 7)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, labels)
+
+    assert value("disagfusion_operator_reconcile_seconds_count") == 2
+    assert value("disagfusion_operator_reconcile_errors_total") == 1
+    calls = {"verb": "patch", "resource": "deployments"}
+    assert value("disagfusion_operator_api_calls_total", **calls, status="200") == 1
+    assert value("disagfusion_operator_api_calls_total", **calls, status="0") == 1
+    assert value("disagfusion_operator_leads") == 1
+    assert value("disagfusion_operator_pipelines") == 7
