@@ -43,7 +43,7 @@ def _up(layout: Layout, arguments: argparse.Namespace) -> None:
         Kubectl(Path(other))("get", "--raw", "/readyz")
         _say(f"nothing is started: KUBECONFIG names {other}, whose API server is ready")
         return
-    lifecycle.up(layout, options.from_arguments(arguments), _say)
+    lifecycle.up(layout, options.asked(arguments), _say)
 
 
 def _down(layout: Layout, arguments: argparse.Namespace) -> None:

@@ -157,6 +157,17 @@ def scheduler_command(layout: Layout, options: Options) -> list[str]:
     ]
 
 
+def ports(addresses: Addresses, options: Options) -> list[tuple[str, int]]:
+    """Return where programs of the control plane listen, by address and port."""
+    found = [(str(LOOPBACK), port) for port in (ETCD_PORT, ETCD_PEER_PORT, 10257, 10259)]
+    found.append((str(addresses.control_plane), API_PORT))
+    if addresses.nodes:
+        found += [(str(LOOPBACK), 8081), (str(LOOPBACK), 8181)]
+    if options.kwok:
+        found.append((str(LOOPBACK), 10248))
+    return found
+
+
 def _speaks_to_api(path: Path) -> list[str]:
     return [
         f"--kubeconfig={path}",

@@ -8,8 +8,9 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tools.cluster import (
     cgroups,
@@ -26,8 +27,8 @@ from tools.cluster.errors import ClusterError
 from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import Layout
 from tools.cluster.objects import add_volumes
-from tools.cluster.options import Options
-from tools.cluster.processes import PROC, Processes
+from tools.cluster.options import Options, differences
+from tools.cluster.processes import PROC, Processes, marked
 
 _SERVICE_ACCOUNT_SECONDS = 60
 _VOLUMES = 10
@@ -70,7 +71,7 @@ def locked(layout: Layout) -> Iterator[None]:
 
 def processes_of(layout: Layout) -> Processes:
     """Return the programs of a cluster."""
-    return Processes(layout.processes, layout.logs)
+    return Processes(layout.processes, layout.logs, layout.root)
 
 
 def running(layout: Layout) -> bool:
@@ -91,17 +92,25 @@ def running(layout: Layout) -> bool:
     return not ended and bool(processes.names())
 
 
-def up(layout: Layout, options: Options, say: Say) -> None:
+def up(layout: Layout, wanted: Mapping[str, Any], say: Say) -> None:
     """Start a cluster; nothing is left of it where that fails.
+
+    One that runs is fine, unless something else is asked for.
+
+    Args:
+        layout: Where it lies.
+        wanted: Options that are asked for; the others have their defaults.
+        say: Where to say what happens.
 
     Raises:
         ClusterError: It cannot be started, another runs, or this one runs with other options.
     """
+    options = Options(**wanted)
     with locked(layout):
         if running(layout):
-            if (other := Options.load(layout.options)) != options:
+            if others := differences(Options.load(layout.options), wanted):
                 raise ClusterError(
-                    f"the cluster runs already with other options, {other}:"
+                    f"the cluster runs already, and {', '.join(others)}:"
                     " take it down first, with `make cluster-down`"
                 )
             say(f"the cluster runs already; export KUBECONFIG={layout.kubeconfig}")
@@ -137,6 +146,7 @@ def _up(layout: Layout, options: Options, say: Say) -> None:
         layout.run.mkdir(parents=True, exist_ok=True)
         host.mount_memory(layout.run, options.state_gigabytes)
         host.remember_settings(layout.run / "host.json")
+    network.require_free(controlplane.ports(addresses, options))
     shutil.rmtree(layout.logs, ignore_errors=True)
     for directory in (layout.pki, layout.processes, layout.configs, layout.logs):
         directory.mkdir(parents=True, mode=0o700)
@@ -179,20 +189,20 @@ def down(layout: Layout, say: Say) -> None:
 def _down(layout: Layout, say: Say) -> None:
     timer, processes = Timer(say), processes_of(layout)
     owned = network.owned(layout.root)
-    others = layout.run.exists() and layout.run.stat().st_uid != os.geteuid()
-    if (owned or others) and os.geteuid() != 0:
+    foreign = layout.run.exists() and layout.run.stat().st_uid != os.geteuid()
+    if (owned or foreign) and os.geteuid() != 0:
         raise ClusterError(
             "somebody else, perhaps root, started the cluster: they can take it down"
         )
     # A kubelet would start again what ends.
     killed = processes.kill_all(first=lambda name: name.endswith("kubelet"))
     addresses = _addresses(layout) if owned else plan([])
-    shims = kill_shims(layout)
+    others = kill_others(layout)
     for node in addresses.nodes:
         cgroups.kill(node.cgroup)
         forget_sockets(layout, node.name)
-    if killed or shims:
-        timer.done(f"{len(killed)} programs and {shims} pods' and containers' helpers ended")
+    if killed or others:
+        timer.done(f"{len(killed)} programs and {others} helpers of pods ended")
     restored = host.restore_settings(layout.run / "host.json")
     unmounted = host.unmount(layout.root)
     if unmounted:
@@ -226,23 +236,17 @@ def _addresses(layout: Layout) -> Addresses:
     return plan(sorted(found))
 
 
-def kill_shims(layout: Layout, proc: Path = PROC) -> int:
-    """Kill containerd's helpers that hold on to containers of this cluster; return their number."""
-    sockets = f"{layout.run}/"
-    count = 0
-    for directory in proc.glob("[0-9]*"):
-        try:
-            arguments = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:
-            continue
-        program = Path(arguments[0]).name
-        if not program.startswith("containerd-shim") or "-address" not in arguments[:-1]:
-            continue
-        if arguments[arguments.index("-address") + 1].startswith(sockets):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(directory.name), signal.SIGKILL)
-                count += 1
-    return count
+def kill_others(layout: Layout, proc: Path = PROC) -> int:
+    """Kill what programs of this cluster started, and those whose records are lost.
+
+    Returns:
+        How many there were.
+    """
+    pids = marked(layout.root, proc)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids)
 
 
 def forget_sockets(layout: Layout, node: str) -> None:

@@ -7,6 +7,8 @@ say `unreachable` catch on the machine what no node takes.
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.cluster import commands, programs
@@ -101,6 +103,23 @@ def add_node(node: NodeAddresses, addresses: Addresses) -> None:
 def reach_services(node: NodeAddresses) -> None:
     """Let the machine reach services through a node."""
     _ip("route", "replace", str(SERVICES), "via", str(node.address))
+
+
+def require_free(ports: Iterable[tuple[str, int]]) -> None:
+    """Check that nobody listens where the cluster's programs are going to.
+
+    Raises:
+        ClusterError: Somebody does.
+    """
+    for host, port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise ClusterError(
+                    f"{host}:{port}, where the cluster is to listen, is taken: {error.strerror}"
+                ) from error
 
 
 def cut(node: NodeAddresses) -> None:

@@ -157,10 +157,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             parser.add_argument(name, type=kind, default=None, dest=field.name)
 
 
-def from_arguments(
+def asked(
     arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ
-) -> Options:
-    """Return the options: arguments before variables before defaults."""
+) -> dict[str, Any]:
+    """Return what is asked for, by option: arguments before variables."""
     values = from_environment(environment)
     if environment.get(ASSETS):
         # They have no kubelet.
@@ -168,4 +168,13 @@ def from_arguments(
     for field in fields(Options):
         if (value := getattr(arguments, field.name, None)) is not None:
             values[field.name] = value
-    return Options(**values)
+    return values
+
+
+def differences(running: Options, wanted: Mapping[str, Any]) -> list[str]:
+    """Return what is asked for and is not so, in words; what is not asked for may be anything."""
+    return [
+        f"{name} is {getattr(running, name)!r} and not {value!r}"
+        for name, value in wanted.items()
+        if getattr(running, name) != value
+    ]

@@ -17,6 +17,8 @@ from tools.cluster.errors import ClusterError
 PROC = Path("/proc")
 _POLL_SECONDS = 0.1
 _LOG_LINES = 15
+# A variable in the environment of what was started.
+MARK = "DISAGFUSION_CLUSTER"
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -78,12 +80,33 @@ def wait_for(
         ClusterError: It took too long, or `failed` says why it will not be.
     """
     deadline = time.monotonic() + seconds
-    while not probe():
+    while True:
+        answered = probe()
+        # Afterwards: another program may have answered in the place of one that ended.
         if (reason := failed()) is not None:
             raise ClusterError(f"{what}: {reason}")
+        if answered:
+            return
         if time.monotonic() > deadline:
             raise ClusterError(f"{what}: not within {seconds:.0f} s")
         time.sleep(_POLL_SECONDS)
+
+
+def marked(owner: Path, proc: Path = PROC) -> list[int]:
+    """Return the processes that were started for an owner, and what they started themselves.
+
+    They bear it in their environment: containerd's helpers do too, while containers, whose
+    environment is their image's, do not.
+    """
+    found = []
+    for directory in proc.glob("[0-9]*"):
+        try:
+            variables = (directory / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(f"{MARK}={owner}") in variables:
+            found.append(int(directory.name))
+    return sorted(found)
 
 
 class Processes:
@@ -92,11 +115,13 @@ class Processes:
     Args:
         records: Directory of their records.
         logs: Directory of their logs.
+        owner: What they are marked with.
     """
 
-    def __init__(self, records: Path, logs: Path) -> None:
+    def __init__(self, records: Path, logs: Path, owner: Path) -> None:
         self._records = records
         self._logs = logs
+        self._owner = owner
 
     def names(self) -> list[str]:
         """Return what was started, whether it still runs or not."""
@@ -131,7 +156,10 @@ class Processes:
             raise ClusterError(f"{name} runs already")
         request = {
             "command": list(command),
-            "environment": dict(os.environ if environment is None else environment),
+            "environment": {
+                **(os.environ if environment is None else environment),
+                MARK: str(self._owner),
+            },
             "log": str(self.log(name)),
         }
         # Without site packages: it is to be quick.

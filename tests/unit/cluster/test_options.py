@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from tools.cluster.errors import ClusterError
-from tools.cluster.options import Options, add_arguments, from_arguments, from_environment
+from tools.cluster.options import Options, add_arguments, asked, differences, from_environment
 
 
 def parsed(arguments: list[str], environment: dict[str, str] | None = None) -> Options:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return from_arguments(parser.parse_args(arguments), environment or {})
+    return Options(**asked(parser.parse_args(arguments), environment or {}))
 
 
 def test_two_real_nodes_and_kwok_unless_something_else_is_asked_for() -> None:
@@ -60,6 +60,13 @@ def test_somebody_elses_programs_are_for_a_control_plane_alone() -> None:
     environment = {"KUBEBUILDER_ASSETS": "/assets"}
     assert parsed([], environment).nodes == 0
     assert parsed(["--nodes", "1"], environment).nodes == 1
+
+
+def test_only_what_is_asked_for_can_differ_from_what_runs() -> None:
+    running = Options(nodes=3, api_qps=500)
+    assert differences(running, {}) == []
+    assert differences(running, {"nodes": 3}) == []
+    assert differences(running, {"nodes": 2, "kwok": True}) == ["nodes is 3 and not 2"]
 
 
 def test_rate_limits_are_raised_where_they_are_kept() -> None:

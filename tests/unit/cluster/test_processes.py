@@ -21,7 +21,7 @@ SLEEP = [sys.executable, "-c", "import signal; print('ready', flush=True); signa
 def processes(tmp_path: Path) -> Iterator[Processes]:
     for name in ("records", "logs"):
         (tmp_path / name).mkdir()
-    found = Processes(tmp_path / "records", tmp_path / "logs")
+    found = Processes(tmp_path / "records", tmp_path / "logs", tmp_path)
     yield found
     found.kill_all()
 
@@ -161,6 +161,11 @@ def test_the_reason_for_an_end_has_the_logs_last_lines(processes: Processes) -> 
 def test_waiting_ends_early_where_it_is_of_no_use() -> None:
     with pytest.raises(ClusterError, match="the API server: it ended"):
         wait_for("the API server", 60, lambda: False, lambda: "it ended")
+
+
+def test_an_answer_in_the_place_of_one_that_ended_is_none() -> None:
+    with pytest.raises(ClusterError, match="etcd: it ended"):
+        wait_for("etcd", 60, lambda: True, lambda: "it ended")
 
 
 def test_waiting_has_an_end() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +13,6 @@ import pytest
 from tools.cluster import cgroups, host, lifecycle, network
 from tools.cluster.errors import ClusterError
 from tools.cluster.layout import Layout
-from tools.cluster.options import Options
 from tools.cluster.processes import Record, started_at
 
 SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
@@ -71,7 +71,7 @@ def test_somebody_elses_cluster_is_left_to_them(
 def test_real_nodes_need_root(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ClusterError, match="real nodes need root"):
-        lifecycle.up(layout, Options(nodes=1), lambda line: None)
+        lifecycle.up(layout, {"nodes": 1}, lambda line: None)
 
 
 def test_a_directory_whose_path_is_too_long_for_sockets_is_named(tmp_path: Path) -> None:
@@ -115,25 +115,34 @@ def test_images_stay_and_volumes_go(layout: Layout, said: list[str]) -> None:
     assert not layout.stores.exists()
 
 
-def cmdline(proc: Path, pid: int, *arguments: str) -> None:
+def environment(proc: Path, pid: int, **variables: str) -> None:
     (proc / str(pid)).mkdir(parents=True)
-    (proc / str(pid) / "cmdline").write_bytes(b"\0".join(a.encode() for a in [*arguments, ""]))
+    content = b"".join(f"{name}={value}".encode() + b"\0" for name, value in variables.items())
+    (proc / str(pid) / "environ").write_bytes(content)
 
 
-def test_only_helpers_of_this_clusters_containers_are_killed(
+def test_only_what_bears_this_clusters_mark_is_killed(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proc, killed = tmp_path / "proc", list[int]()
-    shim = "/usr/bin/containerd-shim-runc-v2"
-    ours = str(layout.node("node1").socket)
-    cmdline(proc, 1, shim, "-namespace", "k8s.io", "-id", "a", "-address", ours)
-    cmdline(proc, 2, shim, "-namespace", "moby", "-id", "b", "-address", "/run/containerd.sock")
-    cmdline(proc, 3, "/usr/bin/less", "-address", ours)
-    cmdline(proc, 4, shim, "-address")
-    cmdline(proc, 5, "")
+    environment(proc, 1, PATH="/bin", DISAGFUSION_CLUSTER=str(layout.root))
+    environment(proc, 2, DISAGFUSION_CLUSTER=f"{layout.root}-of-another")
+    environment(proc, 3, ANOTHER_DISAGFUSION_CLUSTER=str(layout.root))
+    environment(proc, 4)
+    (proc / "5").mkdir()
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
-    assert lifecycle.kill_shims(layout, proc) == 1
+    assert lifecycle.kill_others(layout, proc) == 1
     assert killed == [1]
+
+
+def test_what_was_started_is_found_without_its_record(half_up: Layout, said: list[str]) -> None:
+    processes = lifecycle.processes_of(half_up)
+    record = processes.record("etcd")
+    assert record is not None
+    shutil.rmtree(half_up.processes)
+    lifecycle.down(half_up, said.append)
+    assert started_at(record.pid) != record.started
+    assert said[0].startswith("0 programs and 1 helpers of pods ended")
 
 
 def test_mounts_are_found_the_deepest_first(tmp_path: Path) -> None:
