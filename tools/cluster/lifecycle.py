@@ -202,7 +202,7 @@ def _down(layout: Layout, say: Say) -> None:
         cgroups.kill(node.cgroup)
         forget_sockets(layout, node.name)
     if killed or others:
-        timer.done(f"{len(killed)} programs and {others} helpers of pods ended")
+        timer.done(f"{len(killed)} programs and {others} processes of theirs ended")
     restored = host.restore_settings(layout.run / "host.json")
     unmounted = host.unmount(layout.root)
     if unmounted:
@@ -221,7 +221,7 @@ def _down(layout: Layout, say: Say) -> None:
     for directory in (layout.run, layout.volumes):
         shutil.rmtree(directory, ignore_errors=True)
     layout.kubeconfig.unlink(missing_ok=True)
-    if killed or removed:
+    if killed or others or removed:
         say(f"down after {timer.total():.1f} s; logs are in {layout.logs}")
     else:
         say("nothing runs")

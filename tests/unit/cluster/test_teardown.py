@@ -142,7 +142,7 @@ def test_what_was_started_is_found_without_its_record(half_up: Layout, said: lis
     shutil.rmtree(half_up.processes)
     lifecycle.down(half_up, said.append)
     assert started_at(record.pid) != record.started
-    assert said[0].startswith("0 programs and 1 helpers of pods ended")
+    assert said[0].startswith("0 programs and 1 processes of theirs ended")
 
 
 def test_mounts_are_found_the_deepest_first(tmp_path: Path) -> None:
