@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from disagfusion.scheduling.decision import Place
-from disagfusion_operator.api.base import STAGES
+from disagfusion_operator.api.base import STAGES, number
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.scaling.bounds import Bounds
 from disagfusion_operator.scaling.capacity import PoolKey, key_of
@@ -48,7 +48,13 @@ def claim_of(
         key=key,
         priority=spec.scaling.priority,
         seats={
-            place: Seat(keys[place.pool], spec.pools[place.pool].accelerators, speed(place))
+            place: Seat(
+                keys[place.pool],
+                spec.pools[place.pool].accelerators,
+                speed(place),
+                float(number(spec.pools[place.pool].cost_per_hour))
+                * spec.pools[place.pool].accelerators,
+            )
             for place in places
         },
         least=dict.fromkeys(bounds.least, 0) if asleep else bounds.least,

@@ -22,11 +22,13 @@ class Seat:
         pool: Of the cluster.
         accelerators: That one takes.
         speed: Jobs per second of one.
+        cost: Of one in an hour.
     """
 
     pool: PoolKey
     accelerators: int
     speed: float
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +158,15 @@ class Table:
         ]
         return min(places, key=lambda place: self._order(claim, place), default=None)
 
-    def _order(self, claim: Claim, place: Place) -> tuple[float, float, str]:
-        """Best first: where the stage is fast for what the pool can do for others."""
+    def _order(self, claim: Claim, place: Place) -> tuple[float, float, float, str]:
+        """Best first: where a job is cheap, or the stage fast for what the pool does for others."""
         seat = claim.seats[place]
         each = seat.speed / seat.accelerators
         quality = each / self._quality[seat.pool]
         if self.counts[claim.key][place] < claim.held.get(place, 0):
             quality *= _STAYS
-        return (-quality, -each, place.pool)
+        cost = 0.0 if claim.expands else seat.cost / seat.speed
+        return (cost, -quality, -each, place.pool)
 
 
 def _qualities(claims: Sequence[Claim]) -> dict[PoolKey, float]:
