@@ -252,8 +252,8 @@ class Ledger:
         self, entry: Entry, pool: PoolKey, cluster: ClusterView
     ) -> tuple[int, frozenset[str]]:
         spec, claim = entry.pools[pool], entry.claim
-        if spec.accelerator is None:
-            least = sum(claim.least.values())
+        if spec.accelerator is None or not cluster.nodes:
+            least = sum(claim.least.values()) * spec.accelerators
             if spec.capacity is not None:
                 return spec.capacity, frozenset()
             return max(claim.budget or 0, least), frozenset()

@@ -70,7 +70,8 @@ class ClusterView:
     """What all pipelines have in common.
 
     Attributes:
-        nodes: All nodes.
+        nodes: All nodes; none where they may not be seen: then a pool has what its capacity or the
+            budget says, and what cannot be scheduled there is learned.
         nodes_version: Another number whenever one of them is another.
         pipelines: All whose specification can be read: pools are divided among them only when each
             was seen.

@@ -173,3 +173,21 @@ def test_what_fits_models_is_not_in_the_operators_process() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+async def test_where_nodes_may_not_be_seen_the_budget_says_what_there_is() -> None:
+    world, member = started(0.9, accelerators=6)
+    import dataclasses
+
+    async with world.scaling() as scaling:
+        seen = []
+        for _ in range(150):
+            world.tick()
+            cluster = dataclasses.replace(world.cluster_view(), nodes=())
+            report = await scaling.step(world.view(member), cluster, world.now)
+            seen += [one.reason for one in report.happenings]
+            if len(seen) == 0:
+                assert sum(counts(member, world).values()) in (0, 8)
+    # What the nodes do not have is learned.
+    assert "PoolFull" in seen
+    assert sum(counts(member, world).values()) == 6
