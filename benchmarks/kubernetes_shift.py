@@ -265,7 +265,7 @@ def run(kubectl: Kubectl, scale: float, output: Path | None) -> Outcome:
             plot(url, begin, ended, scale, output / "replicas.svg")
         return Outcome(
             submitted=len(handles),
-            succeeded=len({job.job_id for job in jobs}),
+            succeeded=len({job.id for job in jobs}),
             last=(max(end.timestamp() for _, end in spans) - begin) / scale,
             p50=percentile(latencies, 0.5),
             p95=percentile(latencies, 0.95),

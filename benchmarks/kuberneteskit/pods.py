@@ -32,14 +32,16 @@ class PodWatch:
     """
 
     def __init__(self, kubeconfig: Path, namespace: str, resource: str, targets: Path) -> None:
-        self._api = client.CoreV1Api(config.new_client_from_config(str(kubeconfig)))
+        access = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]
+        self._api = client.CoreV1Api(access)
         self._namespace = namespace
         self._resource = resource
         self._targets = targets
         self._pods: dict[str, int] = {}
         self._addresses: dict[str, str] = {}
         self._names: set[str] = set()
-        self._watch = watch.Watch()
+        # The client library has no types.
+        self._watch: Any = watch.Watch()  # type: ignore[no-untyped-call]
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.most_held = 0
 
