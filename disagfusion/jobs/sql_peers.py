@@ -9,9 +9,8 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, literal, sel
 
 from disagfusion.errors import FailedPreconditionError
 from disagfusion.jobs.leases import RESIGNED
-from disagfusion.jobs.model import JobEvent, JobState, StageStatus
 from disagfusion.jobs.peers import Adopted, LeaseLostError, News, Peers
-from disagfusion.jobs.sql_rows import complete_jobs
+from disagfusion.jobs.sql_rows import complete_jobs, event_of
 from disagfusion.jobs.sql_schema import events, gateways, jobs, one_at_a_time
 from disagfusion.jobs.sql_thread import SqlThread
 
@@ -157,21 +156,7 @@ def _owned(connection: Connection, name: str) -> frozenset[str]:
 def _news(connection: Connection, name: str, watched: list[str]) -> News:
     cancelled = tuple(connection.execute(_CANCELLED, {"me": name}).scalars())
     found = connection.execute(_LAST_EVENTS, {"watched": watched}).all() if watched else []
-    return News(
-        cancelled,
-        tuple(
-            JobEvent(
-                row.job_id,
-                row.sequence,
-                row.time,
-                JobState(row.state),
-                StageStatus(row.stage_status),
-                row.attempt,
-                row.message,
-            )
-            for row in found
-        ),
-    )
+    return News(cancelled, tuple(event_of(row.job_id, row) for row in found))
 
 
 def _cancel(connection: Connection, job_id: str) -> None:

@@ -22,7 +22,7 @@ from disagfusion.jobs.model import (
     StaleTransitionError,
     Transition,
 )
-from disagfusion.jobs.sql_rows import complete_jobs
+from disagfusion.jobs.sql_rows import complete_jobs, event_of
 from disagfusion.jobs.sql_schema import events, images, jobs
 from disagfusion.jobs.sql_statements import (
     ADD_EVENT,
@@ -246,18 +246,7 @@ def load_events(
 
 def _events(connection: Connection, job: Row[Any], after: int, limit: int) -> list[JobEvent]:
     rows = connection.execute(EVENTS_AFTER, {"row": job.id, "after": after, "at_most": limit})
-    return [
-        JobEvent(
-            job.job_id,
-            row.sequence,
-            row.time,
-            JobState(row.state),
-            StageStatus(row.stage_status),
-            row.attempt,
-            row.message,
-        )
-        for row in rows
-    ]
+    return [event_of(job.job_id, row) for row in rows]
 
 
 def list_jobs(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, select
 from disagfusion.jobs.model import (
     Job,
     JobError,
+    JobEvent,
     JobState,
     Output,
     Stage,
@@ -42,6 +43,19 @@ def complete_jobs(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]
         for row, *fields in connection.execute(OUTPUTS_OF, {"rows": batch}):
             results[row].append(Output(*fields))
     return [_job(row, records[row.id], results[row.id]) for row in rows]
+
+
+def event_of(job_id: str, row: Row[Any]) -> JobEvent:
+    """Return a job's event."""
+    return JobEvent(
+        job_id,
+        row.sequence,
+        row.time,
+        JobState(row.state),
+        StageStatus(row.stage_status),
+        row.attempt,
+        row.message,
+    )
 
 
 def _job(row: Row[Any], records: list[StageRecord], results: list[Output]) -> Job:
