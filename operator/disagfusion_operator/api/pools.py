@@ -79,10 +79,12 @@ class Pool(Part):
         memory: Of one accelerator; where it is not given, everything is taken to fit.
         cost_per_hour: Of one accelerator, in the currency that all pools share.
         speed: Over the profile's, where the profile does not know the pool.
-        capacity: Accelerators that may be used at most; all that the nodes have where not given.
-        provisioning: Autoscaled where pods that wait for nodes are the normal way to get them.
-        provisioning_timeout_seconds: After which a pod that waits counts as failed; the pool is
-            taken to be full for a while then.
+        capacity: Accelerators that may be used at most, or replicas on the processor. Where it is
+            not given: all that the nodes have; on the processor, as the budget or minReplicas say.
+        provisioning: Autoscaled where pods that wait for nodes are the normal way to get them: the
+            pool is taken to have its capacity, or else the budget, before the nodes are there.
+        provisioning_timeout_seconds: After which a pod that waits for a node is taken back, and the
+            pool counts as full for a while; 60 for Static and 900 for Autoscaled.
     """
 
     RULES: ClassVar = (
