@@ -1,4 +1,4 @@
-"""Jobs that are stored although nobody was told: they are done all the same."""
+"""Gateways on one database: answers that are lost, leases that are, and who cleans up."""
 
 from __future__ import annotations
 
@@ -76,3 +76,26 @@ async def test_a_lease_that_is_lost_ends_the_gateway(bench: Any, postgres: Postg
     stages.release_all()
     assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
     await eventually(lambda: not any(stage.assignments for stage in stages.by_name.values()))
+
+
+async def test_the_eldest_removes_what_is_old(bench: Any, postgres: PostgresServer) -> None:
+    stages = await bench.stages()
+    shared = {
+        "workers": stages.workers,
+        "database": postgres.database(),
+        "lease_seconds": 0.1,
+        "retention_interval_seconds": 0.05,
+    }
+    first = await bench.process(**shared, retention_job_seconds="")
+    listen = f"unix:{bench.directory}/second.sock"
+    second = await bench.gateway(**shared, listen=listen, retention_job_seconds=0.001)
+    api = bench.api(address=listen)
+    job = await bench.api().submit()
+    await api.end_of(job.job_id)
+    assert not second.gateway._peering.eldest
+    assert await api.get(job.job_id)
+    await first.kill()
+    async with asyncio.timeout(30):
+        while (await api.list()).jobs:
+            pass
+    assert second.gateway._peering.eldest
