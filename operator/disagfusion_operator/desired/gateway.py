@@ -212,8 +212,6 @@ def _settings(inputs: Inputs) -> dict[str, str | Manifest]:
         "log_format": "json",
         **pods.tls_environment(inputs),
     }
-    if spec.scaling.budget is not None:
-        found["balance_budget"] = str(spec.scaling.budget)
     if gateway.store.postgresql is not None:
         url = gateway.store.postgresql.url_secret
         found["database"] = pods.secret_value(url.name, url.key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,15 +126,23 @@ class Inputs:
         """Return how long a pod may take to finish what it has."""
         jobs = self.stage(stage).slots * self.job_seconds(stage, pool)
         # Requests may be larger than the profile's default shape.
-        needed = math.ceil(2 * jobs) + self.release_seconds(stage, pool) + _RELEASE_SECONDS
-        return min(_GREATEST_GRACE, max(_LEAST_GRACE, needed))
+        needed = 2 * jobs + self.release_seconds(stage, pool) + _RELEASE_SECONDS
+        return min(_GREATEST_GRACE, rounded(max(_LEAST_GRACE, needed)))
 
     def release_seconds(self, stage: str, pool: str) -> int:
         """Return how long a pod waits at its end for its outputs to be taken."""
         stages = [name for name, _ in self.spec.stages.items()]
         following = stages[stages.index(stage) + 1 :][:1]
         longest = max((self.job_seconds(one, pool) for one in following), default=0.0)
-        return min(_GREATEST_GRACE // 4, _RELEASE_SECONDS + math.ceil(2 * longest))
+        return min(_GREATEST_GRACE // 4, rounded(_RELEASE_SECONDS + 2 * longest))
+
+
+def rounded(seconds: float) -> int:
+    """Return seconds rounded up in large steps: a slightly other profile replaces no pods."""
+    found = _LEAST_GRACE // 2
+    while found < seconds:
+        found *= 2
+    return found
 
 
 def owner_reference(inputs: Inputs) -> Manifest:

@@ -30,8 +30,6 @@ HASH_ANNOTATION = f"{DOMAIN}/applied-hash"
 """Of what was applied, so that the same is not applied again."""
 VERSION_ANNOTATION = f"{DOMAIN}/version"
 """Of model and images, on the pods of a stage: no job meets two of them."""
-FRESH_ANNOTATION = f"{DOMAIN}/fresh"
-"""On a Deployment whose replicas do not belong to the balancer yet."""
 FINALIZER = f"{DOMAIN}/drain"
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 
 from disagfusion_operator.api.base import number
 from disagfusion_operator.api.pools import Pool
 from disagfusion_operator.desired import names, pods, weights
-from disagfusion_operator.desired.inputs import Inputs, Manifest, manifest
+from disagfusion_operator.desired.inputs import Inputs, Manifest, manifest, rounded
 from disagfusion_operator.desired.overrides import lay_over
 
 _PROFILE_DIRECTORY = "/etc/disagfusion/profile"
@@ -249,7 +248,7 @@ def _arena_bytes(shared_memory: str | int) -> int:
 def _startup_seconds(inputs: Inputs, stage: str, pool: str) -> int:
     """Return how long a pod may take until it answers at all; loading comes after that."""
     seconds = inputs.load_seconds(stage, pool)
-    return max(_STARTUP_SECONDS, math.ceil(3 * seconds)) if seconds else _UNKNOWN_LOAD_SECONDS
+    return max(_STARTUP_SECONDS, rounded(3 * seconds)) if seconds else _UNKNOWN_LOAD_SECONDS
 
 
 def _volumes(inputs: Inputs, stage: str) -> list[Manifest]:

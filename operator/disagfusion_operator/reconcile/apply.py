@@ -59,11 +59,32 @@ class Applier:
         self._same[place] = (child.version, wanted)
         return True
 
+    async def make(self, key: Key, manifest: Object, once: Object) -> None:
+        """Make an object of a manifest and of fields of its specification that count only now.
+
+        Args:
+            key: Whose it is.
+            manifest: What it is to be; it counts as applied.
+            once: Fields of the specification that are somebody else's from then on.
+
+        Raises:
+            DisagfusionError: The API server does not take it, or is away.
+        """
+        whole = stamped(manifest)
+        await self._apply(key, manifest, {**whole, "spec": {**whole["spec"], **once}})
+
     async def apply(self, key: Key, manifest: Object) -> None:
-        """Apply a manifest."""
+        """Apply a manifest.
+
+        Raises:
+            DisagfusionError: The API server does not take it, or is away.
+        """
+        await self._apply(key, manifest, stamped(manifest))
+
+    async def _apply(self, key: Key, manifest: Object, written: Object) -> None:
         kind, name = kind_of(manifest), manifest["metadata"]["name"]
         child = self._cache.child(key, kind, name)
-        answer = await self._cluster.apply(stamped(manifest))
+        answer = await self._cluster.apply(written)
         _log.info(
             "applied",
             pipeline=str(key),

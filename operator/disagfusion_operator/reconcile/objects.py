@@ -15,12 +15,11 @@ from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.desired import gateway, pipeline
 from disagfusion_operator.desired.inputs import Inputs
 from disagfusion_operator.desired.names import (
-    FRESH_ANNOTATION,
     MANAGED_LABEL,
     MANAGER,
 )
 from disagfusion_operator.k8s.kinds import CLAIM, DEPLOYMENT, kind_of
-from disagfusion_operator.k8s.port import BALANCER, Cluster, Object
+from disagfusion_operator.k8s.port import OPERATOR, Cluster, Object
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.observe import Observed, place_of
@@ -102,19 +101,19 @@ class Objects:
     async def _stage(self, key: Key, manifest: Object, found: Object | None) -> list[Outcome]:
         """Bring a stage's Deployment to what it should be; its replicas are the balancer's.
 
-        It is made with no replicas, which are then given to the balancer. In between it says so,
-        since with nobody to say their number there would be one.
+        It is made with no replicas, which are then given to the balancer. Until they are, they are
+        the operator's own, and must not be left out: with nobody to say their number there is one.
         """
+        name = manifest["metadata"]["name"]
         try:
-            if found is not None and not _is_fresh(found):
-                await self._applier.ensure(key, manifest)
-                return []
-            replicas = 0 if found is None else int(found["spec"].get("replicas", 0))
             if found is None:
-                await self._applier.apply(key, _fresh(manifest))
-            name = manifest["metadata"]["name"]
-            await self._cluster.scale(key.namespace, name, replicas)
-            await self._applier.apply(key, manifest)
+                await self._applier.make(key, manifest, {"replicas": 0})
+                await self._cluster.scale(key.namespace, name, 0)
+                return []
+            if _is_ours(found):
+                replicas = int(found["spec"].get("replicas", 0))
+                await self._cluster.scale(key.namespace, name, replicas)
+            await self._applier.ensure(key, manifest)
         except UnavailableError:
             raise
         except DisagfusionError as error:
@@ -157,23 +156,10 @@ class Objects:
         return outcomes
 
 
-def _fresh(manifest: Object) -> Object:
-    metadata = manifest["metadata"]
-    annotations = {**metadata.get("annotations", {}), FRESH_ANNOTATION: "true"}
-    return {
-        **manifest,
-        "metadata": {**metadata, "annotations": annotations},
-        "spec": {**manifest["spec"], "replicas": 0},
-    }
-
-
-def _is_fresh(found: Object) -> bool:
-    metadata = found["metadata"]
-    if FRESH_ANNOTATION in (metadata.get("annotations") or {}):
-        return True
-    # Nobody's, or only ours: an apply without them would set them to one.
-    owners = {entry.get("manager") for entry in metadata.get("managedFields") or ()}
-    return owners <= {"disagfusion-operator"} and BALANCER not in owners
+def _is_ours(found: Object) -> bool:
+    """Tell whether a Deployment's replicas are nobody's but the operator's."""
+    entries = found["metadata"].get("managedFields") or ()
+    return {entry.get("manager") for entry in entries} <= {OPERATOR}
 
 
 def _refused(manifest: Object, error: DisagfusionError) -> Outcome:

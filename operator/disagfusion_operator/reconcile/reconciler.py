@@ -125,6 +125,7 @@ class Reconciler:
         self._writer = Writer(cluster, cache, now, clock)
         self._clock = clock
         self._specs = Specs(cache)
+        self._reasons: dict[Key, tuple[float, Fleet | None]] = {}
         self._prometheus_keys: dict[Key, tuple[float, str]] = {}
 
     async def look(self, key: Key) -> Look:
@@ -209,8 +210,10 @@ class Reconciler:
     async def _take_turns(self, state: _Pass) -> None:
         target = state.inputs.version
         versions = versions_of(state.observed.deployments, state.observed.stage_pods)
-        if needs_fleet(target, versions) or not _all_ready(state.observed):
+        if needs_fleet(target, versions):
             state.fleet = await self._ask(state)
+        elif not _all_ready(state.observed):
+            state.fleet = await self._ask_why(state)
         state.turns = turns(target, versions, state.fleet)
         # Nobody needs the old pods of a stage that is behind the first and whose turn it is.
         whole = {
@@ -219,6 +222,15 @@ class Reconciler:
             if turn.old and turn.may and stage != next(iter(state.turns))
         }
         state.inputs = dataclasses.replace(state.inputs, whole=frozenset(whole))
+
+    async def _ask_why(self, state: _Pass) -> Fleet | None:
+        """Return what gateways say of workers that are not ready, a few seconds ago or now."""
+        read, fleet = self._reasons.get(state.key, (-1e9, None))
+        if self._clock() - read < _UNREADY / 2:
+            return fleet
+        fleet = await self._ask(state)
+        self._reasons[state.key] = self._clock(), fleet
+        return fleet
 
     async def _ask(self, state: _Pass) -> Fleet | None:
         expected = [pod for pod in state.observed.gateway_pods if "podIP" in pod["status"]]
@@ -353,6 +365,7 @@ class Reconciler:
         self._writer.forget(key)
         self._specs.forget(key)
         self._prometheus_keys.pop(key, None)
+        self._reasons.pop(key, None)
 
 
 def _leaving(key: Key, uid: str, spec: Spec, observed: Observed) -> PipelineView:

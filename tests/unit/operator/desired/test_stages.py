@@ -8,7 +8,9 @@ import pytest
 from bench import RELEASE
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired import names, stages
-from disagfusion_operator.desired.inputs import Inputs
+from disagfusion_operator.desired.inputs import Inputs, rounded
+from hypothesis import given
+from hypothesis import strategies as st
 
 from disagfusion.rpc import server
 from disagfusion.scheduling.profile import Profile
@@ -169,8 +171,8 @@ def test_the_grace_period_follows_from_the_longest_job() -> None:
     pools: dict[str, Any] = {"a10": {}, "slow": {}}
     known = inputs(PROFILE, pools=pools, scaling={"profile": {"inline": {}}})
     # Two jobs of thirty seconds, twice as long for larger ones; then outputs are fetched.
-    assert pod(known)["terminationGracePeriodSeconds"] == 120 + 38 + 30
-    assert pod(known, "dit", "slow")["terminationGracePeriodSeconds"] == 400 + 38 + 30
+    assert pod(known)["terminationGracePeriodSeconds"] == 240
+    assert pod(known, "dit", "slow")["terminationGracePeriodSeconds"] == 960
     assert pod(known, "encoder")["terminationGracePeriodSeconds"] >= 60
     assert pod(inputs())["terminationGracePeriodSeconds"] > 600
     drain = int(environment(known)["DISAGFUSION_DRAIN_SECONDS"])
@@ -186,7 +188,27 @@ def test_a_start_may_take_as_long_as_loading_does() -> None:
         return int(probe["periodSeconds"] * probe["failureThreshold"])
 
     assert allowed("a10") == 600
-    assert allowed("slow") == 900
+    assert allowed("slow") == 960
+
+
+def test_a_profile_that_was_measured_anew_replaces_no_pods() -> None:
+    def made(seconds: float) -> Any:
+        dit = {"pools": {"a10": {"seconds": seconds}}}
+        content = {**PROFILE.model_dump(exclude_none=True)}
+        content["stages"] = {**content["stages"], "dit": dit}
+        profile = Profile.model_validate(content)
+        return pod(inputs(profile, scaling={"profile": {"inline": {}}}))
+
+    assert made(30.0) == made(31.5)
+    assert made(30.0) != made(300.0)
+
+
+@given(st.floats(0.0, 1e5))
+def test_seconds_are_rounded_up_in_large_steps(seconds: float) -> None:
+    found = rounded(seconds)
+    assert found >= seconds
+    assert found in [30 * 2**n for n in range(20)]
+    assert found == 30 or found < 2 * seconds
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_gateway_understands_its_environment(monkeypatch: pytest.MonkeyPatch) 
     assert settings.open_to_all
     assert str(settings.internal_keys) == "/etc/disagfusion/internal/keys"
     assert settings.database == "sqlite:////var/lib/disagfusion/jobs/jobs.sqlite3"
-    assert (settings.queue_limit, settings.balance_budget) == (7, 4)
+    assert settings.queue_limit == 7
     assert settings.retention_result_seconds == 3600
 
 

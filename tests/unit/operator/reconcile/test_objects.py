@@ -77,9 +77,17 @@ async def test_replicas_are_the_balancers_from_the_first_moment() -> None:
     await bench.look()
     assert set(seen) == {0}
     name = "digits-dit-cpu"
-    assert bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS) == [BALANCER]
+    assert BALANCER in bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS)
     image = ("spec", "template", "spec", "containers", ("name", "dit"), "image")
     assert bench.cluster.owners(DEPLOYMENT, "demo", name, image) == [OPERATOR]
+    # Applied without them, they stay as they are, and from then on they are the balancer's alone.
+    await bench.settle(stages={"dit": {"threads": 2}})
+    assert bench.deployment("dit")["spec"]["replicas"] == 0
+    assert bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS) == [BALANCER]
+    bench.scaling.wanted = {("dit", "cpu"): 2}
+    await bench.settle(stages={"dit": {"threads": 3}})
+    assert bench.deployment("dit")["spec"]["replicas"] == 2
+    assert bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS) == [BALANCER]
 
 
 async def test_an_operator_that_died_before_replicas_had_an_owner() -> None:
@@ -107,7 +115,6 @@ async def test_an_operator_that_died_before_replicas_had_an_owner() -> None:
         name = "digits-dit-cpu"
         assert bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS) == [BALANCER]
         assert bench.deployment("dit")["spec"]["replicas"] == 3
-        assert "disagfusion.dev/fresh" not in bench.deployment("dit")["metadata"]["annotations"]
 
 
 async def test_an_edit_by_hand_is_mended() -> None:

@@ -151,6 +151,7 @@ async def test_workers_that_do_not_become_ready_are_asked_why() -> None:
     bench.cluster.change(
         POD, "demo", name, "status", value={**found["status"], "conditions": conditions}
     )
+    bench.cluster.clock.now += 6
     bench.gateways.state = Fleet(workers=(WorkerReport(name, ("dit",), "", False, "no such file"),))
     look = await bench.look()
     assert look.again is not None
