@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tools.images import debian, digests, wheels
 from tools.images.catalog import Image, Variant, dependencies_reference
-from tools.images.context import assemble
+from tools.images.context import assembled
 from tools.images.engines import Build, Engine
 from tools.images.errors import ImageError
 from tools.images.locks import lock_for
@@ -101,15 +101,10 @@ class Builder:
             return
         started = time.monotonic()
         revision = wheels.revision(self._places)
-        self._engine.build(
-            Build(
-                dockerfile,
-                assemble(self._places.contexts / image.name, {"dist": [wheel]}),
-                reference,
-                {"BASE": dependencies, "VERSION": version},
-                {_REVISION: revision} if revision else {},
-            )
-        )
+        labels = {_REVISION: revision} if revision else {}
+        arguments = {"BASE": dependencies, "VERSION": version}
+        with assembled(self._places.contexts / image.name, {"dist": [wheel]}) as context:
+            self._engine.build(Build(dockerfile, context, reference, arguments, labels))
         seconds = round(time.monotonic() - started, 1)
         if before and before != self._engine.find(reference):
             self._engine.remove(before)
@@ -146,11 +141,9 @@ class Builder:
         self._say(f"{name}: installing its packages")
         pip, uv = install_options(options, own_lock=lock.parent == places.requirements)
         arguments = {"BASE": base, "LOCK": name, "PIP_OPTIONS": pip, "UV_OPTIONS": uv}
-        context = assemble(
-            places.contexts / f"{name}-dependencies",
-            {"requirements": [lock, bootstrap], "Dockerfiles": [reduce], "wheels": packages},
-        )
-        self._engine.build(Build(dockerfile, context, reference, arguments))
+        files = {"requirements": [lock, bootstrap], "Dockerfiles": [reduce], "wheels": packages}
+        with assembled(places.contexts / f"{name}-dependencies", files) as context:
+            self._engine.build(Build(dockerfile, context, reference, arguments))
         self._remove_older(reference)
         self._say(f"{name}: packages installed in {time.monotonic() - started:.1f} s")
         return reference, digest

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 _ALWAYS = ("requirements", "Dockerfiles", "dist", "wheels")
 
 
-def assemble(directory: Path, files: Mapping[str, Iterable[Path]]) -> Path:
-    """Make a context anew, of hard links where the file system allows.
+@contextlib.contextmanager
+def assembled(directory: Path, files: Mapping[str, Iterable[Path]]) -> Iterator[Path]:
+    """Make a context, of hard links where the file system allows, for as long as it is needed.
 
     Args:
         directory: The context.
         files: For each directory in it the files that lie there.
-
-    Returns:
-        The directory.
     """
     shutil.rmtree(directory, ignore_errors=True)
     for name in _ALWAYS:
@@ -26,7 +25,10 @@ def assemble(directory: Path, files: Mapping[str, Iterable[Path]]) -> Path:
     for name, paths in files.items():
         for path in paths:
             _link(path, directory / name / path.name)
-    return directory
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def _link(source: Path, target: Path) -> None:
