@@ -9,18 +9,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.operator.pipelines import Installation, Pipelines
 from tests.cluster.testing import Cluster, Namespace, widget_definition
-from tools.cluster import lifecycle
+from tools.cluster import lifecycle, objects
 from tools.cluster.__main__ import external
 from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import ROOT, Layout
 from tools.cluster.options import Options
 from tools.cluster.processes import wait_for
+
+VOLUMES = 4
+IMAGES = ("gateway", "emulated", "operator")
 
 
 def command(*arguments: str) -> None:
@@ -80,6 +85,41 @@ def widgets(cluster: Cluster) -> Iterator[None]:
     cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
     yield
     cluster.kubectl("delete", "crd", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def installation(cluster: Cluster) -> Iterator[Installation]:
+    """The operator, from its chart; the images are those that `make images` has left."""
+    archives = [cluster.layout.images / f"disagfusion-{name}.tar" for name in IMAGES]
+    if cluster.own:
+        missing = [path.name for path in archives if not path.exists()]
+        if missing:
+            names = " ".join(IMAGES)
+            pytest.fail(f"no {', '.join(missing)}: run make images IMAGES='{names}'", pytrace=False)
+        cluster.load(*archives)
+    found = Installation(cluster.kubectl, ROOT / "charts" / "disagfusion")
+    found.install()
+    yield found
+    found.uninstall()
+
+
+@pytest.fixture
+def pipelines(cluster: Cluster, installation: Installation) -> Iterator[Pipelines]:
+    """A namespace for pipelines, all of which are gone afterwards."""
+    name = f"pipelines-{uuid.uuid4().hex[:6]}"
+    cluster.kubectl("create", "namespace", name)
+    if cluster.own:
+        # Each is used once.
+        objects.add_volumes(cluster.layout, cluster.kubectl, VOLUMES)
+    found = Pipelines(name, cluster.kubectl)
+    try:
+        yield found
+    finally:
+        found.close()
+        for one in found.names():
+            found.patch(one, {"spec": {"deletion": {"drainSeconds": 0}}})
+        found("delete", "dfp", "--all", "--timeout=60s")
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
