@@ -120,8 +120,9 @@ class Runtime:
         for kind in kinds:
             labels = {PIPELINE_LABEL: ""} if kind in watched_kinds() else None
             for namespace in self._namespaces(kind):
+                before = self.cache.names(kind, namespace)
                 found = await self._cluster.list(kind, namespace, labels)
-                self.cache.replace(kind, namespace, found)
+                self.cache.replace(kind, before, found)
 
     async def _refill(self, kinds: Sequence[Kind]) -> None:
         """List again and again: a watch may have missed that something went."""

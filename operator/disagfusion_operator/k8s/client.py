@@ -110,9 +110,9 @@ class KubernetesCluster(Cluster):
                 return found
             query["continue"] = more
 
-    async def apply(self, manifest: Object) -> Object:
+    async def apply(self, manifest: Object, *, force: bool = True) -> Object:
         """See `Cluster`."""
-        return await self._apply(manifest, OPERATOR)
+        return await self._apply(manifest, OPERATOR, force=force)
 
     async def replace(self, manifest: Object) -> Object:
         """See `Cluster`."""
@@ -201,7 +201,13 @@ class KubernetesCluster(Cluster):
         await self._call("POST", EVENT, namespace, body=event)
 
     async def _apply(
-        self, manifest: Object, manager: str, subresource: str = "", kind: Kind | None = None
+        self,
+        manifest: Object,
+        manager: str,
+        subresource: str = "",
+        kind: Kind | None = None,
+        *,
+        force: bool = True,
     ) -> Object:
         metadata = manifest["metadata"]
         return await self._call(
@@ -211,7 +217,7 @@ class KubernetesCluster(Cluster):
             metadata["name"],
             subresource,
             body=manifest,
-            query={"fieldManager": manager, "force": "true"},
+            query={"fieldManager": manager, "force": str(force).lower()},
             content_type=_APPLY,
         )
 

@@ -52,10 +52,11 @@ class Cluster(ABC):
         """Return all objects of a kind, of all namespaces where none is given."""
 
     @abstractmethod
-    async def apply(self, manifest: Object) -> Object:
+    async def apply(self, manifest: Object, *, force: bool = True) -> Object:
         """Apply on the server, as `OPERATOR`, taking over fields that others have.
 
-        With `metadata.uid` only the object that has it is changed, and none is made.
+        Without `force`, `AbortedError` where another has given a field another value. With
+        `metadata.uid` only the object that has it is changed, and none is made.
         """
 
     @abstractmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from disagfusion.errors import AbortedError, AlreadyExistsError
 from disagfusion.telemetry.logging import get_logger
+from disagfusion_operator.desired.names import MANAGED_LABEL, MANAGER
 from disagfusion_operator.k8s.kinds import kind_of
 from disagfusion_operator.k8s.port import Cluster, Object
 from disagfusion_operator.reconcile.cache import Cache
@@ -59,7 +61,7 @@ class Applier:
         self._same[place] = (child.version, wanted)
         return True
 
-    async def make(self, key: Key, manifest: Object, once: Object) -> None:
+    async def make(self, key: Key, manifest: Object, once: Object) -> Object | None:
         """Make an object of a manifest and of fields of its specification that count only now.
 
         Args:
@@ -67,11 +69,20 @@ class Applier:
             manifest: What it is to be; it counts as applied.
             once: Fields of the specification that are somebody else's from then on.
 
+        Returns:
+            The object that was there although the cache did not know it; None: it was made.
+
         Raises:
+            AlreadyExistsError: Somebody else's object has the name.
             DisagfusionError: The API server does not take it, or is away.
         """
         whole = stamped(manifest)
-        await self._apply(key, manifest, {**whole, "spec": {**whole["spec"], **once}})
+        written = {**whole, "spec": {**whole["spec"], **once}}
+        try:
+            await self._apply(key, manifest, written, force=False)
+        except AbortedError:
+            return await self._own(manifest)
+        return None
 
     async def apply(self, key: Key, manifest: Object) -> None:
         """Apply a manifest.
@@ -79,12 +90,35 @@ class Applier:
         Raises:
             DisagfusionError: The API server does not take it, or is away.
         """
-        await self._apply(key, manifest, stamped(manifest))
+        kind, name = kind_of(manifest), manifest["metadata"]["name"]
+        if self._cache.child(key, kind, name) is None:
+            try:
+                await self._apply(key, manifest, stamped(manifest), force=False)
+            except AbortedError:
+                await self._own(manifest)
+            else:
+                return
+        await self._apply(key, manifest, stamped(manifest), force=True)
 
-    async def _apply(self, key: Key, manifest: Object, written: Object) -> None:
+    async def _own(self, manifest: Object) -> Object:
+        """Return an object that is there, if it belongs to whom the manifest says or to nobody."""
+        kind, metadata = kind_of(manifest), manifest["metadata"]
+        found = await self._cluster.get(kind, metadata["namespace"], metadata["name"])
+        mine = {one["uid"] for one in metadata.get("ownerReferences", ())}
+        theirs = {one["uid"] for one in found["metadata"].get("ownerReferences") or ()}
+        labels = found["metadata"].get("labels") or {}
+        if mine & theirs or labels.get(MANAGED_LABEL) == MANAGER:
+            return found
+        raise AlreadyExistsError(
+            f"it is there already and is somebody else's: give the pipeline another name, or take"
+            f" away the {kind.kind}",
+            reason="NAME_TAKEN",
+        )
+
+    async def _apply(self, key: Key, manifest: Object, written: Object, *, force: bool) -> None:
         kind, name = kind_of(manifest), manifest["metadata"]["name"]
         child = self._cache.child(key, kind, name)
-        answer = await self._cluster.apply(written)
+        answer = await self._cluster.apply(written, force=force)
         _log.info(
             "applied",
             pipeline=str(key),

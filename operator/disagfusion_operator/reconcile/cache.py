@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,18 +152,17 @@ class Cache:
                 del self._gone[next(iter(self._gone))]
         self._remove(kind, (metadata.get("namespace", ""), metadata["name"]), uid or "")
 
-    def replace(self, kind: Kind, namespace: str, found: Sequence[Object]) -> None:
-        """Take note of all objects of a kind; others than these are gone.
+    def replace(self, kind: Kind, before: Collection[Name], found: Sequence[Object]) -> None:
+        """Take note of all objects of a kind.
 
         Args:
             kind: Of them.
-            namespace: Of them; empty for all.
-            found: As a list has them that was begun after everything else that is known.
+            before: Which were known when the list was begun; those that are not in it are gone.
+            found: The list.
         """
         names = {(one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in found}
-        for name in self._names(kind):
-            if name not in names and namespace in ("", name[0]):
-                self._remove(kind, name, "")
+        for name in set(before) - names:
+            self._remove(kind, name, "")
         for one in found:
             self.put(kind, one)
 
@@ -253,6 +252,10 @@ class Cache:
         for space, name in self._pipelines:
             if space == namespace:
                 self._wake(Key(space, name))
+
+    def names(self, kind: Kind, namespace: str = "") -> list[Name]:
+        """Return the objects of a kind, in a namespace or in all."""
+        return [name for name in self._names(kind) if namespace in ("", name[0])]
 
     def _names(self, kind: Kind) -> list[Name]:
         if kind == PIPELINE:

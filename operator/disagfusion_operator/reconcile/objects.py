@@ -20,6 +20,7 @@ from disagfusion_operator.desired.names import (
 )
 from disagfusion_operator.k8s.kinds import CLAIM, DEPLOYMENT, kind_of
 from disagfusion_operator.k8s.port import OPERATOR, Cluster, Object
+from disagfusion_operator.reconcile import trims
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.observe import Observed, place_of
@@ -107,9 +108,11 @@ class Objects:
         name = manifest["metadata"]["name"]
         try:
             if found is None:
-                await self._applier.make(key, manifest, {"replicas": 0})
-                await self._cluster.scale(key.namespace, name, 0)
-                return []
+                there = await self._applier.make(key, manifest, {"replicas": 0})
+                if there is None:
+                    await self._cluster.scale(key.namespace, name, 0)
+                    return []
+                found = trims.deployment(there)
             if _is_ours(found):
                 replicas = int(found["spec"].get("replicas", 0))
                 await self._cluster.scale(key.namespace, name, replicas)

@@ -145,8 +145,8 @@ class FakeCluster(Cluster):
             and _matches(one.content["metadata"].get("labels") or {}, labels or {})
         ]
 
-    async def apply(self, manifest: Object) -> Object:
-        return self._apply(manifest, OPERATOR)
+    async def apply(self, manifest: Object, *, force: bool = True) -> Object:
+        return self._apply(manifest, OPERATOR, force=force)
 
     async def replace(self, manifest: Object) -> Object:
         kind, metadata = kind_of(manifest), manifest["metadata"]
@@ -246,7 +246,7 @@ class FakeCluster(Cluster):
 
     # How it is done.
 
-    def _apply(self, manifest: Object, manager: str) -> Object:
+    def _apply(self, manifest: Object, manager: str, *, force: bool) -> Object:
         kind, metadata = kind_of(manifest), manifest["metadata"]
         self._call("apply", kind, metadata["name"])
         self.refuse("apply", manifest)
@@ -270,6 +270,8 @@ class FakeCluster(Cluster):
         others: set[Path] = set().union(
             *(owned for one, owned in stored.owners.items() if one != manager)
         )
+        if not force and any(content.get(path) != wanted[path] for path in others & set(wanted)):
+            raise AbortedError("Apply failed with 1 conflict")
         for path in mine - set(wanted) - others:
             content.pop(path, None)
         for path, value in wanted.items():

@@ -90,6 +90,8 @@ async def cluster(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 async def test_what_is_applied_and_by_whom(server: Server, cluster: Any) -> None:
+    await cluster.apply(SERVICE_MANIFEST, force=False)
+    assert server.asked.pop()[2]["force"] == "false"
     await cluster.apply(SERVICE_MANIFEST)
     status = {"apiVersion": PIPELINE.api_version, "kind": PIPELINE.kind}
     await cluster.apply_status({**status, "metadata": {"namespace": "demo", "name": "p"}})

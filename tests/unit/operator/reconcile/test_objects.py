@@ -251,3 +251,59 @@ async def test_a_resource_that_cannot_be_understood_is_left_as_it_is() -> None:
     left = bench.deployment("dit")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert left == image
     assert (await bench.settle(pools={"cpu": {}}))["state"] == "Ready"
+
+
+async def test_a_deployment_that_the_cache_has_lost_keeps_its_replicas() -> None:
+    bench = Bench()
+    bench.scaling.wanted = {("dit", "cpu"): 3}
+    await bench.settle()
+    found = bench.cluster.peek(DEPLOYMENT, "demo", "digits-dit-cpu")
+    bench.cache.drop(DEPLOYMENT, {"metadata": {**found["metadata"], "uid": ""}})
+    assert bench.cache.child(bench.key, DEPLOYMENT, "digits-dit-cpu") is None
+    bench.scaling.wanted = {("dit", "cpu"): 3}
+    await bench.look()
+    assert bench.deployment("dit")["spec"]["replicas"] == 3
+    assert bench.cluster.owners(DEPLOYMENT, "demo", "digits-dit-cpu", REPLICAS) == [BALANCER]
+
+
+async def test_a_label_that_was_taken_away_comes_back_and_replicas_stay() -> None:
+    bench = Bench()
+    bench.scaling.wanted = {("dit", "cpu"): 2}
+    await bench.settle()
+    bench.cluster.change(
+        DEPLOYMENT, "demo", "digits-dit-cpu", "metadata", "labels", value={"mine": "x"}
+    )
+    await bench.look()
+    found = bench.deployment("dit")
+    assert found["spec"]["replicas"] == 2
+    assert found["metadata"]["labels"]["disagfusion.dev/pipeline"] == "digits"
+
+
+async def test_what_is_somebody_elses_is_let_alone() -> None:
+    bench = Bench()
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "demo", "name": "digits", "labels": {"app": "theirs"}},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "theirs"}},
+    }
+    bench.cluster.create(theirs)
+    bench.write()
+    look = await bench.look()
+    assert look.failed
+    message = bench.condition("Degraded")["message"]
+    assert message.startswith("Service digits: it is there already and is somebody else's")
+    assert bench.cluster.peek(SERVICE, "demo", "digits")["spec"] == theirs["spec"]
+
+
+async def test_volumes_that_were_retained_are_taken_up_again() -> None:
+    bench = Bench()
+    results = {"results": {"reclaimPolicy": "Retain"}}
+    await bench.settle(gateway=results)
+    await bench.cluster.delete(PIPELINE, "demo", "digits")
+    await bench.look()
+    before = {one["metadata"]["uid"] for one in bench.cluster.all(CLAIM)}
+    assert len(before) == 2
+    await bench.settle(gateway=results)
+    assert {one["metadata"]["uid"] for one in bench.cluster.all(CLAIM)} == before
+    assert bench.status()["state"] == "Ready"

@@ -115,10 +115,13 @@ def test_a_list_takes_away_what_is_not_in_it() -> None:
     other = owned(POD, "c", 1, uid="c", status={})
     other["metadata"]["namespace"] = "elsewhere"
     cache.put(POD, other)
-    cache.replace(POD, "demo", [owned(POD, "b", 2, uid="b", status={"phase": "Running"})])
-    assert [pod["metadata"]["name"] for pod in cache.pods(KEY)] == ["b"]
+    before = cache.names(POD, "demo")
+    # What was made while the list was under way is in no list yet.
+    cache.put(POD, owned(POD, "new", 9, uid="new", status={}))
+    cache.replace(POD, before, [owned(POD, "b", 2, uid="b", status={"phase": "Running"})])
+    assert [pod["metadata"]["name"] for pod in cache.pods(KEY)] == ["b", "new"]
     assert len(cache.pods(Key("elsewhere", "digits"))) == 1
-    cache.replace(POD, "", [])
+    cache.replace(POD, cache.names(POD), [])
     assert cache.pods(Key("elsewhere", "digits")) == []
 
 
