@@ -361,7 +361,8 @@ class MachineCore:
         self._todo.append(RunOnEngine(job.run_id, job.assignment, offset, job.slot.header))
         return job
 
-    def _issue_grants(self, now: float, *, tell: bool = True) -> None:
+    def _issue_grants(self, now: float, *, greeted: str = "") -> None:
+        """Give free slots away; the session that is being greeted learns it from its hello."""
         if not self.gateways or self.state[0] != stage_pb2.WORKER_STATE_READY:
             return
         fresh: dict[str, list[str]] = {}
@@ -369,10 +370,10 @@ class MachineCore:
             session = granting.neediest(self.gateways, self.slots)
             self.gateways.serve(session)
             fresh.setdefault(session, []).append(self.slots.issue(session, now).grant_id)
-        if tell:
-            for session, grants in fresh.items():
-                name = self.gateways.name_of(session)
-                self._todo += self.gateways.tell(name, grants=stage_pb2.Grants(grant_ids=grants))
+        fresh.pop(greeted, None)
+        for session, grants in fresh.items():
+            name = self.gateways.name_of(session)
+            self._todo += self.gateways.tell(name, grants=stage_pb2.Grants(grant_ids=grants))
 
     def _may_grant(self) -> bool:
         if not self._settings.synchronous:

@@ -47,7 +47,7 @@ class SharedMachine(MachineCore):
             former |= {owner for owner in self._owners() if not self.gateways.connected(owner)}
         self.gateways.add(session, name, demand=not shares)
         jobs, held = self._inherit(name, former | {name})
-        self._issue_grants(now, tell=False)
+        self._issue_grants(now, greeted=session)
         hello = stage_pb2.WorkerHello(
             worker=self.describe(),
             running=[job.running() for job in jobs],

@@ -165,6 +165,15 @@ def test_a_greeting_may_take_over() -> None:
     assert "a" in rig.machine.gateways.replaced
 
 
+def test_slots_that_a_greeting_frees_are_told_to_those_who_get_them() -> None:
+    rig = shared()
+    demand(rig, B)
+    hello = join(rig, C, takes_over=["a"])
+    assert len(rig.grants(B)) == 2, "C has no use for any"
+    assert not hello.grant_ids
+    assert rig.machine.slots.free == 0
+
+
 def test_a_gateway_alone_takes_what_nobody_connected_owns() -> None:
     rig = shared()
     give(rig, A, "job")

@@ -289,6 +289,13 @@ class World(RuleBasedStateMachine):
             assert sum(self.machine.slots.counts().values()) == 2
 
     @invariant()
+    def grants_are_told(self) -> None:
+        if hasattr(self, "machine"):
+            for session in self.machine.gateways.sessions:
+                offered = {slot.grant_id for slot in self.machine.slots.offered(session)}
+                assert offered <= set(self.rig.grants(session))
+
+    @invariant()
     def answers_come_once(self) -> None:
         if hasattr(self, "machine"):
             assert all(count == 1 for count in self.ended.values())
