@@ -27,10 +27,12 @@ class Written:
     Attributes:
         replicas: How many.
         generation: Of the Deployment before.
+        uid: Of the Deployment.
     """
 
     replicas: int
     generation: int
+    uid: str
 
 
 @dataclass(slots=True)
@@ -60,13 +62,13 @@ class Actuator:
         """Return the places that others have changed since, with the replicas they wrote."""
         found = {}
         for place, deployment in deployments.items():
-            last = self.written.get(place)
+            last = self._last(place, deployment)
             if last is None or self._unseen(place, deployment) is not None:
                 continue
             if (replicas := asked_of(deployment)) != last.replicas:
                 found[place] = replicas
                 # Told once; whether it is put right is another question.
-                self.written[place] = Written(replicas, _generation(deployment))
+                self.written[place] = _written(deployment, replicas)
         return found
 
     async def shrink(
@@ -145,13 +147,26 @@ class Actuator:
             # It may have been done all the same.
             self.written.pop(place, None)
             raise
-        self.written[place] = Written(count, _generation(deployment))
+        self.written[place] = _written(deployment, count)
+
+    def _last(self, place: Place, deployment: Object) -> Written | None:
+        """Return what was written last; into one that was made anew, nothing was."""
+        last = self.written.get(place)
+        return last if last is not None and last.uid == _uid(deployment) else None
 
     def _unseen(self, place: Place, deployment: Object) -> Written | None:
-        last = self.written.get(place)
+        last = self._last(place, deployment)
         if last is None or _generation(deployment) > last.generation:
             return None
         return last
+
+
+def _written(deployment: Object, replicas: int) -> Written:
+    return Written(replicas, _generation(deployment), _uid(deployment))
+
+
+def _uid(deployment: Object) -> str:
+    return str(deployment["metadata"].get("uid", ""))
 
 
 def _generation(deployment: Object) -> int:

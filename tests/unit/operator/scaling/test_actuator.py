@@ -133,6 +133,25 @@ async def test_a_write_of_which_nothing_is_known_is_neither_believed_nor_another
     assert actuator.foreign(deployments) == {}
 
 
+async def test_into_one_that_was_made_anew_nothing_was_written() -> None:
+    found, deployments = world(3)
+    metadata = deployments[DIT]["metadata"]
+    metadata["uid"] = "first"
+    actuator = Actuator(found, "default")
+    await actuator.grow(deployments, {DIT: 5})
+    anew = {
+        DIT: {
+            **deployments[DIT],
+            "metadata": {**metadata, "uid": "second", "generation": 1},
+            "spec": {"replicas": 0},
+        }
+    }
+    assert actuator.asked(anew)[DIT] == 0
+    assert actuator.foreign(anew) == {}
+    await actuator.grow(anew, {DIT: 5})
+    assert actuator.asked(anew)[DIT] == 5
+
+
 def grown(
     asked: Mapping[Place, int], wanted: Mapping[Place, int], free: int, budget: int, each: int = 1
 ) -> dict[Place, int]:
