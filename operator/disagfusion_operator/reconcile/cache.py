@@ -138,8 +138,11 @@ class Cache:
             self._put_pipeline(found)
         elif kind in (AUTOSCALER, SCALED_OBJECT):
             space = self._autoscalers.setdefault(metadata["namespace"], {})
-            space[kind, metadata["name"]] = trims.autoscaler(kind, found)
-            self._wake_namespace(metadata["namespace"])
+            trimmed = trims.autoscaler(kind, found)
+            # Its status changes every few seconds, and is of no interest.
+            if space.get((kind, metadata["name"])) != trimmed:
+                space[kind, metadata["name"]] = trimmed
+                self._wake_namespace(metadata["namespace"])
         else:
             self._put_owned(kind, found)
 

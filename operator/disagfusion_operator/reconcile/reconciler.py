@@ -11,6 +11,7 @@ from disagfusion.errors import (
     DisagfusionError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
     UnavailableError,
 )
 from disagfusion.rpc.tls import TlsSettings
@@ -126,7 +127,6 @@ class Reconciler:
         self._clock = clock
         self._specs = Specs(cache)
         self._reasons: dict[Key, tuple[float, Fleet | None]] = {}
-        self._prometheus_keys: dict[Key, tuple[float, str]] = {}
 
     async def look(self, key: Key) -> Look:
         """Look at a pipeline.
@@ -274,11 +274,12 @@ class Reconciler:
         secret = state.spec.scaling.prometheus.bearer_token_secret
         if secret is None:
             return ""
-        read, value = self._prometheus_keys.get(state.key, (-1e9, ""))
-        if self._clock() - read > 300.0:
-            value = await self._tokens.value(state.key.namespace, secret.name, secret.key)
-            self._prometheus_keys[state.key] = self._clock(), value
-        return value
+        try:
+            return await self._tokens.value(state.key, secret)
+        except (NotFoundError, PermissionDeniedError) as error:
+            # Prometheus will refuse; replicas that there are need not suffer.
+            state.outcomes.append(failed("SecretUnavailable", error.message))
+            return ""
 
     async def _tell(self, state: _Pass, outcome: Outcome) -> None:
         waiting = [turn.why for turn in state.turns.values() if turn.old and not turn.may]
@@ -364,7 +365,6 @@ class Reconciler:
         self._profiles.forget(key)
         self._writer.forget(key)
         self._specs.forget(key)
-        self._prometheus_keys.pop(key, None)
         self._reasons.pop(key, None)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from disagfusion.errors import AlreadyExistsError, NotFoundError
 from disagfusion.rpc.auth import KEY_PREFIX
 from disagfusion.rpc.tls import TlsSettings
+from disagfusion_operator.api.base import SecretKey
 from disagfusion_operator.desired.gateway import KEYS_KEY, TOKEN_KEY
 from disagfusion_operator.desired.inputs import Inputs, manifest
 from disagfusion_operator.desired.names import internal_secret, labels
@@ -46,6 +47,7 @@ class Tokens:
         self._cluster = cluster
         self._clock = clock
         self._keys: dict[Key, _Known] = {}
+        self._values: dict[tuple[Key, str, str], tuple[float, str]] = {}
         self._files: dict[tuple[Key, str], tuple[float, TlsSettings]] = {}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
@@ -71,17 +73,23 @@ class Tokens:
         self._keys[key] = _Known(inputs.uid, value, self._clock())
         return value
 
-    async def value(self, namespace: str, name: str, key: str) -> str:
-        """Return a value of somebody else's Secret.
+    async def value(self, key: Key, secret: SecretKey) -> str:
+        """Return a value of a Secret that people name in a pipeline.
 
         Raises:
             NotFoundError: There is none.
             DisagfusionError: The API server does not give it.
         """
-        found = await self._cluster.get(SECRET, namespace, name)
-        if key not in (found.get("data") or {}):
-            raise NotFoundError(f"the Secret {name} has no key {key}")
-        return base64.b64decode(found["data"][key]).decode().strip()
+        place = (key, secret.name, secret.key)
+        known = self._values.get(place)
+        if known is not None and self._clock() - known[0] < _KEPT_SECONDS:
+            return known[1]
+        found = await self._cluster.get(SECRET, key.namespace, secret.name)
+        if secret.key not in (found.get("data") or {}):
+            raise NotFoundError(f"the Secret {secret.name} has no key {secret.key}")
+        value = base64.b64decode(found["data"][secret.key]).decode().strip()
+        self._values[place] = self._clock(), value
+        return value
 
     async def certificates(self, key: Key, inputs: Inputs) -> TlsSettings | None:
         """Return the certificates that a pipeline's processes know each other by, as files.
@@ -115,6 +123,8 @@ class Tokens:
         self._keys.pop(key, None)
         for place in [one for one in self._files if one[0] == key]:
             del self._files[place]
+        for value in [one for one in self._values if one[0] == key]:
+            del self._values[value]
 
     def close(self) -> None:
         """Remove all files."""

@@ -110,6 +110,6 @@ def node(found: Object) -> Object:
 
 def autoscaler(kind: Kind, found: Object) -> Object:
     """Return what is needed of an autoscaler."""
-    metadata = _picked(found["metadata"], "name", "namespace", "uid", "resourceVersion")
+    metadata = _picked(found["metadata"], "name", "namespace", "uid")
     spec = _picked(found.get("spec") or {}, "scaleTargetRef")
     return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": spec}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from bench import RELEASE, Bench
+from disagfusion_operator.api.base import SecretKey
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired.inputs import Inputs
 from disagfusion_operator.k8s.kinds import SECRET
@@ -94,9 +95,11 @@ async def test_a_value_of_somebody_elses_secret() -> None:
     cluster = FakeCluster()
     cluster.create(secret("prometheus", token=b"t\n"))
     tokens = Tokens(cluster, cluster.clock)
-    assert await tokens.value("demo", "prometheus", "token") == "t"
+    for _ in range(2):
+        assert await tokens.value(KEY, SecretKey(name="prometheus", key="token")) == "t"
+    assert len(cluster.calls) == 1
     with pytest.raises(NotFoundError, match="no key other"):
-        await tokens.value("demo", "prometheus", "other")
+        await tokens.value(KEY, SecretKey(name="prometheus", key="other"))
 
 
 async def test_a_missing_secret_is_told_and_nothing_else_suffers() -> None:
@@ -142,3 +145,15 @@ def test_gateways_have_their_own_jobs_and_the_same_workers() -> None:
     assert both.unfinished == 5
     assert dict(both.jobs) == {("dit", "a"): 3, ("decoder", "a"): 2}
     assert both.workers == (worker,)
+
+
+async def test_a_key_to_prometheus_that_is_missing_keeps_no_replica_from_starting() -> None:
+    bench = Bench()
+    secret_key = {"name": "prometheus", "key": "token"}
+    status = await bench.settle(scaling={"prometheus": {"bearerTokenSecret": secret_key}})
+    assert status["ratio"] == "1:1:1"
+    degraded = bench.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "SecretUnavailable")
+    bench.cluster.create(secret("prometheus", token=b"t"))
+    assert (await bench.settle())["state"] == "Ready"
+    assert bench.scaling.views[-1].prometheus_token == "t"

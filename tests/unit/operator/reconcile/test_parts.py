@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bench import Bench
-from disagfusion_operator.k8s.kinds import DEPLOYMENT, NODE, PIPELINE, POD, SERVICE
+from disagfusion_operator.k8s.kinds import AUTOSCALER, DEPLOYMENT, NODE, PIPELINE, POD, SERVICE
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.drift import differences, digest, stamped
@@ -147,6 +147,32 @@ def test_nodes_have_a_number_that_changes_with_them() -> None:
     cache.drop(NODE, node)
     assert cache.nodes() == []
     assert cache.nodes_version == before + 2
+
+
+def test_an_autoscaler_wakes_the_pipelines_of_its_namespace_when_its_target_changes() -> None:
+    woken: list[Key] = []
+    cache = Cache(woken.append)
+    for name in ("one", "other"):
+        metadata = {"namespace": name, "name": "p", "uid": name, "resourceVersion": "1"}
+        cache.put(PIPELINE, {"metadata": metadata, "spec": {}})
+    woken.clear()
+    scaler = {
+        "metadata": {"namespace": "one", "name": "h", "resourceVersion": "1"},
+        "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}},
+    }
+    cache.put(AUTOSCALER, scaler)
+    assert woken == [Key("one", "p")]
+    beat = {
+        **scaler,
+        "metadata": {**scaler["metadata"], "resourceVersion": "2"},
+        "status": {"a": 1},
+    }
+    cache.put(AUTOSCALER, beat)
+    assert woken == [Key("one", "p")]
+    assert cache.autoscalers("other") == []
+    cache.drop(AUTOSCALER, scaler)
+    assert woken == [Key("one", "p")] * 2
+    assert cache.autoscalers("one") == []
 
 
 def test_who_owns_replicas_is_kept_and_nothing_else_of_it() -> None:
