@@ -180,7 +180,7 @@ class Reconciler:
 
     async def _arrange(self, state: _Pass) -> None:
         if FINALIZER not in state.metadata.finalizers:
-            await self._set_finalizers(state.metadata, [FINALIZER])
+            await self._writer.set_finalizers(state.metadata, [FINALIZER])
         profile = await self._profile(state)
         state.inputs = _with_profile(state.inputs, profile)
         key = await self._tokens.key_of(state.key, state.inputs)
@@ -350,12 +350,9 @@ class Reconciler:
     async def _release_finalizer(self, metadata: Metadata) -> None:
         if FINALIZER in metadata.finalizers:
             try:
-                await self._set_finalizers(metadata, [])
+                await self._writer.set_finalizers(metadata, [])
             except NotFoundError:
                 return  # it is gone
-
-    async def _set_finalizers(self, metadata: Metadata, finalizers: list[str]) -> None:
-        await self._writer.set_finalizers(metadata, finalizers)
 
     def _forget(self, key: Key) -> None:
         self._scaling.forget(key)
