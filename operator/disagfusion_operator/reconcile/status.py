@@ -16,7 +16,7 @@ from disagfusion_operator.api.status import (
     StageStatus,
     Status,
 )
-from disagfusion_operator.desired.names import GATEWAY_PORT
+from disagfusion_operator.desired.names import GATEWAY, GATEWAY_PORT
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.reconcile.observe import (
     Observed,
@@ -211,14 +211,21 @@ def _ready(account: Account, stages: Mapping[str, StageStatus]) -> Finding:
     if account.draining:
         return Finding(Condition.READY, False, "Deleting", account.draining)
     if not any(map(is_ready, account.observed.gateway_pods)):
-        return Finding(Condition.READY, False, "GatewayNotReady", "no gateway is ready")
+        message = f"no gateway is ready{_why(account, [GATEWAY])}"
+        return Finding(Condition.READY, False, "GatewayNotReady", message)
     missing = [stage for stage in STAGES if not stages[stage].ready]
     if not missing:
         return Finding(Condition.READY, True, "Serving", "every stage has a replica that is ready")
     if _asleep(account, stages):
         return Finding(Condition.READY, True, "Idle", "there is no work; the next job wakes it")
-    message = f"no replica of {' and '.join(missing)} is ready"
+    message = f"no replica of {' and '.join(missing)} is ready{_why(account, missing)}"
     return Finding(Condition.READY, False, "StagesNotReady", message)
+
+
+def _why(account: Account, components: Sequence[str]) -> str:
+    """Return what keeps these from becoming ready, serious or not, to be added to a sentence."""
+    found = [str(one) for one in account.problems if one.component in components]
+    return f" ({found[0]})" if found else ""
 
 
 def _asleep(account: Account, stages: Mapping[str, StageStatus]) -> bool:

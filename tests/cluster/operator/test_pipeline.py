@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -220,7 +221,7 @@ async def test_what_cannot_run_is_told_within_half_a_minute(
         eventually(
             "the pod waits for a node",
             30,
-            lambda: "dit" in pipelines.condition("bad", "Ready").get("message", ""),
+            lambda: "didn't match" in pipelines.condition("bad", "Ready").get("message", ""),
         )
         assert pipelines.condition("bad", "Degraded")["status"] == "False"
         return
@@ -234,6 +235,37 @@ async def test_what_cannot_run_is_told_within_half_a_minute(
     pipelines.write(emulated("bad"))
     pipelines.settled("bad")
     assert pipelines.condition("bad", "Degraded")["status"] == "False"
+
+
+async def test_a_wrong_model_path_is_told_within_half_a_minute(pipelines: Pipelines) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    pipelines("apply", "-f", "-", text=json.dumps(claim))
+    # Any of the images can fetch.
+    image = {"image": "localhost/disagfusion-emulated:0.1.0"}
+    pipelines.write(
+        emulated(
+            "lost",
+            model={"volume": {"claimName": "models", "path": "nowhere"}},
+            stages={stage: image for stage in SECONDS},
+        )
+    )
+
+    def degraded() -> bool:
+        found = pipelines.condition("lost", "Degraded")
+        return bool(
+            found.get("reason") == "WeightsUnavailable" and "nowhere" in found.get("message", "")
+        )
+
+    eventually("the condition says so", 30, degraded)
+    eventually("an event says so", 10, lambda: "WeightsUnavailable" in pipelines.events("lost"))
 
 
 async def test_a_hand_that_scales_is_let_alone_where_scaling_is_off(pipelines: Pipelines) -> None:

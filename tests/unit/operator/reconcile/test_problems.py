@@ -205,3 +205,21 @@ async def test_a_deployment_that_vanished_is_seen_in_the_status() -> None:
     assert bench.condition("Ready")["reason"] == "GatewayNotReady"
     await bench.settle()
     assert bench.condition("Ready")["status"] == "True"
+
+
+async def test_a_pod_without_a_node_is_told_though_nothing_is_degraded() -> None:
+    bench = Bench()
+    bench.write()
+    await bench.look()
+    bench.nodes.step()
+    unschedulable = [{"type": "PodScheduled", "status": "False", "message": "0/2 nodes have room"}]
+    for one in bench.nodes.pods(component="gateway"):
+        bench.cluster.change(
+            POD, "demo", one["metadata"]["name"], "status",
+            value={"phase": "Pending", "conditions": unschedulable},
+        )  # fmt: skip
+    await bench.look()
+    ready = bench.condition("Ready")
+    assert ready["reason"] == "GatewayNotReady"
+    assert ready["message"] == "no gateway is ready (gateway: 0/2 nodes have room)"
+    assert bench.condition("Degraded")["status"] == "False"
