@@ -63,6 +63,7 @@ class Mind:
         now: Unix seconds; the balancer's clock is at zero then.
 
     Attributes:
+        scale: Real seconds for one of the balancer's clock.
         problem: What is wrong with the specification or the profile; empty: nothing.
         need: Stage → jobs per second that it has to do.
         decision: The last.
@@ -73,8 +74,8 @@ class Mind:
     def __init__(self, view: PipelineView, senses: Senses, now: float) -> None:
         self._senses = senses
         self._begun = now
-        self._scale = time_scale(view.spec)
-        self._decider = Decider(self._scale)
+        self.scale = time_scale(view.spec)
+        self._decider = Decider(self.scale)
         self._knowledge = Knowledge(view.profile, senses.gate)
         self._correspondent = Correspondent(senses.gateways)
         self._profile: Profile | None = None
@@ -119,7 +120,7 @@ class Mind:
 
     def clock(self, now: float) -> float:
         """Return the time by the balancer's clock."""
-        return (now - self._begun) / self._scale
+        return (now - self._begun) / self.scale
 
     def read(self, view: PipelineView, now: float) -> Bounds:
         """Take over what people wrote, and return the bounds of the moment.
@@ -155,7 +156,7 @@ class Mind:
         """Return the jobs per second of a replica."""
         if self._profile is None:
             return 1.0
-        return self._knowledge.speed(self._profile, place, self.clock(now)) / self._scale
+        return self._knowledge.speed(self._profile, place, self.clock(now)) / self.scale
 
     async def first(self, moment: Moment) -> Mapping[Place, int] | None:
         """Return the exact plan for the whole budget; None where it is not known or not wanted."""
@@ -230,7 +231,7 @@ class Mind:
         self._knowledge.teach(answers, moment.spec, self.clock(moment.now))
         pools = {pod.name: pod.place.pool for one in moment.accounts.values() for pod in one.live}
         predictor = self._knowledge.predictor(self._profile, self.clock(moment.now))
-        return remaining(answers, pools, predictor, self._scale)
+        return remaining(answers, pools, predictor, self.scale)
 
     def _use(self, moment: Moment) -> None:
         assert self._profile is not None, "nothing is decided without"
@@ -247,12 +248,12 @@ class Mind:
 
     def _start(self, place: Place) -> float:
         """Return how long a start takes, by the balancer's clock."""
-        return self._knowledge.start_seconds(place, self._profile, self._scale) / self._scale
+        return self._knowledge.start_seconds(place, self._profile, self.scale) / self.scale
 
     def _replicas(self, moment: Moment, desired: Mapping[Place, int]) -> dict[Place, Replicas]:
         found = {}
         for place in moment.places:
-            seconds = self._start(place) * self._scale
+            seconds = self._start(place) * self.scale
             one = moment.account(place).replicas(desired.get(place, 0), seconds, moment.now)
             since = one.starting_since
             found[place] = replace(
@@ -308,7 +309,7 @@ class Mind:
         if not seen.jobs:
             return self.need
         rate = seen.rate or 0.0
-        drain = _DRAIN_SECONDS * self._scale
+        drain = _DRAIN_SECONDS * self.scale
         headroom = 1.0
         if moment.spec.scaling.objective == "Cost":
             headroom += settings_of(moment.spec).headroom

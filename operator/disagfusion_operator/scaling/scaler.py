@@ -12,6 +12,7 @@ from disagfusion_operator.k8s.kinds import PIPELINE
 from disagfusion_operator.k8s.port import Cluster
 from disagfusion_operator.scaling import reporting
 from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
+from disagfusion_operator.scaling.behavior import time_scale
 from disagfusion_operator.scaling.capacity import overdue, patience
 from disagfusion_operator.scaling.claims import claim_of, entry_of
 from disagfusion_operator.scaling.conflict import Watch
@@ -52,6 +53,7 @@ class Scaler:
     ) -> None:
         self.uid = view.uid
         self.mind = Mind(view, senses, now)
+        self._senses = senses
         self._cluster = cluster
         self._ledger = ledger
         self._actuator = Actuator(cluster, view.key.namespace)
@@ -67,6 +69,8 @@ class Scaler:
     async def step(self, view: PipelineView, cluster: ClusterView, now: float) -> Report:
         """Go on; see `Scaling.step`."""
         self._now = max(now, self._now)
+        if time_scale(view.spec) != self.mind.scale:
+            await self._think_anew(view)
         moment = self._look(view, cluster)
         if moment is None:
             # Nobody knows yet what this pipeline may have.
@@ -94,6 +98,12 @@ class Scaler:
             failure = error.message
             _log.warning("not carried out", pipeline=str(view.key), problem=failure)
         return self._report(moment, desired, failure)
+
+    async def _think_anew(self, view: PipelineView) -> None:
+        """Decide by another clock: what was learned by the old one is of no use."""
+        before, self.mind = self.mind, Mind(view, self._senses, self._now)
+        self.mind.fall_asleep(before.asleep)
+        await before.aclose()
 
     def _look(self, view: PipelineView, cluster: ClusterView) -> Moment | None:
         now = self._now

@@ -128,6 +128,18 @@ async def test_emulated_accelerators_that_are_quick_are_known_to_be() -> None:
         assert watched.watched[member.key][1] == "emulated-p"
 
 
+async def test_another_time_scale_is_another_clock() -> None:
+    world, member = started(0.5)
+    async with world.scaling() as scaling:
+        await world.run(scaling, 30)
+        emulated = {"emulated": {"timeScale": 0.5}}
+        world.change(member, {**spec(), "model": emulated})
+        report = (await world.run(scaling, 30))[member.key]
+        assert scaling._scalers[member.key].mind.scale == 0.5
+    assert finding(report, Condition.SCALING_ACTIVE).holds
+    assert counts(member, world)["dit"] == 6
+
+
 async def test_prometheus_is_asked_as_it_is_said() -> None:
     world = World()
     world.add_nodes("a", 1, 8)
