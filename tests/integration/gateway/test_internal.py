@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disagfusion_operator.reconcile.gateways import Door, GrpcGateways
+from gatewaykit.certificates import Authority
 
 from disagfusion.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from disagfusion.rpc.auth import create_key
 from disagfusion.rpc.calls import translated
@@ -110,3 +114,48 @@ async def test_all_jobs_can_be_cancelled(bench: Any) -> None:
     for job in jobs:
         assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_CANCELLED
     gate.open()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_the_operator_talks_to_a_gateway(bench: Any, tmp_path: Path, encrypted: bool) -> None:
+    tls = Authority(tmp_path, "ca").issue("cluster") if encrypted else None
+    stages = await bench.stages(tls=tls)
+    key = create_key(tmp_path / "internal", "operator")
+    certificates = {}
+    if tls is not None:
+        certificates = {
+            "tls_cert": tls.cert,
+            "tls_key": tls.key,
+            "tls_ca": tls.ca,
+            "tls_server_name": tls.server_name,
+        }
+    gateway = await bench.gateway(
+        workers=stages.workers,
+        listen="127.0.0.1:0",
+        internal_listen="127.0.0.1:0",
+        internal_keys=tmp_path / "internal",
+        probe_listen="127.0.0.1:0",
+        **certificates,
+    )
+    api = bench.api(address=gateway.gateway.address, tls=tls)
+    door = Door(gateway.gateway.internal_address, key, tls)
+    gateways = GrpcGateways()
+    gate = stages["dit-0"].hold("started")
+    await api.submit()
+    await gate.reached.wait()
+    fleet = await gateways.fleet(door)
+    assert fleet.unfinished == 1
+    assert {worker.takes_work for worker in fleet.workers} == {True}
+    await gateways.admit(door, refuse="it goes")
+    with pytest.raises(FailedPreconditionError, match="it goes"):
+        await api.submit()
+    await gateways.cancel(door, "it goes")
+    gate.open()
+    async with asyncio.timeout(10):
+        while (await gateways.fleet(door)).unfinished:  # noqa: ASYNC110 - asked, not told
+            await asyncio.sleep(0.05)
+    await gateways.admit(door, refuse="")
+    await api.submit()
+    for wrong in (Door(door.address, "dfk_guess", tls), Door("127.0.0.1:1", key)):
+        with pytest.raises((UnauthenticatedError, UnavailableError)):
+            await gateways.fleet(wrong)
