@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -41,6 +42,7 @@ class SharedQuestions:
         client: To Prometheus.
         executor: Asks in its threads.
         namespace_label: Label that tells pipelines of the same name apart; empty: there is none.
+            Series that do not have it are the only pipeline's of that name.
     """
 
     def __init__(self, client: PrometheusClient, executor: Executor, namespace_label: str) -> None:
@@ -61,6 +63,8 @@ class SharedQuestions:
             What came of each query, by its name, for each pipeline.
         """
         found: dict[tuple[str, str], dict[str, Outcome]] = {one: {} for one in pipelines}
+        names = Counter(name for _, name in pipelines)
+        alone = {name for name, count in names.items() if count == 1}
         for begin in range(0, len(pipelines), AT_A_TIME):
             some = pipelines[begin : begin + AT_A_TIME]
             shared = SharedScope(
@@ -73,12 +77,12 @@ class SharedQuestions:
             asked = [replace(query, by=(*self._group, *query.by)) for query in QUERIES]
             outcomes = self._executor.map(self._client.ask, asked, repeat(shared))
             for query, outcome in zip(asked, outcomes, strict=True):
-                for one, part in self._apart(outcome, some).items():
+                for one, part in self._apart(outcome, some, alone).items():
                     found[one][query.name] = part
         return found
 
     def _apart(
-        self, outcome: Outcome, pipelines: Sequence[tuple[str, str]]
+        self, outcome: Outcome, pipelines: Sequence[tuple[str, str]], alone: Collection[str]
     ) -> Mapping[tuple[str, str], Outcome]:
         if not isinstance(outcome, Answer):
             return dict.fromkeys(pipelines, outcome)
@@ -86,9 +90,11 @@ class SharedQuestions:
         parts: dict[Key, dict[str, dict[Key, float | None]]] = {}
         for part, values in outcome.parts.items():
             for key, value in values.items():
-                mine = parts.setdefault(key[:width], {})
-                mine.setdefault(part, {})[key[width:]] = value
-        return {
-            one: Answer(outcome.at, parts.get(one if width == 2 else one[1:], {}))
-            for one in pipelines
-        }
+                told = parts.setdefault(key[:width], {})
+                told.setdefault(part, {})[key[width:]] = value
+
+        def mine(one: tuple[str, str]) -> Mapping[str, Mapping[Key, float | None]]:
+            found = parts.get(one[-width:], {})
+            return found or (parts.get(("", one[1]), {}) if one[1] in alone else {})
+
+        return {one: Answer(outcome.at, mine(one)) for one in pipelines}

@@ -118,6 +118,19 @@ def test_one_set_of_questions_is_asked_whatever_the_number_of_pipelines(
         assert "by (namespace, pipeline" in text
 
 
+def test_series_without_a_namespace_are_those_of_the_only_pipeline_of_that_name(
+    server: Server, threads: ThreadPoolExecutor
+) -> None:
+    answer(server, {"queued": {("", "flux"): 4.0, ("", "wan"): 5.0}}, "namespace pipeline")
+    pipelines = [("one", "flux"), ("two", "flux"), ("one", "wan")]
+    found = questions(server, threads, "namespace").ask(pipelines, SCOPE)
+    one, two, wan = (read(found[key], STAGES, SCOPE, 7.0).queued for key in pipelines)
+    assert isinstance(one, Missing), "whose it is nobody can tell"
+    assert isinstance(two, Missing)
+    assert isinstance(wan, Fresh)
+    assert wan.value == 5
+
+
 def test_without_a_namespace_label_names_are_enough(
     server: Server, threads: ThreadPoolExecutor
 ) -> None:
