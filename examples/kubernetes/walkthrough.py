@@ -91,7 +91,7 @@ def own_cluster(walk: Walk) -> None:
         run("make", "cluster-up", cwd=ROOT)
     with walk.step("build the images"):
         run("make", "images", cwd=ROOT)
-    archives = sorted(map(str, (ROOT / ".cluster" / "images").glob("*.tar")))
+    archives = sorted(map(str, (ROOT / ".cluster" / "images").glob("disagfusion-*.tar")))
     with walk.step("import them into the nodes"):
         run(sys.executable, "-m", "tools.cluster", "load", *archives, cwd=ROOT)
     os.environ["KUBECONFIG"] = str(KUBECONFIG)
@@ -176,7 +176,7 @@ def look_at_pods(walk: Walk, results: Sequence[GenerationResult]) -> None:
     walk.check(not mounted, "no stage pod has a volume of its node")
     where = "import disagfusion; print(disagfusion.__file__)"
     code = run(
-        *("kubectl", "-n", NAMESPACE, "exec", records[0].worker, "-c", "stage", "--"),
+        *("kubectl", "-n", NAMESPACE, "exec", records[0].worker, "--"),
         *("python", "-c", where),
     ).strip()
     walk.check("site-packages" in code, f"its code is the image's: {code}")
