@@ -128,6 +128,15 @@ cluster-down: setup ## Take that cluster down
 test-cluster: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The tests that need a cluster: the one that runs, or one of their own; as root; MARK=smoke for a part
 	$(BIN)/pytest $(if $(MARK),-m $(MARK)) tests/cluster
 
+.PHONY: smoke
+smoke: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The short part of them; without root, what needs no more than an API server
+ifeq ($(shell id -u),0)
+	$(MAKE) images IMAGES="gateway emulated operator"
+	$(BIN)/pytest -m smoke tests/cluster
+else
+	$(BIN)/pytest -m smoke tests/cluster/api
+endif
+
 .PHONY: images
 images: setup ## Build container images and save them in .cluster/images; IMAGES="gateway operator" builds these only
 	$(BIN)/python -m tools.images build $(IMAGES) $(IMAGE_OPTIONS)
