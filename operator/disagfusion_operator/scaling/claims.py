@@ -41,9 +41,13 @@ def claim_of(
     keys = {name: key_of(pool, str(key)) for name, pool in spec.pools.items()}
     auto = spec.scaling.mode == "Auto"
     limits: dict[PoolKey, int] = {}
-    for name, pool in spec.pools.items():
-        if pool.capacity is not None:
-            limits[keys[name]] = limits.get(keys[name], 0) + pool.capacity
+    for key_of_pool in set(keys.values()):
+        bounds_of = [
+            pool.capacity for name, pool in spec.pools.items() if keys[name] == key_of_pool
+        ]
+        known = [bound for bound in bounds_of if bound is not None]
+        if len(known) == len(bounds_of):
+            limits[key_of_pool] = sum(known)
     return Claim(
         key=key,
         priority=spec.scaling.priority,

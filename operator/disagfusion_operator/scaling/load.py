@@ -99,11 +99,16 @@ class Load:
             source: Where.
             name: Value of the label `pipeline` of its metrics.
         """
-        if self._sources.get(key) == (source, name):
-            return
-        self.forget(key)
-        self._sources[key] = source, name
-        if source not in self._tasks:
+        before = self._sources.get(key)
+        if before != (source, name):
+            answers = self._answers.get(key)
+            self.forget(key)
+            self._sources[key] = source, name
+            if answers is not None and before is not None:
+                # Another token or window is no reason to know nothing for a while.
+                if (before[0].url, before[1]) == (source.url, name):
+                    self._answers[key] = answers
+        if source not in self._tasks or self._tasks[source].done():
             self._tasks[source] = asyncio.create_task(self._ask_on(source), name="load")
 
     def forget(self, key: Key) -> None:

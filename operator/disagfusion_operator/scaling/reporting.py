@@ -125,17 +125,37 @@ def _bottleneck(moment: Moment) -> str:
     return min(parts, key=lambda stage: parts[stage])
 
 
-def choice_of(decision: Decision, before: Choice | None, now: float) -> Choice:
-    """Return the decision to tell: a new one where it changes something or has another reason."""
+def choice_of(
+    decision: Decision, last: Decision | None, before: Choice | None, now: float
+) -> Choice:
+    """Return the decision to tell: a new one where it changes something or has another reason.
+
+    Args:
+        decision: The new one.
+        last: The one before it; None where that was carried out.
+        before: What was told.
+        now: Unix seconds.
+    """
     reason = findings.named(decision.reason)
-    if before is not None and before.reason == reason and not decision.moves:
+    if before is not None and before.reason == reason and _same(decision, last):
         return before
     return Choice(now, reason, described(decision))
 
 
-def happening_of(decision: Decision, mode: str) -> Happening | None:
-    """Return the event of a decision that changes something."""
-    if not decision.moves:
+def _same(decision: Decision, last: Decision | None) -> bool:
+    """Whether a decision changes nothing, or gives the advice again that nobody has followed."""
+    return not decision.moves or (last is not None and decision.moves == last.moves)
+
+
+def happening_of(decision: Decision, last: Decision | None, mode: str) -> Happening | None:
+    """Return the event of a decision that changes something.
+
+    Args:
+        decision: The new one.
+        last: The one before it; None where that was carried out.
+        mode: Of the pipeline.
+    """
+    if _same(decision, last):
         return None
     expired = decision.reason is Reason.PENDING_EXPIRED
     action = "Scale" if mode == "Auto" else "Recommend"

@@ -83,10 +83,11 @@ class Scaler:
             self._intent = await self._aim(moment)
             self._trim(moment, given_up=self._give_up(moment))
             desired = self._intent.desired
+        last = None if moment.auto else self.mind.decision
         decision = await self.mind.decide(moment, desired)
         if decision is not None:
-            self._choice = reporting.choice_of(decision, self._choice, moment.now)
-            news = reporting.happening_of(decision, view.spec.scaling.mode)
+            self._choice = reporting.choice_of(decision, last, self._choice, moment.now)
+            news = reporting.happening_of(decision, last, view.spec.scaling.mode)
             self._happened += [] if news is None else [news]
             if self._intent is not None:
                 self._intent = Intent(applied(desired, decision), self.mind.asleep)

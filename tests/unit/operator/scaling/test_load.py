@@ -76,8 +76,11 @@ async def test_another_source_has_questions_of_its_own() -> None:
     assert askers[other].asked[0] == [("one", "b")]
     assert askers[other].scopes[0].matchers == ('x="1"',)
     assert "secret" not in repr(other)
+    again = Source("http://other.test", token="new", period=0.01)
+    load.watch(B, again, "b")
+    assert load.last(B) is not None, "another token is no other Prometheus"
     load.watch(B, SOURCE, "b")
-    assert load.last(B) is None, "what another source said is not this one's"
+    assert load.last(B) is None, "what another one said is not this one's"
     await until(lambda: load.last(B))
     await load.aclose()
 

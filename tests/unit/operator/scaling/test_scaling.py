@@ -318,8 +318,11 @@ async def test_recommend_says_and_does_nothing() -> None:
         ]
     assert counts(member, world) == before
     assert not [call for call in world.calls if call[0] == "scale"]
-    assert seen
+    # Advice that nobody follows is told once.
+    assert len(seen) == len({one.message.partition(";")[0] for one in seen})
     assert {one.action for one in seen} == {"Recommend"}
+    assert report.choice is not None
+    assert report.choice.time < world.now - 10
     assert any("decoder" in one.message for one in seen)
     active = finding(report, Condition.SCALING_ACTIVE)
     assert (active.holds, active.reason) == (False, "Recommend")
