@@ -173,10 +173,13 @@ class Rules(Part):
     Attributes:
         enabled: Make a PrometheusRule.
         labels: By which your Prometheus finds it.
+        runbook_base_url: What stands before the alerts' links to the runbook, such as the address
+            at which you browse this repository, with a slash at its end.
     """
 
     enabled: bool = False
     labels: Words = {}
+    runbook_base_url: str = ""
 
 
 class Dashboards(Part):
