@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from disagfusion_operator.scaling.report import Report
 from .world import BEGIN, Member, World, counts, pool, profile
 
 POOLS = ("h100", "a100", "a10")
-PHASE = 300.0
+PHASE = 200.0
 
 
 def costs(dit: float) -> dict[str, Any]:
@@ -137,3 +138,45 @@ async def test_one_that_is_deleted_holds_its_room_until_its_pods_are_gone() -> N
         await world.run(scaling, 60, watch)
     assert most == 8
     assert sum(counts(new, world).values()) == 8
+
+
+class Noisy:
+    """What a window of a minute says of jobs that come at random."""
+
+    def __init__(self, rate: float, seed: int) -> None:
+        self._rate = rate
+        self._random = random.Random(seed)
+        self._last = BEGIN
+        self._jobs: list[float] = []
+
+    def __call__(self, now: float) -> float:
+        at = self._last
+        while (at := at + self._random.expovariate(self._rate)) <= now:
+            self._jobs.append(at)
+        self._last = now
+        self._jobs = [one for one in self._jobs if one > now - 60.0]
+        return len(self._jobs) / min(60.0, max(1.0, now - BEGIN))
+
+
+async def test_jobs_that_come_at_random_move_nothing_from_one_to_another() -> None:
+    world = World()
+    for name in POOLS:
+        world.add_nodes(name, 2, 4)
+    spec = {"pools": {one: pool(one) for one in POOLS}}
+    for number, (name, dit, rate) in enumerate(
+        (("flux", 6.0, 0.5), ("qwen-image", 8.0, 0.4), ("wan", 10.0, 0.35))
+    ):
+        world.add(name, {**spec, "scaling": {"profile": costs(dit)}}, Noisy(rate, number))
+    taken: list[str] = []
+    async with world.scaling() as scaling:
+        await world.run(scaling, 300)
+        await world.run(
+            scaling,
+            600,
+            lambda _, report: taken.extend(
+                one.message for one in report.happenings if one.reason == "Bounded"
+            ),
+        )
+    assert len(taken) <= 1
+    for member in world.members.values():
+        assert sum(member.jobs.waiting.values()) < 20
