@@ -194,6 +194,8 @@ def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> l
                 "transport": {"backend": "TCP"},
                 "scaling": {
                     "budget": workload.budget,
+                    # Ten seconds of the workload's.
+                    "periodSeconds": max(1, round(10 * scale)),
                     "profile": {"configMap": {"name": "profile"}},
                     "prometheus": {"url": url, "windowSeconds": 6},
                 },
