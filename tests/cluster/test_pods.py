@@ -14,6 +14,8 @@ import pytest
 
 from tests.cluster import app as app_module
 from tests.cluster.testing import APP, IMAGE, PYTHON, Cluster, Namespace, archive, container
+from tools.cluster import archives, images
+from tools.cluster.archives import File
 
 SELECTOR = "app=app"
 USER = 65532
@@ -223,12 +225,26 @@ def test_a_port_can_be_forwarded(app: Namespace) -> None:
 
 
 def test_an_image_that_is_there_is_not_imported_again(cluster: Cluster, app: Namespace) -> None:
-    from tools.cluster import images
-
     done = images.load(cluster.layout, cluster.nodes, [archive(cluster.layout)])
     assert [(found.node, found.image, found.fresh) for found in done] == [
         (node, IMAGE, False) for node in cluster.nodes
     ]
+
+
+def test_an_image_that_was_built_anew_takes_the_place_of_the_old(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    assert cluster.own, "another's cluster gets its images otherwise"
+    name, path, node = "localhost/rebuilt:1", tmp_path / "rebuilt.tar", cluster.nodes[0]
+    for content in (b"first", b"second"):
+        layer = archives.layer({"content": File(content)})
+        built = archives.write(path, name, [layer], {})
+        fresh = [images.load(cluster.layout, [node], [path])[0].fresh for _ in range(2)]
+        assert fresh == [True, False]
+    references = images.parse_references(images.ctr(cluster.layout, node, "images", "ls"))
+    target = references.pop(name)
+    assert [other for other, digest in references.items() if digest == target] == [built.digest]
+    images.ctr(cluster.layout, node, "images", "rm", name, built.digest)
 
 
 def test_a_claim_gets_a_volume_that_every_user_may_write_to(app: Namespace) -> None:

@@ -13,6 +13,7 @@ from tools.cluster.errors import ClusterError
 from tools.cluster.layout import Layout
 
 _NAMESPACE = "k8s.io"
+_BY_DIGEST = "sha256:"
 # Five gigabytes are a minute where the disk is idle.
 _IMPORT_SECONDS = 1800
 _UNPRIVILEGED = "65535"
@@ -78,6 +79,27 @@ def present(references: dict[str, str], image: Image) -> bool:
     return by_name is not None and by_name == references.get(image.digest)
 
 
+def superseded(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Return references by digest that lead to what no name stands for any more."""
+    named = {digest for name, digest in after.items() if not name.startswith(_BY_DIGEST)}
+    replaced = {digest for name, digest in before.items() if after.get(name) != digest} - named
+    return [
+        name for name, digest in after.items() if name.startswith(_BY_DIGEST) and digest in replaced
+    ]
+
+
+def _settle(layout: Layout, node: str, images: Sequence[Image], before: dict[str, str]) -> None:
+    """Make the references to what was imported complete, and drop those to what it replaced.
+
+    Where a name had an image already, Kubernetes' part of containerd makes no reference by digest.
+    """
+    for image in images:
+        ctr(layout, node, "images", "tag", "--force", qualified(image.name), image.digest)
+    after = parse_references(ctr(layout, node, "images", "ls"))
+    if old := superseded(before, after):
+        ctr(layout, node, "images", "rm", *old)
+
+
 def load(layout: Layout, nodes: Sequence[str], paths: Sequence[Path]) -> list[Imported]:
     """Import archives into nodes that lack an image in them.
 
@@ -94,5 +116,6 @@ def load(layout: Layout, nodes: Sequence[str], paths: Sequence[Path]) -> list[Im
             fresh = not all(present(references, image) for image in images)
             if fresh:
                 ctr(layout, node, "images", "import", path, seconds=_IMPORT_SECONDS)
+                _settle(layout, node, images, references)
             done += [Imported(node, image.name, fresh) for image in images]
     return done

@@ -12,7 +12,7 @@ import pytest
 from tools.cluster import archives
 from tools.cluster.archives import File, Image
 from tools.cluster.errors import ClusterError
-from tools.cluster.images import parse_references, present, qualified
+from tools.cluster.images import parse_references, present, qualified, superseded
 
 
 def tar(path: Path, files: dict[str, bytes]) -> Path:
@@ -164,3 +164,13 @@ def test_an_image_is_there_where_its_name_stands_for_it(image: Image, expected: 
 def test_nothing_is_there_in_an_empty_store() -> None:
     assert parse_references(HEADER) == {}
     assert not present({}, Image("localhost/a:1", "sha256:c1"))
+
+
+def test_what_no_name_stands_for_any_more_is_superseded() -> None:
+    before = {"a": "sha256:old", "sha256:c-old": "sha256:old", "b": "sha256:b"}
+    after = {**before, "a": "sha256:new", "sha256:c-new": "sha256:new"}
+    assert superseded(before, after) == ["sha256:c-old"]
+    # Another name still stands for it.
+    assert superseded(before, {**after, "c": "sha256:old"}) == []
+    assert superseded(before, before) == []
+    assert superseded({}, after) == []
