@@ -185,6 +185,7 @@ class Mind:
         if self.due(moment) > 0.0:
             return None
         if spec.scaling.mode == "Off" or self._profile is None:
+            self._decided_at = now
             self._teach(moment)
             return None
         readings = self._read(moment)

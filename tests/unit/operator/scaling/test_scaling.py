@@ -343,6 +343,21 @@ async def test_off_keeps_minima_and_lets_everybody_scale() -> None:
     assert finding(report, Condition.SCALING_ACTIVE).reason == "Off"
 
 
+async def test_nobody_looks_more_often_than_needed() -> None:
+    for scaling_spec in ({}, {"mode": "Off"}, {"profile": None}, {"paused": True}):
+        world, member = started(0.0, **scaling_spec)
+        async with world.scaling() as scaling:
+            await world.run(scaling, 60)
+            asked = 0
+            until = world.now
+            while world.now < BEGIN + 360:
+                while world.now < until:
+                    world.tick()
+                report = await world.step(scaling, member)
+                until, asked = world.now + report.again_after, asked + 1
+        assert asked <= 32
+
+
 async def test_a_pause_keeps_everything_as_it_is() -> None:
     world, member = shifted()
     heavy = profile("a", encoder=1.0, dit=2.0, decoder=6.0)
