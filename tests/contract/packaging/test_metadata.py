@@ -47,7 +47,7 @@ def test_the_probe_sees_a_heavy_import() -> None:
 
 def test_the_extras_are_those_of_the_design() -> None:
     extras = set(metadata.metadata("disagfusion").get_all("Provides-Extra") or ())
-    assert extras == {"stage", "gateway", "local", "operator", "planner", "dev"}
+    assert extras == {"stage", "emulated", "gateway", "local", "operator", "planner", "dev"}
 
 
 def test_the_light_sdk_asks_for_nothing_heavy() -> None:
