@@ -71,6 +71,11 @@ class Decider:
         self._starts: dict[Place, float] = {}
         self.state = State()
 
+    @property
+    def name(self) -> str:
+        """Of the rule."""
+        return "" if self._rule is None else self._rule.name
+
     def use(self, terms: Terms, starts: Mapping[Place, float]) -> None:
         """Decide by other terms from now on; what is remembered stays as far as it fits.
 

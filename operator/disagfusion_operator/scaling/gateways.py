@@ -57,6 +57,21 @@ class Gateways(ABC):
             DisagfusionError: It does not answer, or refuses.
         """
 
+    @abstractmethod
+    async def record(
+        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+    ) -> None:
+        """Have a decision kept for those who want to know why.
+
+        Args:
+            gateway: Which one.
+            request: With the decision.
+            seconds: That it may take.
+
+        Raises:
+            DisagfusionError: It does not answer, or refuses.
+        """
+
 
 class GrpcGateways(Gateways):
     """Asks them by gRPC, over a connection for each question."""
@@ -71,6 +86,14 @@ class GrpcGateways(Gateways):
                     request, timeout=seconds
                 )
                 return answer
+
+    async def record(
+        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+    ) -> None:
+        """See `Gateways`."""
+        async with open_channel(gateway.address, tls=gateway.tls, api_key=gateway.token) as channel:
+            with translated(gateway.address):
+                await FleetServiceStub(channel).RecordDecision(request, timeout=seconds)
 
 
 class Correspondent:
@@ -97,6 +120,24 @@ class Correspondent:
         addresses = {one.address for one in gateways}
         self._last = {address: one for address, one in self._last.items() if address in addresses}
         return [answer for answer in found if answer is not None]
+
+    async def tell(
+        self, gateways: Sequence[Gateway], decision: fleet_pb2.FleetDecision, seconds: float
+    ) -> None:
+        """Tell all gateways what was decided; those that do not answer are not told.
+
+        Args:
+            gateways: All of a pipeline.
+            decision: The decision.
+            seconds: That an answer may take.
+        """
+        request = fleet_pb2.RecordDecisionRequest(decision=decision)
+        told = (self._gateways.record(one, request, seconds) for one in gateways)
+        for result in await asyncio.gather(*told, return_exceptions=True):
+            if isinstance(result, DisagfusionError):
+                _log.debug("the gateway was not told", why=result.message)
+            elif result is not None:
+                raise result
 
     async def _ask(self, gateway: Gateway, seconds: float) -> fleet_pb2.GetFleetResponse | None:
         request = fleet_pb2.GetFleetRequest()

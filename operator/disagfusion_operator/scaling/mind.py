@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
+from disagfusion.balancing.decisions import as_message
 from disagfusion.errors import DisagfusionError
 from disagfusion.scheduling.decision import Decision, Place
 from disagfusion.scheduling.observation import Replicas
@@ -83,6 +84,7 @@ class Mind:
         self._decided_at = self._taught_at = _LONG_AGO
         self._answered_at: float | None = None
         self._teaching: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
         self._news: list[Decision] = []
         self._rows: list[PairSummary] = []
         self.problem = ""
@@ -97,6 +99,9 @@ class Mind:
             self._teaching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._teaching
+        for task in self._telling:
+            task.cancel()
+        await asyncio.gather(*self._telling, return_exceptions=True)
         await self._knowledge.aclose()
 
     @property
@@ -210,10 +215,28 @@ class Mind:
         )
         if not moment.auto:
             self._decider.forget_changes()
+        self._tell(moment, decision)
         self.decision = decision
         self._news.append(decision)
         self._rows = self._knowledge.summary(clock)
         return decision
+
+    def _tell(self, moment: Moment, decision: Decision) -> None:
+        """Tell the gateways a decision that changes something or has another reason, if there are.
+
+        Whoever asks them, such as `disagfusion top`, reads it there.
+        """
+        known = self.decision is not None and self.decision.reason is decision.reason
+        gateways = _gateways(moment.view)
+        if not gateways or (known and not decision.moves):
+            return
+        message = as_message(decision, moment.now, self._decider.name)
+        task = asyncio.create_task(
+            self._correspondent.tell(gateways, message, _GATEWAY_SECONDS),
+            name=f"tell {moment.view.key}",
+        )
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def news(self) -> list[Decision]:
         """Return the decisions since this was asked last."""

@@ -139,6 +139,11 @@ class Scripted(Gateways):
             raise UnavailableError("nobody is there")
         return fleet_pb2.GetFleetResponse(incarnation=gateway.address, samples_cursor=5)
 
+    async def record(
+        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+    ) -> None:
+        raise AssertionError("nothing is decided here")
+
 
 async def test_each_gateway_is_asked_for_what_is_new() -> None:
     gateways = Scripted()

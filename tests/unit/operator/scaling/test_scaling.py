@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -341,6 +342,27 @@ async def test_off_keeps_minima_and_lets_everybody_scale() -> None:
         await world.run(scaling, 5)
         assert counts(member, world)["dit"] == 1
     assert finding(report, Condition.SCALING_ACTIVE).reason == "Off"
+
+
+async def test_gateways_are_told_what_was_decided_and_why() -> None:
+    world, member = shifted()
+    async with world.scaling() as scaling:
+        await world.run(scaling, 90)
+    reasons = [one.reason for _, one in world.told]
+    assert {address for address, _ in world.told} == {"default/p"}
+    assert "REBALANCE" in reasons
+    changes = [one for _, one in world.told if one.moves]
+    assert changes[0].moves[0].to_stage == "decoder"
+    assert changes[0].balancer == "hybrid"
+    # What says the same as before is not told again.
+    assert all(
+        a.moves or b.moves or a.reason != b.reason for (_, a), (_, b) in pairwise(world.told)
+    )
+    world, member = shifted()
+    world.deaf = {"default/p"}
+    async with world.scaling() as scaling:
+        await world.run(scaling, 90)
+    assert counts(member, world)["decoder"] >= 4
 
 
 async def test_nobody_looks_more_often_than_needed() -> None:

@@ -20,7 +20,7 @@ from disagfusion_operator.scaling.profiles import read_profile
 from disagfusion_operator.scaling.report import Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 
-from disagfusion.errors import NotFoundError
+from disagfusion.errors import NotFoundError, UnavailableError
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.observation import Missing
 from disagfusion.scheduling.prometheus.answers import Answer, Outcome
@@ -145,6 +145,8 @@ class World(Cluster):
         self.pods: dict[str, Pod] = {}
         self.autoscalers: list[Object] = []
         self.prometheus = True
+        self.told: list[tuple[str, fleet_pb2.FleetDecision]] = []
+        self.deaf: set[str] = set()
         self.fleets: dict[str, fleet_pb2.GetFleetResponse] = {}
         self._names = Counter[str]()
 
@@ -522,6 +524,13 @@ class Told(Gateways):
         self, gateway: Gateway, request: fleet_pb2.GetFleetRequest, seconds: float
     ) -> fleet_pb2.GetFleetResponse:
         return self._world.fleets.get(gateway.address) or fleet_pb2.GetFleetResponse()
+
+    async def record(
+        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+    ) -> None:
+        if gateway.address in self._world.deaf:
+            raise UnavailableError("nobody is there")
+        self._world.told.append((gateway.address, request.decision))
 
 
 class Asked:
