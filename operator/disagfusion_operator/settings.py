@@ -26,9 +26,9 @@ class OperatorSettings(BaseSettings):
         image_pull_policy: Of all containers that it makes.
         image_pull_secrets: Comma list of Secrets, which must be in the pipelines' namespaces.
         prometheus_url: Of the Prometheus that scrapes the pipelines, where they do not say another.
-        prometheus_namespace: Whose pods may read metrics; of any namespace where empty.
+        prometheus_namespace: Whose pods may read metrics; everybody where empty.
         client_namespaces: JSON object of labels of the namespaces whose pods may reach gateways;
-            pods of the pipeline's own namespace always may. Empty: of every namespace.
+            pods of the pipeline's own namespace always may. Empty: everybody may.
         network_policies: Whether network policies are made.
         pod_monitors: Whether PodMonitors are made: "auto" does it where their kind is known.
         leader_election: Whether several operators may run at the same time.

@@ -31,8 +31,9 @@ class Release:
         pull_policy: Of all containers.
         pull_secrets: Names of Secrets for the images' registry.
         namespace: Of the operator itself.
-        prometheus_namespace: Whose pods may read metrics; of any namespace where empty.
-        client_namespaces: Labels of the namespaces whose pods may reach gateways.
+        prometheus_namespace: Whose pods may read metrics; everybody where empty.
+        client_namespaces: Labels of the namespaces whose pods may reach gateways; everybody where
+            empty.
         network_policies: Whether network policies are made.
         pod_monitors: Whether PodMonitors are made.
     """

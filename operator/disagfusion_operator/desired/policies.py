@@ -39,23 +39,25 @@ def _of_stages(inputs: Inputs) -> Manifest:
         [
             _rule([_pods(names.selector(inputs.name, names.GATEWAY))], [_ports(names.STAGE_PORT)]),
             _rule([_stages(inputs, stages)], data),
-            _rule([_prometheus(inputs)], [_ports(names.METRICS_PORT)]),
+            _rule(_prometheus(inputs), [_ports(names.METRICS_PORT)]),
         ],
     )
 
 
 def _of_gateways(inputs: Inputs) -> Manifest:
+    wanted = inputs.release.client_namespaces
     own: Manifest = {"podSelector": {}}
-    others = {"namespaceSelector": _labels(inputs.release.client_namespaces)}
+    # Clients can be outside of the cluster as well, where nobody says which namespaces they are in.
+    clients = [own, {"namespaceSelector": _labels(wanted)}] if wanted else []
     return _policy(
         inputs,
         names.gateway_deployment(inputs.name),
         names.GATEWAY,
         {"matchLabels": names.selector(inputs.name, names.GATEWAY)},
         [
-            _rule([own, others], [_ports(names.GATEWAY_PORT)]),
+            _rule(clients, [_ports(names.GATEWAY_PORT)]),
             _rule([_operator(inputs)], [_ports(names.INTERNAL_PORT)]),
-            _rule([_prometheus(inputs)], [_ports(names.METRICS_PORT)]),
+            _rule(_prometheus(inputs), [_ports(names.METRICS_PORT)]),
         ],
     )
 
@@ -73,7 +75,8 @@ def _policy(
 
 
 def _rule(peers: Sequence[Manifest], ports: Sequence[Manifest]) -> Manifest:
-    return {"from": list(peers), "ports": list(ports)}
+    """Return a rule; with no peers it is for everybody."""
+    return {"from": list(peers), "ports": list(ports)} if peers else {"ports": list(ports)}
 
 
 def _ports(first: int, last: int | None = None) -> Manifest:
@@ -82,7 +85,7 @@ def _ports(first: int, last: int | None = None) -> Manifest:
 
 
 def _labels(wanted: Mapping[str, str]) -> Manifest:
-    return {"matchLabels": dict(wanted)} if wanted else {}
+    return {"matchLabels": dict(wanted)}
 
 
 def _pods(wanted: Mapping[str, str]) -> Manifest:
@@ -107,6 +110,6 @@ def _operator(inputs: Inputs) -> Manifest:
     }
 
 
-def _prometheus(inputs: Inputs) -> Manifest:
+def _prometheus(inputs: Inputs) -> list[Manifest]:
     namespace = inputs.release.prometheus_namespace
-    return {"namespaceSelector": _labels({_NAMESPACE_NAME: namespace} if namespace else {})}
+    return [{"namespaceSelector": _labels({_NAMESPACE_NAME: namespace})}] if namespace else []

@@ -91,7 +91,7 @@ def test_volumes_stay_where_results_are_retained() -> None:
 
 
 def admitted(policy: Any) -> dict[int, list[Any]]:
-    return {rule["ports"][0]["port"]: rule["from"] for rule in policy["spec"]["ingress"]}
+    return {rule["ports"][0]["port"]: rule.get("from") for rule in policy["spec"]["ingress"]}
 
 
 def test_only_what_belongs_to_the_pipeline_reaches_its_pods() -> None:
@@ -117,10 +117,14 @@ def test_only_what_belongs_to_the_pipeline_reaches_its_pods() -> None:
     assert peer["namespaceSelector"]["matchLabels"] == {
         "kubernetes.io/metadata.name": "operator-system"
     }
-    assert rules[7420] == [{"podSelector": {}}, {"namespaceSelector": {}}]
+    assert rules[7420] is None, "clients may come from outside of the cluster"
     closed = dataclasses.replace(release, client_namespaces={"team": "x"})
     rules = admitted(policies.policies(dataclasses.replace(found, release=closed))[1])
-    assert rules[7420][1] == {"namespaceSelector": {"matchLabels": {"team": "x"}}}
+    assert rules[7420] == [
+        {"podSelector": {}},
+        {"namespaceSelector": {"matchLabels": {"team": "x"}}},
+    ]
+    assert admitted(policies.policies(inputs())[0])[9464] is None
 
 
 def test_policies_and_monitors_are_made_where_they_are_wanted() -> None:
