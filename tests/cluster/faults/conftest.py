@@ -11,6 +11,8 @@ from tests.cluster.operator.pipelines import Installation, Pipelines
 from tests.cluster.testing import Cluster
 from tools.cluster.errors import ClusterError
 
+_MACHINE = "10.89.0.1/32"
+"""This machine, as pods see it."""
 _FAILED = pytest.StashKey[bool]()
 _TAIL = 12_000
 
@@ -37,6 +39,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def own(cluster: Cluster) -> None:
     """Only a cluster of tools/cluster may be broken."""
     assert cluster.own, "unset KUBECONFIG: another's cluster is not broken"
+
+
+@pytest.fixture(autouse=True)
+def door(cluster: Cluster, pipelines: Pipelines) -> None:
+    """Let this machine reach the pods, beside those that pipelines' own policies admit."""
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "this-machine"},
+        "spec": {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": _MACHINE}}]}]},
+    }
+    cluster.kubectl.apply([policy], "-n", pipelines.namespace)
 
 
 @pytest.fixture(autouse=True)
