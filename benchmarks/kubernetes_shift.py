@@ -25,7 +25,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,12 @@ class _Forward(http.server.BaseHTTPRequestHandler):
             self.send_error(503, "this scrape fails on purpose")
             return
         try:
-            with urllib.request.urlopen(self.path, timeout=5) as answer:
+            with urllib.request.urlopen(self.path, timeout=1) as answer:
                 body, kind = answer.read(), answer.headers["Content-Type"]
         except OSError as error:
-            self.send_error(502, str(error))
+            # Prometheus may have given up waiting.
+            with suppress(OSError):
+                self.send_error(502, str(error))
             return
         self.send_response(200)
         self.send_header("Content-Type", kind)
