@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.cluster.faults.load import Load, address_of, two
 from tests.cluster.operator.pipelines import Pipelines, eventually
 from tools.cluster.errors import ClusterError
@@ -20,17 +22,17 @@ def state(pipelines: Pipelines, pod: str) -> dict[str, Any]:
 
 
 def test_a_pod_is_killed_for_want_of_memory(pipelines: Pipelines) -> None:
-    bounded = {"resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "512Mi"}}}
+    # With all that it may have set aside for it, the kernel spares it until it is told otherwise.
+    all_of_it = {"cpu": "500m", "memory": "512Mi"}
+    bounded = {"resources": {"requests": all_of_it, "limits": all_of_it}}
     pipelines.write(two("memory", stages={"dit": bounded}))
     pipelines.settled("memory")
     pods = pipelines.pods("memory")
     victim = next(iter(pipelines.pods("memory", "dit")))
     with Load(address_of(pipelines, "memory")) as load:
         load.wait_busy()
-        try:
+        with pytest.raises(ClusterError, match="137"):  # it goes with the container
             pipelines("exec", victim, "--", "python", "-c", _EAT)
-        except ClusterError:
-            pass  # it goes with the container
         ended = eventually(
             "the container was killed",
             30,
