@@ -17,6 +17,7 @@ import argparse
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ RESOURCE = "disagfusion.dev/emulated"
 BRIDGE = "10.89.0.1"
 """Where pods of the development cluster reach the machine."""
 _READY = 180.0
+_START = 30.0
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,9 @@ def prometheus(directory: Path, targets: Path, proxy: FlakyProxy) -> Iterator[st
         ],
     }
     (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"{BRIDGE}:9090"
+    with socket.socket() as free:
+        free.bind((BRIDGE, 0))
+        address = f"{BRIDGE}:{free.getsockname()[1]}"
     process = subprocess.Popen(
         [
             str(ROOT / ".tools" / "bin" / "prometheus"),
@@ -162,10 +166,24 @@ def prometheus(directory: Path, targets: Path, proxy: FlakyProxy) -> Iterator[st
         stderr=(directory / "prometheus.log").open("w"),
     )
     try:
+        _wait_listening(process, address)
         yield f"http://{address}"
     finally:
         process.terminate()
         process.wait()
+
+
+def _wait_listening(process: subprocess.Popen[bytes], address: str) -> None:
+    deadline = time.monotonic() + _START
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{address}/-/ready", timeout=1).close()
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"Prometheus does not answer on {address}: {error}")
+            time.sleep(0.2)
+        else:
+            return
 
 
 def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> list[dict[str, Any]]:
