@@ -120,6 +120,10 @@ def invalid(generation: int, message: str, before: Mapping[str, Any], now: str) 
 def manifest_of(namespace: str, name: str, uid: str, status: Status) -> Object:
     """Return what is applied to the status subresource."""
     content = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for stage in content["stages"].values():
+        if not stage["pools"]:
+            # Applied as an empty object, what was in it leaves a null, which is refused.
+            del stage["pools"]
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
