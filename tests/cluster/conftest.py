@@ -98,6 +98,7 @@ def installation(cluster: Cluster) -> Iterator[Installation]:
             pytest.fail(f"no {', '.join(missing)}: run make images IMAGES='{names}'", pytrace=False)
         cluster.load(*archives)
     found = Installation(cluster.kubectl, ROOT / "charts" / "disagfusion")
+    found.clear()
     found.install()
     yield found
     found.uninstall()

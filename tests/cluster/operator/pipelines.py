@@ -93,6 +93,12 @@ class Installation:
             "--wait", "--timeout=90s", "-f", "-", text=yaml.safe_dump(given),
         )  # fmt: skip
 
+    def clear(self) -> None:
+        """Take away what an interrupted run has left half-way: Helm goes on from nothing else."""
+        listed = json.loads(self._helm("list", "-a", "-o", "json", f"--filter=^{RELEASE}$"))
+        if any(one["status"] != "deployed" for one in listed):
+            self.uninstall()
+
     def uninstall(self) -> None:
         """Take the chart away; definitions stay."""
         self._helm("uninstall", RELEASE, "--wait", "--timeout=60s")
@@ -122,7 +128,7 @@ class Installation:
         """Return what the operators say."""
         return self.kubectl("-n", SYSTEM, "logs", "-l", _OPERATOR, "--tail=-1")
 
-    def _helm(self, *arguments: str, text: str | None = None) -> None:
+    def _helm(self, *arguments: str, text: str | None = None) -> str:
         done = subprocess.run(
             [
                 str(need("helm")),
@@ -137,6 +143,7 @@ class Installation:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        return done.stdout
 
 
 @dataclass
