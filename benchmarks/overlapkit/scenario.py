@@ -125,6 +125,9 @@ def measure(scenario: Scenario, engines: str) -> Outcome:
         model.mkdir()
         for entry in scenario.workload.model.iterdir() if scenario.workload.model else ():
             (model / entry.name).symlink_to(entry)
+        if scenario.workload.model is None:
+            # By this the front knows a model, though the engine reads nothing of it.
+            (model / "model_index.json").write_text("{}")
         process = _start(scenario, directory, model, engines)
         try:
             ready = _ready(process, directory)

@@ -21,6 +21,8 @@ BALANCER_PANELS = {
     "Decisions", "Accelerators", "Model correction", "Model samples and version", "Model error",
     "Calibration",
 }  # fmt: skip
+# What only an operator tells.
+OPERATOR_PANELS = {"API server", "Operators", "Reconciling"}
 
 
 def tool(name: str) -> Path:

@@ -22,7 +22,15 @@ from disagfusion.scheduling.prometheus.readings import Readings
 from disagfusion.signals.prometheus import PrometheusSignals
 from disagfusion.signals.settings import PrometheusSettings
 
-from .conftest import BALANCER_PANELS, PATIENCE, Prometheus, Targets, until, without_data
+from .conftest import (
+    BALANCER_PANELS,
+    OPERATOR_PANELS,
+    PATIENCE,
+    Prometheus,
+    Targets,
+    until,
+    without_data,
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -121,7 +129,8 @@ def test_signals_of_a_real_system(
         assert observation.replicas["dit"]["quick"].ready == 2
 
         def empty() -> set[str]:
-            return without_data(prometheus.url, PIPELINE) - EMPTY_PANELS - BALANCER_PANELS
+            elsewhere = EMPTY_PANELS | BALANCER_PANELS | OPERATOR_PANELS
+            return without_data(prometheus.url, PIPELINE) - elsewhere
 
         until(lambda: not empty(), empty)
 
