@@ -83,7 +83,7 @@ async def test_the_eldest_removes_what_is_old(bench: Any, postgres: PostgresServ
     shared = {
         "workers": stages.workers,
         "database": postgres.database(),
-        "lease_seconds": 0.1,
+        "lease_seconds": 2.0,
         "retention_interval_seconds": 0.05,
     }
     first = await bench.process(**shared, retention_job_seconds="")
