@@ -210,6 +210,18 @@ def measure(kubectl: Kubectl, pipelines: int, accelerators: int, rest: float) ->
     )
 
 
+def show(found: Outcome) -> None:
+    """Print what was measured."""
+    print(
+        f"{found.pipelines} pipelines on {found.accelerators} accelerators: applied in"
+        f" {found.apply_seconds:.0f} s, settled {found.settled_seconds:.0f} s later; operator"
+        f" {found.resident_mib:.0f} MiB, at most {found.peak_mib:.0f};"
+        f" {found.calls_per_pipeline_minute:.2f} calls a minute for each pipeline at rest"
+    )
+    for key, value in found.calls.items():
+        print(f"  {value:8.2f} a minute  {key}")
+
+
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
@@ -225,21 +237,14 @@ def main() -> None:
     install(kubectl)
     try:
         found = measure(kubectl, arguments.pipelines, arguments.accelerators, arguments.rest)
+        show(found)
+        if arguments.output is not None:
+            answer = {"environment": environment(), "outcome": asdict(found)}
+            arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
     finally:
         if not arguments.keep:
             kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", seconds=900)
             objects.remove_fake_nodes(kubectl)
-    print(
-        f"{found.pipelines} pipelines on {found.accelerators} accelerators: applied in"
-        f" {found.apply_seconds:.0f} s, settled {found.settled_seconds:.0f} s later; operator"
-        f" {found.resident_mib:.0f} MiB, at most {found.peak_mib:.0f};"
-        f" {found.calls_per_pipeline_minute:.2f} calls a minute for each pipeline at rest"
-    )
-    for key, value in found.calls.items():
-        print(f"  {value:8.2f} a minute  {key}")
-    if arguments.output is not None:
-        answer = {"environment": environment(), "outcome": asdict(found)}
-        arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
 
 
 if __name__ == "__main__":
