@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -157,7 +158,6 @@ class Operator:
 
 def install(kubectl: Kubectl) -> None:
     """Install the chart, with the operator on a real node."""
-    environment = {"KUBECONFIG": str(kubectl.kubeconfig)}
     subprocess.run(
         [
             *(str(ROOT / ".tools" / "bin" / "helm"), "upgrade", "--install", "disagfusion"),
@@ -166,7 +166,7 @@ def install(kubectl: Kubectl) -> None:
         ],
         check=True,
         stdout=subprocess.DEVNULL,
-        env=environment,
+        env=os.environ | {"KUBECONFIG": str(kubectl.kubeconfig)},
     )
 
 

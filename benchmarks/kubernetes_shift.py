@@ -234,7 +234,7 @@ def install(kubectl: Kubectl) -> None:
         ],
         check=True,
         stdout=subprocess.DEVNULL,
-        env={"KUBECONFIG": str(kubectl.kubeconfig), "HOME": os.environ.get("HOME", "/")},
+        env=os.environ | {"KUBECONFIG": str(kubectl.kubeconfig)},
     )
 
 
