@@ -239,12 +239,12 @@ def install(kubectl: Kubectl) -> None:
 
 
 def wait_ready(kubectl: Kubectl, replicas: int) -> None:
-    """Wait until the pipeline has so many ready replicas."""
+    """Wait until the pipeline has so many ready replicas, and a gateway."""
     deadline = time.monotonic() + _READY
     while True:
         status = kubectl.json("-n", NAMESPACE, "get", "dfp", PIPELINE).get("status", {})
         ready = sum(one.get("ready", 0) for one in status.get("stages", {}).values())
-        if ready == replicas:
+        if ready == replicas and status.get("state") == "Ready":
             return
         if time.monotonic() > deadline:
             sys.exit(f"{ready} of {replicas} replicas are ready: {json.dumps(status, indent=1)}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kubernetes import client, config, watch
+from urllib3.exceptions import HTTPError
 
 _METRICS_PORT = 9464
 
@@ -43,6 +45,7 @@ class PodWatch:
         # The client library has no types.
         self._watch: Any = watch.Watch()  # type: ignore[no-untyped-call]
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._ended = threading.Event()
         self.most_held = 0
 
     @property
@@ -62,12 +65,16 @@ class PodWatch:
         trace: TracebackType | None,
     ) -> None:
         """End; the thread ends with the next event or the process."""
+        self._ended.set()
         self._watch.stop()
 
     def _run(self) -> None:
-        stream = self._watch.stream(self._api.list_namespaced_pod, self._namespace)
-        for event in stream:
-            self._take(event["type"], event["raw_object"])
+        while not self._ended.is_set():
+            # A watch may break; the next one begins with all pods that there are.
+            with suppress(HTTPError, client.ApiException):
+                stream = self._watch.stream(self._api.list_namespaced_pod, self._namespace)
+                for event in stream:
+                    self._take(event["type"], event["raw_object"])
 
     def _take(self, kind: str, pod: dict[str, Any]) -> None:
         uid, status = pod["metadata"]["uid"], pod.get("status", {})
