@@ -75,7 +75,7 @@ def test_real_nodes_need_root(layout: Layout, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_directory_whose_path_is_too_long_for_sockets_is_named(tmp_path: Path) -> None:
-    Layout(Path("/work/disagfusion/.cluster")).check()
+    Layout(Path("/srv/disagfusion/.cluster")).check()
     with pytest.raises(ClusterError, match="is too long for the sockets below it by"):
         Layout(tmp_path / ("long" * 20) / ".cluster").check()
 
