@@ -62,6 +62,7 @@ class World(Shell, Fronts, RuleBasedStateMachine):
         self.used_grants: set[tuple[str, str]] = set()
         self.succeeded: Counter[str] = Counter()
         self.results: set[tuple[str, int]] = set()
+        self.orphans: set[tuple[str, int]] = set()
         self.fetches: deque[act.FetchResult] = deque()
         self.invalid: set[str] = set()
         self.dispatcher = Dispatcher(SETTINGS, now=self.now, expected_workers=WORKERS)
@@ -202,6 +203,8 @@ class World(Shell, Fronts, RuleBasedStateMachine):
     @rule()
     def another_gateway_takes_over(self) -> None:
         """One that the workers are connected to already, and that knows none of the jobs."""
+        # Of results that the other one has stored nobody knows: the next start cleans them up.
+        self.orphans |= {key for key in self.results if not self.succeeded[key[0]]}
         self.crash()
         self.dispatcher = Dispatcher(SETTINGS, now=self.now)
         connected = [worker for worker in self.workers.values() if worker.connected]
@@ -325,4 +328,4 @@ class World(Shell, Fronts, RuleBasedStateMachine):
         assert not core.jobs._tenants
         assert len(core.timers) == 0
         succeeded = {key for key in self.results if self.succeeded[key[0]]}
-        assert self.results == succeeded
+        assert self.results - succeeded <= self.orphans
