@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import signal
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 
-from pydantic import ValidationError
-
+from disagfusion import process
 from disagfusion.balancing.assembly import assemble
 from disagfusion.balancing.settings import BalancingSettings
-from disagfusion.errors import DisagfusionError
 from disagfusion.telemetry import logging
 
 _log = logging.get_logger(__name__)
@@ -34,7 +28,7 @@ async def serve(settings: BalancingSettings) -> None:
             metrics=parts.metrics_address,
         )
         if settings.ready_file is not None:
-            _write_ready(settings.ready_file, parts.metrics_address)
+            process.write_ready(settings.ready_file, metrics_address=parts.metrics_address)
         work = asyncio.create_task(parts.loop.run())
         keeping = asyncio.create_task(parts.keeper.run())
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -51,16 +45,9 @@ async def serve(settings: BalancingSettings) -> None:
             await parts.keeper.save()
 
 
-def _write_ready(path: Path, metrics_address: str) -> None:
-    ready = {"pid": os.getpid(), "address": "", "metrics_address": metrics_address}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(ready))
-    os.replace(temporary, path)
-
-
 def main() -> None:
     """Run with settings from the environment."""
-    try:
+    with process.explained("disagfusion-balancer"):
         settings = BalancingSettings()  # type: ignore[call-arg]  # from the environment
         logging.configure(
             settings.log_format,
@@ -69,14 +56,6 @@ def main() -> None:
             pipeline=settings.pipeline,
         )
         asyncio.run(serve(settings))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-            for e in error.errors()
-        )
-        sys.exit(f"disagfusion-balancer: {problems}")
-    except DisagfusionError as error:
-        sys.exit(f"disagfusion-balancer: {error.message}")
 
 
 if __name__ == "__main__":

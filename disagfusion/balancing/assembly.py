@@ -25,6 +25,7 @@ from disagfusion.balancing.signals import EmbeddedSignals
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.local.balance import PROMETHEUS
 from disagfusion.local.hold import Hold, read_hold
+from disagfusion.process import serve_metrics
 from disagfusion.scheduling.balancer.hybrid import Hybrid
 from disagfusion.scheduling.balancer.reading import read_settings
 from disagfusion.scheduling.balancer.settings import BalancerSettings
@@ -127,7 +128,7 @@ def assemble(settings: BalancingSettings, stack: ExitStack) -> Parts:
     )
     address = ""
     if settings.metrics_listen:
-        address = metrics.serve(settings.metrics_listen, registry).address
+        address = serve_metrics(settings.metrics_listen, registry).address
     calibrator = None
     # Who only looks on needs no better parameters.
     if settings.balance_calibration and not behavior.paused:

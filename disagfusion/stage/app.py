@@ -14,6 +14,7 @@ from typing import Any
 from disagfusion import termination
 from disagfusion.errors import FailedPreconditionError
 from disagfusion.pipeline.stages import Stage
+from disagfusion.process import serve_metrics
 from disagfusion.rpc.metering import MeteringInterceptor
 from disagfusion.rpc.server import RpcServer
 from disagfusion.rpc.tls import TlsSettings
@@ -261,12 +262,7 @@ class StageService:
         listen = self._settings.metrics_listen
         if not listen:
             return
-        try:
-            server = metrics.serve(listen, self._registry)
-        except (OSError, ValueError) as error:
-            raise FailedPreconditionError(
-                f"cannot serve metrics on {listen}: {error}", reason="ADDRESS_UNUSABLE"
-            ) from error
+        server = serve_metrics(listen, self._registry)
         self.metrics_address = server.address
         self._stack.callback(server.close)
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import ValidationError
-
-from disagfusion import termination
-from disagfusion.errors import DisagfusionError
+from disagfusion import process
 from disagfusion.pipeline.stages import Stage
 from disagfusion.stage.app import StageService
 from disagfusion.stage.settings import StageSettings
@@ -41,7 +36,9 @@ async def serve(service: StageService, ready_file: Path | None) -> None:
     beats = None
     try:
         if ready_file is not None:
-            _write_ready(ready_file, service)
+            process.write_ready(
+                ready_file, address=service.address, metrics_address=service.metrics_address
+            )
             beats = asyncio.create_task(_beat(ready_file))
         await signals.get()
         _log.info("draining")
@@ -80,17 +77,6 @@ async def _beat(path: Path) -> None:
             os.utime(path)
 
 
-def _write_ready(path: Path, service: StageService) -> None:
-    ready = {
-        "pid": os.getpid(),
-        "address": service.address,
-        "metrics_address": service.metrics_address,
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(ready))
-    os.replace(temporary, path)
-
-
 class MakeService(Protocol):
     """Makes a stage service that has not been started."""
 
@@ -106,26 +92,18 @@ def main(stage: Stage, engine: str, make: MakeService = StageService) -> None:
         engine: The class that computes it, as "module:Class".
         make: Makes the service.
     """
-    program = f"disagfusion-{stage.value}"
     try:
-        settings = StageSettings()
-        logging.configure(
-            settings.log_format,
-            settings.log_level,
-            component=stage.value,
-            worker=settings.name,
-            pipeline=settings.pipeline,
-        )
-        tracing.configure(stage.value)
-        service = make(stage, engine, settings)
-        asyncio.run(serve(service, settings.ready_file))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-            for e in error.errors()
-        )
-        sys.exit(termination.fail(f"{program}: {problems}"))
-    except DisagfusionError as error:
-        sys.exit(termination.fail(f"{program}: {error.message}"))
+        with process.explained(f"disagfusion-{stage.value}"):
+            settings = StageSettings()
+            logging.configure(
+                settings.log_format,
+                settings.log_level,
+                component=stage.value,
+                worker=settings.name,
+                pipeline=settings.pipeline,
+            )
+            tracing.configure(stage.value)
+            service = make(stage, engine, settings)
+            asyncio.run(serve(service, settings.ready_file))
     finally:
         tracing.shutdown()

@@ -11,9 +11,7 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
-from disagfusion.errors import DisagfusionError, FailedPreconditionError
+from disagfusion import process
 from disagfusion.scheduling.decision import Reason
 from disagfusion.telemetry import logging, metrics
 from disagfusion.telemetry.balanced import BalancedPipelines
@@ -44,13 +42,7 @@ async def serve(settings: OperatorSettings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(HealthServer(settings.health_listen, vitals).close)
         if settings.metrics_listen:
-            try:
-                stack.callback(metrics.serve(settings.metrics_listen, registry).close)
-            except (OSError, ValueError) as error:
-                raise FailedPreconditionError(
-                    f"cannot serve metrics on {settings.metrics_listen}: {error}",
-                    reason="ADDRESS_UNUSABLE",
-                ) from error
+            stack.callback(process.serve_metrics(settings.metrics_listen, registry).close)
         cluster = await KubernetesCluster.connect(measured.call)
         stack.push_async_callback(cluster.aclose)
         balanced = BalancedPipelines(registry, [reason.name.lower() for reason in Reason])
@@ -172,18 +164,10 @@ async def _beat(vitals: Vitals) -> None:
 
 def main() -> None:
     """Run from the command line, with settings from the environment."""
-    try:
+    with process.explained("disagfusion-operator", "DISAGFUSION_OPERATOR_"):
         settings = OperatorSettings()
         logging.configure(settings.log_format, settings.log_level, component="operator")
         sys.exit(asyncio.run(serve(settings)))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"DISAGFUSION_OPERATOR_{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}"
-            for one in error.errors()
-        )
-        sys.exit(f"disagfusion-operator: {problems}")
-    except DisagfusionError as error:
-        sys.exit(f"disagfusion-operator: {error.message}")
 
 
 if __name__ == "__main__":

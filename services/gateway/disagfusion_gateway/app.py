@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import os
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from disagfusion import termination
+from disagfusion import process
 from disagfusion.dispatch.dispatcher import Dispatcher
 from disagfusion.dispatch.settings import AdmissionLimits, DispatchSettings
 from disagfusion.errors import DisagfusionError, FailedPreconditionError
@@ -269,13 +263,7 @@ class Gateway:
     def _serve_metrics(self) -> None:
         if not self._settings.metrics_listen:
             return
-        try:
-            server = metrics.serve(self._settings.metrics_listen, self._registry)
-        except (OSError, ValueError) as error:
-            raise FailedPreconditionError(
-                f"cannot serve metrics on {self._settings.metrics_listen}: {error}",
-                reason="ADDRESS_UNUSABLE",
-            ) from error
+        server = process.serve_metrics(self._settings.metrics_listen, self._registry)
         self.metrics_address = server.address
         self._stack.callback(server.close)
 
@@ -330,7 +318,9 @@ async def serve(settings: GatewaySettings) -> None:
     await gateway.start()
     _log.info("gateway listens", address=gateway.address, metrics=gateway.metrics_address)
     if settings.ready_file is not None:
-        _write_ready(settings.ready_file, gateway)
+        process.write_ready(
+            settings.ready_file, address=gateway.address, metrics_address=gateway.metrics_address
+        )
     work = asyncio.create_task(gateway.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -348,31 +338,13 @@ def _first(group: BaseExceptionGroup[LeaseLostError]) -> LeaseLostError:
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _write_ready(path: Path, gateway: Gateway) -> None:
-    ready = {
-        "pid": os.getpid(),
-        "address": gateway.address,
-        "metrics_address": gateway.metrics_address,
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(ready))
-    os.replace(temporary, path)
-
-
 def main() -> None:
     """Run from the command line, with settings from the environment."""
     try:
-        settings = GatewaySettings()
-        logging.configure(settings.log_format, settings.log_level, component="gateway")
-        tracing.configure("gateway")
-        asyncio.run(serve(settings))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"DISAGFUSION_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}"
-            for e in error.errors()
-        )
-        sys.exit(termination.fail(f"disagfusion-gateway: {problems}"))
-    except DisagfusionError as error:
-        sys.exit(termination.fail(f"disagfusion-gateway: {error.message}"))
+        with process.explained("disagfusion-gateway"):
+            settings = GatewaySettings()
+            logging.configure(settings.log_format, settings.log_level, component="gateway")
+            tracing.configure("gateway")
+            asyncio.run(serve(settings))
     finally:
         tracing.shutdown()
