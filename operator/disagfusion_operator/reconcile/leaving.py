@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from disagfusion.errors import DisagfusionError
 from disagfusion_operator.reconcile.gateways import Door, Gateways, ask_all
+from disagfusion_operator.reconcile.observe import Observed
 
 REFUSAL = "the pipeline is being deleted"
 _CANCEL_SECONDS = 20.0
@@ -27,17 +28,28 @@ class Leaving:
     message: str = ""
 
 
-async def leave(gateways: Gateways, doors: Sequence[Door], *, served: bool, left: float) -> Leaving:
+def may_go(observed: Observed, *, served: bool, left: float) -> bool:
+    """Tell whether there is nothing to wait for, whatever gateways would say.
+
+    A pipeline that is being deleted gets no new gateway: neither the operator makes one, nor could
+    it in a namespace that is being deleted.
+
+    Args:
+        observed: What there is.
+        served: Whether a gateway has ever been ready, so that there may be jobs.
+        left: Seconds until jobs are cancelled; below zero, they should have been.
+    """
+    return not served or left < -_CANCEL_SECONDS or not observed.has_gateway()
+
+
+async def leave(gateways: Gateways, doors: Sequence[Door], *, left: float) -> Leaving:
     """Go on with the end of a pipeline; can be called again and again.
 
     Args:
         gateways: How gateways are talked to.
         doors: Of those that answer.
-        served: Whether a gateway has ever been ready, so that there may be jobs.
         left: Seconds until jobs are cancelled; below zero, they should have been.
     """
-    if not served or left < -_CANCEL_SECONDS:
-        return Leaving(True)
     if not doors:
         if left <= 0:
             return Leaving(True)

@@ -61,6 +61,12 @@ class Observed:
             if is_ready(pod) and pod["status"].get("podIP")
         )
 
+    def has_gateway(self) -> bool:
+        """Tell whether a gateway answers, or may yet do so if nobody makes another Deployment."""
+        if self.gateway is not None and not is_leaving(self.gateway):
+            return True
+        return any(not is_leaving(pod) and not is_over(pod) for pod in self.gateway_pods)
+
 
 def observe(cache: Cache, key: Key, spec: Spec) -> Observed:
     """Return what belongs to a pipeline, by the cache."""

@@ -26,7 +26,7 @@ from disagfusion_operator.reconcile import status as statuses
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.gateways import Door, Fleet, Gateways, ask_all
-from disagfusion_operator.reconcile.leaving import leave
+from disagfusion_operator.reconcile.leaving import Leaving, leave, may_go
 from disagfusion_operator.reconcile.objects import Objects
 from disagfusion_operator.reconcile.observe import Observed, observe
 from disagfusion_operator.reconcile.outcome import Kind, Outcome, failed, worst
@@ -302,26 +302,15 @@ class Reconciler:
     # A pipeline that is to go.
 
     async def _leave(self, state: _Pass) -> Look:
-        # Until they are gone, its pods hold room that others may not have.
-        self._scaling.leave(
-            _leaving(state.key, state.metadata.uid, state.spec, state.observed), self._now()
-        )
+        self._hold(state.key, state.metadata.uid, state.spec, state.observed)
         if FINALIZER not in state.metadata.finalizers:
             return Look(self._settings.resync)
         asked = seconds_of(state.metadata.deletion_timestamp)
         left = asked + state.spec.deletion.drain_seconds - self._now()
         served = bool((state.resource.get("status") or {}).get("endpoint"))
-        doors: tuple[Door, ...] = ()
-        if served and state.observed.addresses():
-            try:
-                key = await self._tokens.key_of(state.key, state.inputs)
-                tls = await self._tokens.certificates(state.key, state.inputs)
-                doors = self._doors(state.observed, key, tls)
-            except UnavailableError:
-                raise
-            except DisagfusionError as error:
-                _log.warning("no key to a gateway", problem=error.message)
-        found = await leave(self._gateways, doors, served=served, left=left)
+        # First of all: what cannot be read or asked must not hold up the end for ever.
+        over = may_go(state.observed, served=served, left=left)
+        found = Leaving(True) if over else await self._drain(state, left)
         if found.over:
             await self._release_finalizer(state.metadata)
             return Look(self._settings.resync)
@@ -335,14 +324,38 @@ class Reconciler:
         await self._writer.write(state.resource, account)
         return Look(_SOON / 2)
 
+    async def _drain(self, state: _Pass, left: float) -> Leaving:
+        doors: tuple[Door, ...] = ()
+        if state.observed.addresses():
+            try:
+                key = await self._tokens.key_of(state.key, state.inputs)
+                tls = await self._tokens.certificates(state.key, state.inputs)
+                doors = self._doors(state.observed, key, tls)
+            except UnavailableError:
+                raise
+            except DisagfusionError as error:
+                _log.warning("no key to a gateway", problem=error.message)
+        return await leave(self._gateways, doors, left=left)
+
+    def _hold(self, key: Key, uid: str, spec: Spec, observed: Observed) -> None:
+        # Until they are gone, its pods hold room that others may not have.
+        view = PipelineView(
+            key=key,
+            uid=uid,
+            generation=0,
+            annotations={},
+            spec=spec,
+            deployments=observed.deployments,
+            pods=observed.stage_pods,
+        )
+        self._scaling.leave(view, self._now())
+
     def _remember(self, key: Key) -> Look:
         """Forget a pipeline that is gone, once its pods hold nothing any more."""
         known = self._specs.last(key)
         if known is not None and self._cache.pods(key):
             uid, spec = known
-            self._scaling.leave(
-                _leaving(key, uid, spec, observe(self._cache, key, spec)), self._now()
-            )
+            self._hold(key, uid, spec, observe(self._cache, key, spec))
             return Look(self._settings.resync)
         self._forget(key)
         return Look(None)
@@ -363,18 +376,6 @@ class Reconciler:
         self._writer.forget(key)
         self._specs.forget(key)
         self._reasons.pop(key, None)
-
-
-def _leaving(key: Key, uid: str, spec: Spec, observed: Observed) -> PipelineView:
-    return PipelineView(
-        key=key,
-        uid=uid,
-        generation=0,
-        annotations={},
-        spec=spec,
-        deployments=observed.deployments,
-        pods=observed.stage_pods,
-    )
 
 
 def _host(address: str, port: int) -> str:

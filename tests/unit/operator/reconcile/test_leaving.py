@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+import pytest
 from bench import Bench
-from disagfusion_operator.k8s.kinds import CHILDREN, CLAIM, PIPELINE
+from disagfusion_operator.k8s.kinds import (
+    CHILDREN,
+    CLAIM,
+    DEPLOYMENT,
+    PIPELINE,
+    POD,
+    SECRET,
+    kind_of,
+)
+from disagfusion_operator.k8s.port import Kind, Object
 from disagfusion_operator.reconcile.gateways import Fleet
+
+from disagfusion.errors import PermissionDeniedError, UnavailableError
 
 FINALIZER = "disagfusion.dev/drain"
 
 
 async def delete(bench: Bench) -> None:
     await bench.cluster.delete(PIPELINE, "demo", "digits")
+
+
+async def delete_namespace(bench: Bench, *, pods_first: bool = False) -> None:
+    """Delete all that is there; nothing can be made any more, as the API server has it then."""
+
+    def refuse(verb: str, found: Object) -> None:
+        metadata = found["metadata"]
+        if (kind_of(found), "demo", metadata["name"]) not in bench.cluster.stored:
+            raise PermissionDeniedError(
+                f"{metadata['name']} is forbidden: unable to create new content in namespace demo"
+                " because it is being terminated"
+            )
+
+    bench.cluster.refuse = refuse
+    for name in bench.cluster.names(POD) if pods_first else ():
+        bench.cluster.remove(POD, "demo", name)
+        await bench.look()
+    await delete(bench)
+    for kind in (*CHILDREN, SECRET):
+        for name in bench.cluster.names(kind):
+            bench.cluster.remove(kind, "demo", name)
 
 
 async def test_jobs_finish_and_then_everything_goes() -> None:
@@ -134,5 +167,81 @@ async def test_an_operator_that_dies_while_it_drains_goes_on() -> None:
     assert set(bench.gateways.admission.values()) == {"the pipeline is being deleted"}
     assert FINALIZER in bench.cluster.peek(PIPELINE, "demo", "digits")["metadata"]["finalizers"]
     bench.gateways.state = Fleet()
+    await bench.look()
+    assert bench.cluster.names(PIPELINE) == []
+
+
+@pytest.mark.parametrize("pods_first", [False, True], ids=["at once", "pods first"])
+async def test_one_whose_namespace_is_deleted_does_not_wait_for_a_gateway_that_cannot_come(
+    pods_first: bool,
+) -> None:
+    bench = Bench()
+    await bench.settle()
+    bench.gateways.state = Fleet(unfinished=1)
+    await delete_namespace(bench, pods_first=pods_first)
+    await bench.look()
+    assert bench.cluster.stored == {}
+
+
+async def test_jobs_still_finish_while_a_gateway_outlives_its_deployment() -> None:
+    bench = Bench()
+    await bench.settle()
+    bench.gateways.state = Fleet(unfinished=1)
+    bench.cluster.change(
+        DEPLOYMENT, "demo", "digits-gateway", "metadata", "deletionTimestamp", value="2027"
+    )
+    await delete(bench)
+    await bench.look()
+    assert bench.status()["state"] == "Draining"
+    bench.cluster.lingering = True
+    bench.cluster.remove(DEPLOYMENT, "demo", "digits-gateway")
+    # Its pod is told to end: it takes no orders any more, and has no successor.
+    await bench.look()
+    assert bench.cluster.names(PIPELINE) == []
+
+
+async def test_a_gateway_that_starts_anew_is_waited_for_until_jobs_would_be_cancelled() -> None:
+    bench = Bench()
+    await bench.settle(deletion={"drainSeconds": 60})
+    (gateway,) = bench.nodes.pods(component="gateway")
+    name = gateway["metadata"]["name"]
+    bench.gateways.state = Fleet(unfinished=1)
+    await delete(bench)
+    for second in range(0, 60, 10):
+        # It crashes again and again: now it answers, now it does not.
+        ready = "True" if second % 20 else "False"
+        bench.cluster.change(
+            *(POD, "demo", name, "status", "conditions"),
+            value=[{"type": "Ready", "status": ready}],
+        )
+        await bench.look()
+        assert bench.status()["state"] == "Draining"
+        bench.cluster.clock.now += 10
+    bench.cluster.remove(POD, "demo", name)
+    await bench.look()
+    assert bench.cluster.names(PIPELINE) == []
+
+
+@pytest.mark.parametrize("spoilt", ["unreadable", "empty"])
+async def test_a_key_that_cannot_be_had_does_not_hold_up_the_end_for_ever(
+    spoilt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    await bench.settle(deletion={"drainSeconds": 60})
+    bench.restart()
+    if spoilt == "empty":
+        (secret,) = bench.cluster.names(SECRET)
+        bench.cluster.change(SECRET, "demo", secret, "data", value={})
+    else:
+        get = bench.cluster.get
+
+        async def fail(kind: Kind, namespace: str, name: str) -> Object:
+            if kind == SECRET:
+                raise UnavailableError("the key to encrypted Secrets cannot be had")
+            return await get(kind, namespace, name)
+
+        monkeypatch.setattr(bench.cluster, "get", fail)
+    await delete(bench)
+    bench.cluster.clock.now += 81
     await bench.look()
     assert bench.cluster.names(PIPELINE) == []
