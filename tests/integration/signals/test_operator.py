@@ -20,7 +20,8 @@ from disagfusion.scheduling.observation import Fresh
 from disagfusion.scheduling.prometheus.readings import read
 from disagfusion.telemetry import catalog
 
-from ...unit.operator.scaling.world import Member, Told, World, counts, pool, profile
+from ...unit.operator.scaling.members import Member, pool, profile
+from ...unit.operator.scaling.world import Told, World, counts
 from .conftest import Prometheus, Targets
 
 pytestmark = pytest.mark.timeout(180)

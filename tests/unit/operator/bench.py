@@ -14,7 +14,8 @@ from disagfusion_operator.reconcile.queue import Look
 from disagfusion_operator.reconcile.reconciler import Reconciler, Settings
 from disagfusion_operator.scaling.report import Choice, PlaceReport, Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
-from fakes import FakeCluster, FakeNodes, pipeline
+from fake_nodes import FakeNodes
+from fakes import FakeCluster, pipeline
 
 from disagfusion.errors import UnavailableError
 

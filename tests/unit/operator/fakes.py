@@ -14,6 +14,7 @@ from typing import Any
 
 from disagfusion_operator.k8s.kinds import DEPLOYMENT, PIPELINE, POD, kind_of
 from disagfusion_operator.k8s.port import BALANCER, OPERATOR, Cluster, Kind, Object
+from managed_fields import Path, body, fields, flatten, unflatten, write
 
 from disagfusion.errors import (
     AbortedError,
@@ -22,11 +23,7 @@ from disagfusion.errors import (
     NotFoundError,
 )
 
-Path = tuple[Any, ...]
 Place = tuple[Kind, str, str]
-
-_KEYS = ("name", "mountPath", "containerPort", "port", "uid", "topologyKey", "type")
-_SETS = ("finalizers",)
 
 
 @dataclass
@@ -107,7 +104,7 @@ class FakeCluster(Cluster):
             kept = {**stored.content["metadata"], **content["metadata"]}
             stored.content = {**stored.content, **content, "metadata": kept}
             self._touch(stored, spec=True)
-        stored.owners.setdefault(manager, set()).update(_flatten(_body(content)))
+        stored.owners.setdefault(manager, set()).update(flatten(body(content)))
         self._changed(stored)
         return copy.deepcopy(stored.content)
 
@@ -142,7 +139,7 @@ class FakeCluster(Cluster):
             for (_, space, _), one in list(self.stored.items())
             if one.kind == kind
             and namespace in ("", space)
-            and _matches(one.content["metadata"].get("labels") or {}, labels or {})
+            and matches(one.content["metadata"].get("labels") or {}, labels or {})
         ]
 
     async def apply(self, manifest: Object, *, force: bool = True) -> Object:
@@ -252,7 +249,7 @@ class FakeCluster(Cluster):
         self.refuse("apply", manifest)
         namespace, name = metadata.get("namespace", ""), metadata["name"]
         stored = self.stored.get((kind, namespace, name))
-        wanted = _flatten(_body(manifest))
+        wanted = flatten(body(manifest))
         if stored is None:
             if metadata.get("uid"):
                 raise AbortedError("uid mismatch: the object does not exist")
@@ -265,7 +262,7 @@ class FakeCluster(Cluster):
         if metadata.get("uid") not in (None, stored.content["metadata"]["uid"]):
             raise AbortedError("uid mismatch")
         before = copy.deepcopy(stored.content)
-        content = _flatten(_body(stored.content))
+        content = flatten(body(stored.content))
         mine = stored.owners.get(manager, set())
         others: set[Path] = set().union(
             *(owned for one, owned in stored.owners.items() if one != manager)
@@ -288,7 +285,7 @@ class FakeCluster(Cluster):
                 content.pop(other)
             content[path] = value
         stored.owners[manager] = set(wanted)
-        _write(stored.content, _unflatten(content))
+        write(stored.content, unflatten(content))
         _default(stored.content)
         self.normalize(stored.content)
         metadata = stored.content["metadata"]
@@ -332,7 +329,7 @@ class FakeCluster(Cluster):
 
     def _shown(self, stored: Stored) -> Object:
         entries = [
-            {"manager": manager, "operation": "Apply", "fieldsV1": _fields(owned)}
+            {"manager": manager, "operation": "Apply", "fieldsV1": fields(owned)}
             for manager, owned in stored.owners.items()
         ]
         metadata = {**stored.content["metadata"], "managedFields": entries}
@@ -350,137 +347,6 @@ class FakeCluster(Cluster):
         self.calls.append((verb, kind.plural, name))
 
 
-class FakeNodes:
-    """Makes pods of Deployments, as the controllers and the nodes do, one step at a time.
-
-    Attributes:
-        broken: Versions whose pods never become ready.
-        patient: While true, pods that have been asked to end stay until `finish`.
-    """
-
-    def __init__(self, cluster: FakeCluster) -> None:
-        self._cluster = cluster
-        self._made = 0
-        self.broken: set[str] = set()
-        self.patient = False
-
-    def step(self) -> None:
-        """Have every Deployment one step nearer to what it should be."""
-        for deployment in self._cluster.all(DEPLOYMENT):
-            self._step(deployment)
-
-    def settle(self, steps: int = 50) -> None:
-        """Have all Deployments as they should be."""
-        for _ in range(steps):
-            before = len(self._cluster.stored), self._cluster._version
-            self.step()
-            if before == (len(self._cluster.stored), self._cluster._version):
-                return
-
-    def finish(self) -> None:
-        """Have all pods gone that have been asked to end."""
-        for pod in self._cluster.all(POD):
-            if "deletionTimestamp" in pod["metadata"]:
-                metadata = pod["metadata"]
-                self._cluster.remove(POD, metadata["namespace"], metadata["name"])
-
-    def pods(self, **labels: str) -> list[Object]:
-        """Return pods with a component (and a pool) that have not been asked to end."""
-        wanted = {"app.kubernetes.io/component": labels.get("component", "")}
-        if "pool" in labels:
-            wanted["disagfusion.dev/pool"] = labels["pool"]
-        return [
-            pod
-            for pod in self._cluster.all(POD)
-            if _matches(pod["metadata"]["labels"], wanted)
-            and "deletionTimestamp" not in pod["metadata"]
-        ]
-
-    def _step(self, deployment: Object) -> None:
-        cluster, metadata, spec = self._cluster, deployment["metadata"], deployment["spec"]
-        template = spec["template"]
-        version = template["metadata"].get("annotations", {})
-        mine = [
-            pod
-            for pod in cluster.all(POD)
-            if any(one["uid"] == metadata["uid"] for one in pod["metadata"]["ownerReferences"])
-        ]
-        live = [pod for pod in mine if "deletionTimestamp" not in pod["metadata"]]
-        old = [pod for pod in live if pod["metadata"]["annotations"] != version]
-        fresh = [pod for pod in live if pod not in old]
-        replicas = spec.get("replicas", 1)
-        for pod in (*old, *fresh)[: max(0, len(live) - replicas)]:
-            self._end(pod)
-        if old and len(live) == replicas:
-            whole = (spec["strategy"].get("rollingUpdate") or {}).get("maxUnavailable") == "100%"
-            ready = sum(_is_ready(pod) for pod in fresh) == len(fresh)
-            for pod in old if whole else old[: 1 if ready else 0]:
-                self._end(pod)
-        elif len(mine) < replicas or (self.patient and len(live) < replicas):
-            self._start(deployment)
-        for pod in fresh:
-            key = pod["metadata"]["annotations"].get("disagfusion.dev/version", "")
-            if not _is_ready(pod) and key not in self.broken:
-                self._set_ready(pod)
-        status = {
-            "observedGeneration": metadata["generation"],
-            "replicas": len(live),
-            "updatedReplicas": len(fresh),
-            "readyReplicas": sum(map(_is_ready, live)),
-        }
-        kept = {k: v for k, v in deployment.get("status", {}).items() if k == "conditions"}
-        if deployment.get("status") != {**kept, **status}:
-            cluster.change(
-                DEPLOYMENT, metadata["namespace"], metadata["name"],
-                "status", value={**kept, **status}, by="controller",
-            )  # fmt: skip
-
-    def _start(self, deployment: Object) -> None:
-        self._made += 1
-        metadata, template = deployment["metadata"], deployment["spec"]["template"]
-        self._cluster.create(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {
-                    "namespace": metadata["namespace"],
-                    "name": f"{metadata['name']}-{self._made}",
-                    "labels": dict(template["metadata"]["labels"]),
-                    "annotations": dict(template["metadata"].get("annotations", {})),
-                    "ownerReferences": [
-                        {"kind": "Deployment", "name": metadata["name"], "uid": metadata["uid"]}
-                    ],
-                },
-                "spec": {"nodeName": "node-1", "containers": template["spec"]["containers"]},
-                "status": {"phase": "Pending", "podIP": f"10.0.0.{self._made % 250}"},
-            },
-            "kubelet",
-        )
-
-    def _set_ready(self, pod: Object) -> None:
-        now = self._cluster.clock.text()
-        conditions = [
-            {"type": kind, "status": "True", "lastTransitionTime": now}
-            for kind in ("PodScheduled", "Ready")
-        ]
-        metadata = pod["metadata"]
-        self._cluster.change(
-            POD, metadata["namespace"], metadata["name"], "status",
-            value={"phase": "Running", "podIP": pod["status"]["podIP"], "conditions": conditions},
-            by="kubelet",
-        )  # fmt: skip
-
-    def _end(self, pod: Object) -> None:
-        metadata = pod["metadata"]
-        place = (POD, metadata["namespace"], metadata["name"])
-        if self.patient:
-            self._cluster.change(
-                *place, "metadata", "deletionTimestamp", value=self._cluster.clock.text()
-            )
-        else:
-            self._cluster.remove(*place)
-
-
 def pipeline(name: str = "digits", namespace: str = "demo", **spec: Any) -> Object:
     """Return a pipeline as people write it."""
     return {
@@ -491,93 +357,12 @@ def pipeline(name: str = "digits", namespace: str = "demo", **spec: Any) -> Obje
     }
 
 
-def _is_ready(pod: Object) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-
-
-def _matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+def matches(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Return whether labels are as wanted; an empty value means any."""
     return all(key in labels and value in ("", labels[key]) for key, value in wanted.items())
-
-
-def _body(manifest: Object) -> Object:
-    """Return what managers own: no identity, nothing that the server writes, no status."""
-    identity = ("namespace", "name", "uid", "resourceVersion", "generation")
-    written = (*identity, "creationTimestamp", "deletionTimestamp", "managedFields")
-    metadata = {k: v for k, v in manifest["metadata"].items() if k not in written}
-    rest = {k: v for k, v in manifest.items() if k not in ("metadata", "status")}
-    return {**rest, "metadata": metadata}
-
-
-def _flatten(value: Any, path: Path = ()) -> dict[Path, Any]:
-    if isinstance(value, Mapping) and (value or not path):
-        return {
-            place: leaf
-            for name, one in value.items()
-            for place, leaf in _flatten(one, (*path, name)).items()
-        }
-    if isinstance(value, list) and path and path[-1] in _SETS:
-        return {(*path, ("=", one)): one for one in value}
-    if isinstance(value, list) and value:
-        key = next((k for k in _KEYS if all(isinstance(o, dict) and k in o for o in value)), "")
-        if key:
-            return {
-                place: leaf
-                for one in value
-                for place, leaf in _flatten(one, (*path, (key, one[key]))).items()
-            }
-    return {path: copy.deepcopy(value)}
-
-
-def _unflatten(leaves: Mapping[Path, Any]) -> Any:
-    root: Any = {}
-    for path, value in leaves.items():
-        _put(root, path, value)
-    return root
-
-
-def _put(target: Any, path: Path, value: Any) -> None:
-    step, rest = path[0], path[1:]
-    if not rest:
-        target[step] = copy.deepcopy(value)
-        return
-    if isinstance(rest[0], tuple):
-        items = target.setdefault(step, [])
-        key, name = rest[0]
-        if key == "=":
-            items.append(name)
-            return
-        item = next((one for one in items if one.get(key) == name), None)
-        if item is None:
-            item = {key: name}
-            items.append(item)
-        if len(rest) == 1:
-            return
-        _put(item, rest[1:], value)
-        return
-    _put(target.setdefault(step, {}), rest, value)
-
-
-def _write(content: Object, body: Object) -> None:
-    kept = {k: v for k, v in content["metadata"].items() if k not in _body(content)["metadata"]}
-    status = {"status": content["status"]} if "status" in content else {}
-    content.clear()
-    content.update(body)
-    content["metadata"] = {**kept, **body.get("metadata", {})}
-    content.update(status)
 
 
 def _default(content: Object) -> None:
     if content["kind"] == "Deployment":
         content["spec"].setdefault("replicas", 1)
         content.setdefault("status", {})
-
-
-def _fields(owned: set[Path]) -> Object:
-    root: Object = {}
-    for path in owned:
-        target = root
-        for step in path:
-            name = f"f:{step}" if isinstance(step, str) else f"k:{step}"
-            target = target.setdefault(name, {})
-    return root

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from disagfusion.errors import UnavailableError
 from disagfusion.scheduling.decision import Place
 
-from .world import BEGIN, COST, Pod, World, pool
+from .members import BEGIN, COST, Pod, pool
+from .world import World
 
 DIT, ENCODER, DECODER = Place("dit", "a"), Place("encoder", "a"), Place("decoder", "a")
 KEY = Key("default", "p")

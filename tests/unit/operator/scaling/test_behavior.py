@@ -11,7 +11,7 @@ from disagfusion_operator.scaling.behavior import settings_of, time_scale
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.scheduling.behavior import RatePolicy
 
-from .world import pool
+from .members import pool
 
 
 def spec(model: dict[str, Any] | None = None, **scaling: Any) -> Spec:

@@ -17,7 +17,7 @@ from disagfusion_operator.scaling.view import Key
 
 from disagfusion.scheduling.decision import Place
 
-from .world import BEGIN, Pod, pool
+from .members import BEGIN, Pod, pool
 
 H100 = Pool.model_validate(pool("h100"))
 KEY = key_of(H100, "default/p")

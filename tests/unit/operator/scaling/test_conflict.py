@@ -6,7 +6,7 @@ from disagfusion_operator.scaling.conflict import Watch, owners, scalers
 
 from disagfusion.scheduling.decision import Place
 
-from .world import BEGIN
+from .members import BEGIN
 
 DIT = Place("dit", "a")
 

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry
 from disagfusion.scheduling.decision import Reason
 from disagfusion.telemetry.balanced import BalancedPipelines
 
-from .world import Known, Told, World, pool, profile
+from .members import pool, profile
+from .world import Known, Told, World
 
 REASONS = [reason.name.lower() for reason in Reason]
 

@@ -12,8 +12,9 @@ from disagfusion_operator.scaling.controller import Scaling
 
 from disagfusion.scheduling.decision import Place
 
-from .test_scaling import PROFILE, counts, finding, shifted, spec, started, steady
-from .world import Known, Told, World, pool, profile
+from .members import pool, profile
+from .pipelines import PROFILE, finding, shifted, spec, started, steady
+from .world import Known, Told, World, counts
 
 
 async def test_a_great_tolerance_keeps_what_is_nearly_as_good() -> None:

@@ -8,7 +8,7 @@ from disagfusion_operator.scaling.view import Key
 
 from disagfusion.scheduling.decision import Place
 
-from .world import BEGIN, Pod, stamp
+from .members import BEGIN, Pod, stamp
 
 DIT = Place("dit", "a")
 KEY = Key("default", "p")

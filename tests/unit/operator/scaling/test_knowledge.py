@@ -16,7 +16,7 @@ from disagfusion.errors import UnavailableError
 from disagfusion.scheduling.decision import Place
 from disagfusion.v1 import fleet_pb2
 
-from .world import BEGIN, pool, profile
+from .members import BEGIN, pool, profile
 
 SPEC = Spec.model_validate(
     {"model": {"builtin": "digits"}, "pools": {"a": pool("a"), "b": pool("b", speed="0.5")}}

@@ -10,7 +10,7 @@ from disagfusion_operator.scaling.profiles import bounded, guessed, read_profile
 from disagfusion.errors import InvalidArgumentError
 from disagfusion.scheduling.shapes import Shape
 
-from .world import pool, profile
+from .members import pool, profile
 
 SPEC: dict[str, Any] = {
     "model": {"builtin": "digits"},

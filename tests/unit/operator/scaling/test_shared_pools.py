@@ -8,7 +8,8 @@ from typing import Any
 
 from disagfusion_operator.scaling.report import Report
 
-from .world import BEGIN, Member, World, counts, pool, profile
+from .members import BEGIN, Member, pool, profile
+from .world import World, counts
 
 POOLS = ("h100", "a100", "a10")
 PHASE = 200.0
