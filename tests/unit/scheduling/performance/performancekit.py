@@ -11,6 +11,7 @@ from disagfusion.scheduling.performance import (
     PerformanceModel,
     PerformanceSettings,
     PerformanceTracker,
+    Reason,
     Sample,
     SampleSnapshot,
     fit,
@@ -19,6 +20,7 @@ from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import FEATURES, CostModel, Shape
 
 SETTINGS = PerformanceSettings()
+PAIR = ("dit", "a10")
 TRUE = CostModel(
     constant=0.3, per_step=0.05, per_step_megapixel=0.8, per_step_megapixel_squared=0.2
 )
@@ -43,6 +45,9 @@ def profile(**pools: dict[str, object]) -> Profile:
             "stages": {"dit": {"pools": pools}},
         }
     )
+
+
+FLAT = profile(a10={"seconds": 5.0})
 
 
 def off_by(factor: float) -> Profile:
@@ -103,6 +108,12 @@ def fitted(
 ) -> FitResult:
     """Fit what was sampled."""
     return fit(SampleSnapshot(tuple(given)), current, prior, settings, now)
+
+
+def reason(result: FitResult) -> Reason:
+    """Return why the fit of the only stage and pool ended as it did."""
+    (only,) = result.results
+    return only.reason
 
 
 def off(model: PerformanceModel, shape: Shape, truth: float, *, pool: str = "a10") -> float:

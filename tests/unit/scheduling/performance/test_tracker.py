@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from performancekit import (
     MEDIUM,
+    PAIR,
     SETTINGS,
     TRUE,
     VIDEO,
@@ -34,7 +35,6 @@ from disagfusion.scheduling.performance import (
 from disagfusion.scheduling.profile import Profile
 from disagfusion.scheduling.shapes import Shape
 
-PAIR = ("dit", "a10")
 TRUTH = TRUE.evaluate(MEDIUM)
 SEEN = sorted(set(shapes(400)), key=lambda shape: shape.features)
 
