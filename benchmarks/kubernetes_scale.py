@@ -15,23 +15,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.kuberneteskit.chart import SYSTEM, install
 from benchmarks.reporting import environment
-from disagfusion.version import __version__
 from tools.cluster import objects
 from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import Layout
 
-ROOT = Path(__file__).resolve().parents[1]
-SYSTEM, NAMESPACE = "disagfusion-system", "scale"
+NAMESPACE = "scale"
 POOLS = {"small": 0.4, "medium": 0.4, "large": 0.2}
 ACCELERATORS_OF_A_NODE = 8
 _TOLERATION = {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}
@@ -154,20 +151,6 @@ class Operator:
             key = f"{given['verb']} {given['resource']}"
             found[key] = found.get(key, 0.0) + float(value)
         return found
-
-
-def install(kubectl: Kubectl) -> None:
-    """Install the chart, with the operator on a real node."""
-    subprocess.run(
-        [
-            *(str(ROOT / ".tools" / "bin" / "helm"), "upgrade", "--install", "disagfusion"),
-            *(str(ROOT / "charts" / "disagfusion"), "-n", SYSTEM, "--create-namespace", "--wait"),
-            *("--set", "images.registry=localhost", "--set", f"images.tag={__version__}"),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"KUBECONFIG": str(kubectl.kubeconfig)},
-    )
 
 
 def measure(kubectl: Kubectl, pipelines: int, accelerators: int, rest: float) -> Outcome:

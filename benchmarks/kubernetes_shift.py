@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import http.server
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.kuberneteskit.chart import install
 from benchmarks.kuberneteskit.pods import PodWatch
 from benchmarks.reporting import environment
 from benchmarks.scheduling_real import generator, percentile, rebinding, simulate, submit
@@ -41,14 +41,13 @@ from disagfusion.scheduling.document import parse
 from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.arrivals import draw_arrivals
 from disagfusion.simulation.workload import Workload
-from disagfusion.version import __version__
 from tools.cluster import objects
 from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-SYSTEM, NAMESPACE, PIPELINE = "disagfusion-system", "shift", "emulated-w2"
+NAMESPACE, PIPELINE = "shift", "emulated-w2"
 RESOURCE = "disagfusion.dev/emulated"
 BRIDGE = "10.89.0.1"
 """Where pods of the development cluster reach the machine."""
@@ -222,20 +221,6 @@ def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> l
             },
         },
     ]
-
-
-def install(kubectl: Kubectl) -> None:
-    """Install the chart."""
-    subprocess.run(
-        [
-            *(str(ROOT / ".tools" / "bin" / "helm"), "upgrade", "--install", "disagfusion"),
-            *(str(ROOT / "charts" / "disagfusion"), "-n", SYSTEM, "--create-namespace", "--wait"),
-            *("--set", "images.registry=localhost", "--set", f"images.tag={__version__}"),
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"KUBECONFIG": str(kubectl.kubeconfig)},
-    )
 
 
 def wait_ready(kubectl: Kubectl, replicas: int) -> None:
