@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.cluster import archives, commands, programs
+from tools.cluster import archives, commands
 from tools.cluster.errors import ClusterError
 from tools.cluster.layout import Layout
+from tools.commands import install
 
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3")
@@ -47,7 +48,7 @@ def layer(layout: Layout, say: Callable[[str], None] = lambda line: None) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     if not shutil.which("mmdebstrap"):
         say("installing mmdebstrap with apt-get")
-        programs.install(["mmdebstrap"])
+        install(["mmdebstrap"], error=ClusterError)
     say("building the base image, a minute or two")
     partial = path.with_name(f"partial-{path.name}")
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from tools import commands
 from tools.cluster.errors import ClusterError
 
 # Debian keeps administrators' programs where a plain user's PATH does not look.
@@ -33,38 +33,17 @@ def run(
         extra: More environment variables.
 
     Raises:
-        ClusterError: It is not there, failed or took too long; with what it said.
+        ClusterError: It is not there, failed or took too long; with the end of what it said.
     """
-    arguments = [os.fspath(part) for part in command]
-    try:
-        done = subprocess.run(
-            arguments,
-            input=text,
-            stdin=subprocess.DEVNULL if text is None else None,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            env={**environment(), **(extra or {})},
-            check=False,
-        )
-    except FileNotFoundError:
-        raise ClusterError(f"{arguments[0]} is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"{_shown(arguments)}: not done within {seconds:.0f} s") from None
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()
-        raise ClusterError(f"{_shown(arguments)}: status {done.returncode}: {said}")
-    return done.stdout
+    return commands.run(
+        command,
+        error=ClusterError,
+        text=text,
+        environment={**environment(), **(extra or {})},
+        seconds=seconds,
+    )
 
 
 def succeeds(*command: str | os.PathLike[str], seconds: float = 120) -> bool:
     """Tell whether a command is there and ends with success."""
-    try:
-        run(*command, seconds=seconds)
-    except ClusterError:
-        return False
-    return True
-
-
-def _shown(arguments: Sequence[str]) -> str:
-    return " ".join(arguments[:8]) + (" …" if len(arguments) > 8 else "")
+    return commands.succeeds(command, environment=environment(), seconds=seconds)

@@ -29,6 +29,7 @@ from tools.cluster.layout import Layout
 from tools.cluster.objects import add_volumes
 from tools.cluster.options import Options, differences
 from tools.cluster.processes import PROC, Processes, marked
+from tools.commands import install
 
 _SERVICE_ACCOUNT_SECONDS = 60
 _VOLUMES = 10
@@ -139,7 +140,7 @@ def _up(layout: Layout, options: Options, say: Say) -> None:
     if addresses.nodes:
         if packages := programs.missing():
             say(f"installing {', '.join(packages)} with apt-get")
-            programs.install(packages)
+            install(packages, error=ClusterError)
             timer.done("packages installed")
         # First: it is the mark by which no other cluster starts, and that everything is ours.
         network.create(layout.root, addresses)

@@ -100,29 +100,3 @@ def missing() -> list[str]:
     except ClusterError:
         names.append(PLUGINS_PACKAGE)
     return names
-
-
-def install(names: list[str]) -> None:
-    """Install Debian packages, without starting what they bring as services.
-
-    Raises:
-        ClusterError: This is not Debian, or a package cannot be had.
-    """
-    if not names:
-        return
-    if not shutil.which("apt-get"):
-        raise ClusterError(
-            f"install {', '.join(names)}, or what this system calls them, and try again"
-        )
-    quiet = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    commands.run("apt-get", "update", "-qq", seconds=300, extra=quiet)
-    commands.run(
-        "apt-get",
-        "install",
-        "-y",
-        "-qq",
-        "--no-install-recommends",
-        *names,
-        seconds=900,
-        extra=quiet,
-    )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tools import commands
 from tools.images.errors import ImageError
-
-_LINES = 20
 
 
 def run(
@@ -30,37 +27,11 @@ def run(
     Raises:
         ImageError: It is not there, failed, or took too long; with the end of what it wrote.
     """
-    program = os.path.basename(command[0])
-    try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **(environment or {})},
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise ImageError(f"{program} is not installed") from error
-    except subprocess.TimeoutExpired as error:
-        raise ImageError(f"{program} took longer than {timeout:g} s") from error
-    if done.returncode:
-        end = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LINES:])
-        raise ImageError(f"{program} failed with status {done.returncode}:\n{end}")
-    return done.stdout
+    return commands.run(
+        command, error=ImageError, environment=environment, directory=directory, seconds=timeout
+    )
 
 
-def succeeds(
-    command: Sequence[str],
-    *,
-    environment: Mapping[str, str] | None = None,
-    timeout: float = 60.0,
-) -> bool:
-    """Return whether a program is there and ends with status 0 in time; see `run`."""
-    try:
-        run(command, environment=environment, timeout=timeout)
-    except ImageError:
-        return False
-    return True
+def succeeds(command: Sequence[str], *, timeout: float = 60.0) -> bool:
+    """Return whether a program is there and ends with status 0 in time."""
+    return commands.succeeds(command, seconds=timeout)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.images.commands import run, succeeds
+from tools import commands
+from tools.images.commands import run
 from tools.images.engines import Build, Engine
 from tools.images.errors import ImageError
 from tools.images.places import Places
@@ -52,15 +52,8 @@ def install(programs: dict[str, str], say: Callable[[str], None]) -> None:
     missing = sorted({pkg for program, pkg in programs.items() if not shutil.which(program)})
     if not missing:
         return
-    names = " ".join(missing)
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise ImageError(f"these Debian packages are missing, and only root can install: {names}")
-    say(f"installing from Debian: {names}")
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--quiet=2", "--no-install-recommends", *missing]
-    if not succeeds(command, environment=quiet, timeout=600):
-        run(["apt-get", "update", "--quiet=2"], environment=quiet)
-        run(command, environment=quiet)
+    say(f"installing from Debian: {' '.join(missing)}")
+    commands.install(missing, error=ImageError)
 
 
 def make_base(engine: Engine, places: Places, say: Callable[[str], None]) -> str:
