@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from disagfusion.weights.cache import Entry, Tree, sync_directory
 from disagfusion.weights.errors import CorruptError, NoSpaceError, UnreachableError, WeightsError
-from disagfusion.weights.listing import RemoteFile, Source
+from disagfusion.weights.listing import RemoteFile, Source, file_sha256
 
 _CHUNK_BYTES = 1 << 20
 # Attempts in a row that bring nothing new; those that do are not counted.
@@ -223,11 +223,7 @@ def verify(tree: Tree, path: str, entry: Entry, *, fully: bool) -> str:
         return f"has {state.st_size} bytes and not {entry.size}"
     if not fully:
         return "" if state.st_mtime_ns == entry.mtime_ns else "was changed"
-    digest = hashlib.sha256()
-    with target.open("rb") as content:
-        while chunk := content.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return "" if digest.hexdigest() == entry.sha256 else "has another content"
+    return "" if file_sha256(target) == entry.sha256 else "has another content"
 
 
 def _size(path: Path) -> int:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from disagfusion.weights.errors import CorruptError
@@ -91,6 +91,12 @@ def digest_of(files: Iterable[RemoteFile]) -> str:
     """Return a version for files whose source gives none."""
     lines = sorted((file.path, file.size, file.sha256) for file in files)
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def suffix(path: str) -> str:

@@ -11,7 +11,6 @@ is `path` below the document's own address; it may be relative, or pre-signed.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +19,12 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from disagfusion.weights.errors import CorruptError, SourceDeniedError, SourceNotFoundError
 from disagfusion.weights.http import HttpClient, shown
-from disagfusion.weights.listing import Listing, RemoteFile, check_path, digest_of
+from disagfusion.weights.listing import Listing, RemoteFile, check_path, digest_of, file_sha256
 
 FORMAT = 1
 DOCUMENT_NAME = "manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_CHUNK_BYTES = 1 << 20
 
 
 class ObjectSource:
@@ -109,12 +107,3 @@ def describe_directory(directory: Path, version: str = "") -> dict[str, Any]:
         if path.is_file()
     ]
     return {"format": FORMAT, **({"version": version} if version else {}), "files": files}
-
-
-def file_sha256(path: Path) -> str:
-    """Return the digest of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
