@@ -167,7 +167,7 @@ def _container(inputs: Inputs, stage: str, pool_name: str) -> Manifest:
         "livenessProbe": pods.grpc_probe(names.LIVENESS, probed, period=10, failures=6),
         "readinessProbe": pods.grpc_probe(names.READINESS, probed, period=2, failures=2),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _mounts(inputs, stage),
+        "volumeMounts": _mounts(inputs),
     }
 
 
@@ -218,7 +218,7 @@ def _settings(inputs: Inputs, stage: str, pool_name: str) -> dict[str, str | Man
         return found
     pool = spec.pools[pool_name]
     found["device"] = pool.device or ("cuda" if pool.accelerator else "cpu")
-    found |= weights.settings(inputs, stage)
+    found |= weights.SETTINGS
     return found | _options(inputs)
 
 
@@ -264,7 +264,7 @@ def _volumes(inputs: Inputs, stage: str) -> list[Manifest]:
     return found
 
 
-def _mounts(inputs: Inputs, stage: str) -> list[Manifest]:
+def _mounts(inputs: Inputs) -> list[Manifest]:
     found = [
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - of a pod
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of a pod

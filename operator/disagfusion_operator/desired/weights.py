@@ -16,11 +16,8 @@ _SOURCE = "/mnt/model"
 _TOKEN = "/etc/disagfusion/hub"  # noqa: S105 - a directory
 _LINK = f"{_RUN}/model"
 _REPORT = f"{_RUN}/weights.json"
-
-
-def settings(inputs: Inputs, stage: str) -> dict[str, str]:
-    """Return where the model will be."""
-    return {"model": _LINK, "weights_report": _REPORT, "local_files_only": "true"}
+SETTINGS = {"model": _LINK, "weights_report": _REPORT, "local_files_only": "true"}
+"""By which a stage finds what was fetched."""
 
 
 def containers(inputs: Inputs, stage: str) -> list[Manifest]:

@@ -29,6 +29,7 @@ from disagfusion.errors import (
 )
 from disagfusion_operator.k8s.kinds import DEPLOYMENT, EVENT, kind_of
 from disagfusion_operator.k8s.port import BALANCER, OPERATOR, Cluster, Kind, Object
+from disagfusion_operator.k8s.states import text_of
 
 _SECONDS = 10.0
 _TRIES = 3
@@ -190,9 +191,9 @@ class KubernetesCluster(Cluster):
             "reason": reason[:128],
             "message": message[:1024],
             "action": action[:128],
-            "eventTime": now.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "firstTimestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "lastTimestamp": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "eventTime": text_of(now, precision="microseconds"),
+            "firstTimestamp": text_of(now),
+            "lastTimestamp": text_of(now),
             "count": 1,
             "source": {"component": OPERATOR},
             "reportingComponent": OPERATOR,

@@ -17,6 +17,7 @@ from disagfusion.errors import AbortedError, AlreadyExistsError, DisagfusionErro
 from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.k8s.kinds import LEASE
 from disagfusion_operator.k8s.port import Cluster, Object
+from disagfusion_operator.k8s.states import text_of
 
 _log = get_logger(__name__)
 
@@ -153,7 +154,7 @@ class Election:
         return True
 
     def _lease(self, found: Object, changes: int) -> Object:
-        now = self._today().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = text_of(self._today(), precision="microseconds")
         metadata = found.get("metadata") or {
             "namespace": self._place[0],
             "name": self._place[1],

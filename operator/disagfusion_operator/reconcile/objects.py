@@ -20,12 +20,12 @@ from disagfusion_operator.desired.names import (
 )
 from disagfusion_operator.k8s.kinds import CLAIM, DEPLOYMENT, kind_of
 from disagfusion_operator.k8s.port import OPERATOR, Cluster, Object
+from disagfusion_operator.k8s.states import is_over
 from disagfusion_operator.reconcile import trims
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.observe import Observed, place_of
 from disagfusion_operator.reconcile.outcome import Outcome, failed, waits
-from disagfusion_operator.reconcile.problems import is_over
 from disagfusion_operator.reconcile.rollout import Turn
 from disagfusion_operator.scaling.view import Key
 

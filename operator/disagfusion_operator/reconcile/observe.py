@@ -15,17 +15,17 @@ from disagfusion_operator.desired.names import (
     GATEWAY,
     POOL_LABEL,
     STAGE_LABEL,
-    VERSION_ANNOTATION,
 )
 from disagfusion_operator.k8s.port import Object
-from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.problems import (
+from disagfusion_operator.k8s.states import (
     condition,
+    containers,
     is_leaving,
     is_over,
     is_ready,
     seconds_of,
 )
+from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.scaling.view import Key
 
 
@@ -123,12 +123,6 @@ def image_of(deployment: Object) -> str:
     return str(deployment["spec"]["template"]["spec"]["containers"][0].get("image", ""))
 
 
-def template_version(deployment: Object) -> str:
-    """Return the version that a Deployment's pods get."""
-    annotations = deployment["spec"]["template"]["metadata"].get("annotations") or {}
-    return str(annotations.get(VERSION_ANNOTATION, ""))
-
-
 def is_settled(deployment: Object) -> bool:
     """Tell whether a Deployment has become what it should be."""
     metadata, status = deployment["metadata"], deployment["status"]
@@ -147,7 +141,7 @@ def cold_start(pods: Sequence[Object]) -> ColdStart | None:
     for pod in pods:
         ready = condition(pod, "Ready")
         scheduled = condition(pod, "PodScheduled")
-        if not is_ready(pod) or ready is None or scheduled is None or _restarted(pod):
+        if not is_ready(pod) or not scheduled or _restarted(pod):
             continue
         at = ready.get("lastTransitionTime") or ""
         if newest is not None and at <= newest[0]:
@@ -181,13 +175,9 @@ def _since(begin: float, time: str | None) -> float | None:
 
 
 def _first_start(pod: Object) -> str | None:
-    status = pod["status"]
     times = [
         state.get("startedAt")
-        for one in (
-            *(status.get("initContainerStatuses") or ()),
-            *(status.get("containerStatuses") or ()),
-        )
+        for one in containers(pod)
         for state in (one.get("state") or {}).values()
     ]
     return min((time for time in times if time), default=None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from disagfusion_operator.desired.names import (
@@ -13,10 +12,18 @@ from disagfusion_operator.desired.names import (
     VERSION_ANNOTATION,
 )
 from disagfusion_operator.k8s.port import Object
+from disagfusion_operator.k8s.states import (
+    CONFIGURATION_REASONS,
+    IMAGE_REASONS,
+    condition,
+    containers,
+    is_leaving,
+    is_ready,
+    seconds_of,
+    waiting_reason,
+)
 from disagfusion_operator.reconcile.gateways import WorkerReport
 
-_PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
-_CONFIGURATION = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _STUCK_SECONDS = 120.0
 _MESSAGE = 400
 
@@ -58,7 +65,7 @@ def find(
         if problem := _of_deployment(deployment):
             found.setdefault((problem.component, problem.pool, problem.reason), problem)
     for pod in pods:
-        if "deletionTimestamp" in pod["metadata"]:
+        if is_leaving(pod):
             continue
         problem = _of_pod(pod, now) or _of_worker(pod, reports.get(pod["metadata"]["name"]))
         if problem:
@@ -66,43 +73,14 @@ def find(
     return sorted(found.values(), key=lambda one: (not one.serious, str(one)))
 
 
-def is_ready(pod: Object) -> bool:
-    """Tell whether a pod takes work."""
-    ready = condition(pod, "Ready")
-    return bool(ready and ready["status"] == "True") and not is_leaving(pod)
-
-
-def is_leaving(pod: Object) -> bool:
-    """Tell whether a pod has been asked to end."""
-    return "deletionTimestamp" in pod["metadata"]
-
-
-def is_over(pod: Object) -> bool:
-    """Tell whether a pod holds nothing any more."""
-    return pod["status"].get("phase") in ("Succeeded", "Failed")
-
-
-def condition(found: Object, kind: str) -> Mapping[str, Any] | None:
-    """Return a condition of an object."""
-    for one in found.get("status", {}).get("conditions") or ():
-        if one.get("type") == kind:
-            return dict(one)
-    return None
-
-
 def version_of(found: Object) -> str:
     """Return the version of model and images that a pod, or a pod template, has."""
     return str((found["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, ""))
 
 
-def seconds_of(text: str) -> float:
-    """Return a time of Kubernetes as Unix seconds."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-
-
 def _of_deployment(deployment: Object) -> Problem | None:
     refused = condition(deployment, "ReplicaFailure")
-    if refused is None or refused["status"] != "True":
+    if refused.get("status") != "True":
         return None
     message = f"no pods are made: {refused.get('message', '')}"
     return _problem(deployment, refused.get("reason") or "FailedCreate", message)
@@ -110,7 +88,7 @@ def _of_deployment(deployment: Object) -> Problem | None:
 
 def _of_pod(pod: Object, now: float) -> Problem | None:
     scheduled = condition(pod, "PodScheduled")
-    if scheduled is not None and scheduled["status"] == "False":
+    if scheduled.get("status") == "False":
         message = scheduled.get("message") or "no node has been found"
         return _problem(pod, "Unschedulable", message, serious=False)
     status = pod["status"]
@@ -118,7 +96,7 @@ def _of_pod(pod: Object, now: float) -> Problem | None:
         message = status.get("message") or status.get("reason") or "a pod failed"
         return _problem(pod, status.get("reason") or "PodFailed", message, serious=False)
     init = status.get("initContainerStatuses") or []
-    for one in (*init, *(status.get("containerStatuses") or ())):
+    for one in containers(pod):
         if problem := _of_container(pod, one, init=one in init):
             return problem
     return _stuck(pod, now)
@@ -128,10 +106,10 @@ def _of_container(pod: Object, status: Mapping[str, Any], *, init: bool) -> Prob
     state = status.get("state") or {}
     waiting = state.get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
-    if reason in _PULL:
+    if reason in IMAGE_REASONS:
         text = f"the image {status.get('image', '')} cannot be had: {message or reason}"
         return _problem(pod, "ImageUnavailable", text)
-    if reason in _CONFIGURATION:
+    if reason in CONFIGURATION_REASONS:
         return _problem(pod, reason, message or reason)
     ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
     if not ended or ended.get("exitCode") == 0 or status.get("ready"):
@@ -147,17 +125,9 @@ def _of_container(pod: Object, status: Mapping[str, Any], *, init: bool) -> Prob
 
 def _stuck(pod: Object, now: float) -> Problem | None:
     """Return that containers are not made although the pod has a node: volumes, most often."""
-    statuses = [
-        *(pod["status"].get("initContainerStatuses") or ()),
-        *(pod["status"].get("containerStatuses") or ()),
-    ]
-    creating = statuses and all(
-        ((one.get("state") or {}).get("waiting") or {}).get("reason")
-        in ("ContainerCreating", "PodInitializing")
-        for one in statuses
-    )
-    scheduled = condition(pod, "PodScheduled") or {}
-    since = scheduled.get("lastTransitionTime")
+    reasons = {waiting_reason(one) for one in containers(pod)}
+    creating = reasons and reasons <= {"ContainerCreating", "PodInitializing"}
+    since = condition(pod, "PodScheduled").get("lastTransitionTime")
     if not creating or not since or now - seconds_of(since) < _STUCK_SECONDS:
         return None
     message = "its containers are not made; the pod's events say why, most often a volume"

@@ -22,6 +22,7 @@ from disagfusion_operator.api.reading import Metadata, read_metadata
 from disagfusion_operator.desired.inputs import Inputs, Release
 from disagfusion_operator.desired.names import FINALIZER, INTERNAL_PORT, served_name
 from disagfusion_operator.k8s.port import Cluster, Object
+from disagfusion_operator.k8s.states import is_ready, seconds_of
 from disagfusion_operator.reconcile import status as statuses
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
@@ -30,7 +31,7 @@ from disagfusion_operator.reconcile.leaving import Leaving, leave, may_go
 from disagfusion_operator.reconcile.objects import Objects
 from disagfusion_operator.reconcile.observe import Observed, observe
 from disagfusion_operator.reconcile.outcome import Kind, Outcome, failed, worst
-from disagfusion_operator.reconcile.problems import find, is_ready, seconds_of
+from disagfusion_operator.reconcile.problems import find
 from disagfusion_operator.reconcile.queue import Look
 from disagfusion_operator.reconcile.rollout import (
     Turn,

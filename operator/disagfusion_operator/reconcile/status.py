@@ -18,6 +18,7 @@ from disagfusion_operator.api.status import (
 )
 from disagfusion_operator.desired.names import GATEWAY, GATEWAY_PORT
 from disagfusion_operator.k8s.port import Object
+from disagfusion_operator.k8s.states import is_ready, text_of
 from disagfusion_operator.reconcile.observe import (
     Observed,
     cold_start,
@@ -26,8 +27,7 @@ from disagfusion_operator.reconcile.observe import (
     is_settled,
 )
 from disagfusion_operator.reconcile.outcome import Kind, Outcome
-from disagfusion_operator.reconcile.problems import Problem, is_ready
-from disagfusion_operator.reconcile.times import text_of
+from disagfusion_operator.reconcile.problems import Problem
 from disagfusion_operator.scaling.report import Finding, Report
 
 _LENGTH = 1024
@@ -83,7 +83,7 @@ def build(account: Account, before: Mapping[str, Any], now: str) -> Status:
         endpoint = f"{account.name}.{account.namespace}.svc:{GATEWAY_PORT}"
     return Status(
         observed_generation=account.generation,
-        state=_state(account, stages, {one.type: one for one in findings}),
+        state=_state(account, {one.type: one for one in findings}),
         conditions=_conditions(findings, before, account.generation, now),
         stages=stages,
         ratio=":".join(str(stages[stage].ready) for stage in STAGES),
@@ -298,9 +298,7 @@ def _conditions(
     return tuple(found)
 
 
-def _state(
-    account: Account, stages: Mapping[str, StageStatus], found: Mapping[Condition, Finding]
-) -> str:
+def _state(account: Account, found: Mapping[Condition, Finding]) -> str:
     if account.draining:
         return "Draining"
     if found[Condition.DEGRADED].holds:

@@ -10,9 +10,9 @@ from disagfusion_operator.api.reading import Metadata
 from disagfusion_operator.api.status import Condition, Status
 from disagfusion_operator.k8s.kinds import PIPELINE
 from disagfusion_operator.k8s.port import Cluster, Object
+from disagfusion_operator.k8s.states import text_of
 from disagfusion_operator.reconcile import status as statuses
 from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.times import text_of
 from disagfusion_operator.scaling.view import Key
 
 _BAD_WHEN_TRUE = (Condition.DEGRADED, Condition.CONFLICT)

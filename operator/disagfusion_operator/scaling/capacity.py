@@ -9,7 +9,8 @@ from typing import Any
 from disagfusion_operator.api.base import number
 from disagfusion_operator.api.pools import Pool, Toleration
 from disagfusion_operator.k8s.port import Object
-from disagfusion_operator.scaling.fleet import Account, condition
+from disagfusion_operator.k8s.states import condition
+from disagfusion_operator.scaling.fleet import Account
 
 STATIC_SECONDS = 60.0
 """For so long a pod may wait for a node where nobody brings new ones."""

@@ -5,24 +5,24 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.observation import Replicas
 from disagfusion_operator.desired.names import POOL_LABEL, STAGE_LABEL
 from disagfusion_operator.k8s.port import Object
-
-_OVER = ("Succeeded", "Failed")
-_BROKEN = (
-    *("CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "InvalidImageName"),
-    *(
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "ErrImageNeverPull",
-        "RunContainerError",
-    ),
+from disagfusion_operator.k8s.states import (
+    CONFIGURATION_REASONS,
+    IMAGE_REASONS,
+    condition,
+    containers,
+    is_leaving,
+    is_over,
+    is_ready,
+    seconds_of,
+    waiting_reason,
 )
+
+_BROKEN = ("CrashLoopBackOff", *IMAGE_REASONS, *CONFIGURATION_REASONS)
 
 
 class Phase(enum.Enum):
@@ -168,30 +168,18 @@ def read_pods(pods: Iterable[Object]) -> Sequence[Pod]:
     found = [
         _read(pod)
         for pod in pods
-        if pod.get("status", {}).get("phase") not in _OVER
-        and STAGE_LABEL in (pod["metadata"].get("labels") or {})
+        if not is_over(pod) and STAGE_LABEL in (pod["metadata"].get("labels") or {})
     ]
     return sorted(found, key=lambda one: (one.created, one.name))
-
-
-def seconds_of(timestamp: str) -> float:
-    """Return the Unix seconds of a timestamp of Kubernetes."""
-    return datetime.fromisoformat(timestamp).timestamp()
-
-
-def condition(found: Object, kind: str) -> dict[str, Any]:
-    """Return a condition of an object; empty where it has none of that type."""
-    conditions = found.get("status", {}).get("conditions") or ()
-    return next((one for one in conditions if one.get("type") == kind), {})
 
 
 def _read(pod: Object) -> Pod:
     metadata, spec = pod["metadata"], pod.get("spec", {})
     labels = metadata["labels"]
     phase = Phase.STARTING
-    if metadata.get("deletionTimestamp"):
+    if is_leaving(pod):
         phase = Phase.DRAINING
-    elif condition(pod, "Ready").get("status") == "True":
+    elif is_ready(pod):
         phase = Phase.READY
     scheduled = condition(pod, "PodScheduled")
     created = metadata.get("creationTimestamp")
@@ -216,16 +204,8 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 def _broken(pod: Object) -> str:
-    status = pod.get("status", {})
-    containers = (
-        *(status.get("initContainerStatuses") or ()),
-        *(status.get("containerStatuses") or ()),
-    )
-    for one in containers:
-        reason = ((one.get("state") or {}).get("waiting") or {}).get("reason", "")
-        if reason in _BROKEN:
-            return str(reason)
-    return ""
+    reasons = map(waiting_reason, containers(pod))
+    return next((reason for reason in reasons if reason in _BROKEN), "")
 
 
 def _refusal(deployment: Object) -> Refusal | None:

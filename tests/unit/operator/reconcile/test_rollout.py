@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench import Bench
 from disagfusion_operator.reconcile.gateways import Fleet, WorkerReport
-from disagfusion_operator.reconcile.observe import template_version
+from disagfusion_operator.reconcile.problems import version_of
 from disagfusion_operator.reconcile.rollout import Versions, needs_fleet, turns
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ NEW = {stage: {"image": f"registry/{stage}:2"} for stage in STAGES}
 
 
 def version(bench: Bench, stage: str) -> str:
-    return template_version(bench.deployment(stage))
+    return version_of(bench.deployment(stage)["spec"]["template"])
 
 
 def fleet(old: str, **jobs: int) -> Fleet:
