@@ -14,18 +14,13 @@ Prometheus' data.
 from __future__ import annotations
 
 import argparse
-import http.server
 import json
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +29,8 @@ import yaml
 
 from benchmarks.kuberneteskit.chart import install
 from benchmarks.kuberneteskit.pods import PodWatch
+from benchmarks.kuberneteskit.ready import wait_ready
+from benchmarks.kuberneteskit.scraping import flaky_proxy, prometheus
 from benchmarks.reporting import environment
 from benchmarks.scheduling_real import generator, percentile, rebinding, simulate, submit
 from disagfusion.client import Client
@@ -49,10 +46,6 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 NAMESPACE, PIPELINE = "shift", "emulated-w2"
 RESOURCE = "disagfusion.dev/emulated"
-BRIDGE = "10.89.0.1"
-"""Where pods of the development cluster reach the machine."""
-_READY = 180.0
-_START = 30.0
 
 
 @dataclass(frozen=True)
@@ -88,101 +81,6 @@ class Outcome:
     scrapes_failed: int
     simulated_last: float
     simulated_p95: float
-
-
-class FlakyProxy(http.server.ThreadingHTTPServer):
-    """A proxy for scrapes that fails every tenth.
-
-    Attributes:
-        count: Scrapes so far.
-        failed: Of them, on purpose.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Forward)
-        self.count = self.failed = 0
-        self._lock = threading.Lock()
-
-    def fails(self) -> bool:
-        """Whether this scrape is to fail."""
-        with self._lock:
-            self.count += 1
-            self.failed += self.count % 10 == 0
-            return self.count % 10 == 0
-
-
-class _Forward(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        server = self.server
-        assert isinstance(server, FlakyProxy)
-        if server.fails():
-            self.send_error(503, "this scrape fails on purpose")
-            return
-        try:
-            with urllib.request.urlopen(self.path, timeout=1) as answer:
-                body, kind = answer.read(), answer.headers["Content-Type"]
-        except OSError as error:
-            # Prometheus may have given up waiting.
-            with suppress(OSError):
-                self.send_error(502, str(error))
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def prometheus(directory: Path, targets: Path, proxy: FlakyProxy) -> Iterator[str]:
-    """Run Prometheus; return its URL for the machine and for pods."""
-    config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-        "scrape_configs": [
-            {
-                "job_name": "pods",
-                "proxy_url": f"http://127.0.0.1:{proxy.server_port}",
-                "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}],
-            }
-        ],
-    }
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as free:
-        free.bind((BRIDGE, 0))
-        address = f"{BRIDGE}:{free.getsockname()[1]}"
-    process = subprocess.Popen(
-        [
-            str(ROOT / ".tools" / "bin" / "prometheus"),
-            f"--config.file={directory / 'prometheus.yml'}",
-            f"--storage.tsdb.path={directory / 'data'}",
-            f"--web.listen-address={address}",
-        ],
-        stderr=(directory / "prometheus.log").open("w"),
-    )
-    try:
-        _wait_listening(process, address)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_listening(process: subprocess.Popen[bytes], address: str) -> None:
-    deadline = time.monotonic() + _START
-    while True:
-        try:
-            urllib.request.urlopen(f"http://{address}/-/ready", timeout=1).close()
-        except OSError as error:
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"Prometheus does not answer on {address}: {error}")
-            time.sleep(0.2)
-        else:
-            return
 
 
 def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> list[dict[str, Any]]:
@@ -223,19 +121,6 @@ def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> l
     ]
 
 
-def wait_ready(kubectl: Kubectl, replicas: int) -> None:
-    """Wait until the pipeline has so many ready replicas, and a gateway."""
-    deadline = time.monotonic() + _READY
-    while True:
-        status = kubectl.json("-n", NAMESPACE, "get", "dfp", PIPELINE).get("status", {})
-        ready = sum(one.get("ready", 0) for one in status.get("stages", {}).values())
-        if ready == replicas and status.get("state") == "Ready":
-            return
-        if time.monotonic() > deadline:
-            sys.exit(f"{ready} of {replicas} replicas are ready: {json.dumps(status, indent=1)}")
-        time.sleep(1.0)
-
-
 def run(kubectl: Kubectl, scale: float, output: Path | None) -> Outcome:
     """Run the workload."""
     workload = parse(Workload, (EXAMPLES / "workloads" / "w2.yaml").read_text(), name="w2.yaml")
@@ -250,16 +135,12 @@ def run(kubectl: Kubectl, scale: float, output: Path | None) -> Outcome:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         targets = directory / "targets.json"
-        targets.write_text("[]")
-        proxy = FlakyProxy()
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        proxy = stack.enter_context(flaky_proxy())
         url = stack.enter_context(prometheus(directory, targets, proxy))
         pods = stack.enter_context(PodWatch(kubectl.kubeconfig, NAMESPACE, RESOURCE, targets))
         kubectl.apply(manifests(workload, profile, scale, url))
         stack.callback(kubectl, "delete", "namespace", NAMESPACE, seconds=300)
-        wait_ready(kubectl, budget)
-        service = kubectl.json("-n", NAMESPACE, "get", "service", PIPELINE)
-        address = f"{service['spec']['clusterIP']}:7420"
+        address = wait_ready(kubectl, NAMESPACE, PIPELINE, replicas=budget)
         client = stack.enter_context(Client(address, timeout=600.0))
         arrivals = list(draw_arrivals(workload, len(profile.stages), generator))
         begin = time.time()
