@@ -13,7 +13,7 @@ import pytest
 from tools.cluster import cgroups, host, lifecycle, network
 from tools.cluster.errors import ClusterError
 from tools.cluster.layout import Layout
-from tools.cluster.processes import Record, started_at
+from tools.cluster.processes import Record, marked, started_at, wait_for
 
 SLEEP = [sys.executable, "-c", "import signal; signal.pause()"]
 
@@ -43,6 +43,8 @@ def half_up(layout: Layout) -> Iterator[Layout]:
     layout.kubeconfig.write_text("")
     processes = lifecycle.processes_of(layout)
     processes.start("etcd", SLEEP)
+    # For a moment after exec the kernel shows an empty environment.
+    wait_for("it bears its mark", 10, lambda: bool(marked(layout.root)))
     yield layout
     processes.kill_all()
 
