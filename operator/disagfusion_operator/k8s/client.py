@@ -143,11 +143,14 @@ class KubernetesCluster(Cluster):
         self, kind: Kind, namespace: str, name: str, annotations: Mapping[str, str | None]
     ) -> None:
         """See `Cluster`."""
-        patch = {"metadata": {"annotations": dict(annotations)}}
-        query = {"fieldManager": OPERATOR}
-        await self._call(
-            "PATCH", kind, namespace, name, body=patch, query=query, content_type=_MERGE
-        )
+        await self._merge(kind, namespace, name, {"annotations": dict(annotations)})
+
+    async def set_finalizers(
+        self, kind: Kind, namespace: str, name: str, finalizers: Sequence[str], *, version: str
+    ) -> None:
+        """See `Cluster`."""
+        metadata = {"finalizers": [*finalizers], "resourceVersion": version}
+        await self._merge(kind, namespace, name, metadata)
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         """See `Cluster`."""
@@ -200,6 +203,12 @@ class KubernetesCluster(Cluster):
             "reportingInstance": OPERATOR,
         }
         await self._call("POST", EVENT, namespace, body=event)
+
+    async def _merge(self, kind: Kind, namespace: str, name: str, metadata: Object) -> None:
+        body, query = {"metadata": metadata}, {"fieldManager": OPERATOR}
+        await self._call(
+            "PATCH", kind, namespace, name, body=body, query=query, content_type=_MERGE
+        )
 
     async def _apply(
         self,

@@ -81,6 +81,15 @@ class Cluster(ABC):
         """Set annotations, or take away those that are None."""
 
     @abstractmethod
+    async def set_finalizers(
+        self, kind: Kind, namespace: str, name: str, finalizers: Sequence[str], *, version: str
+    ) -> None:
+        """Set who has to agree before an object goes, if its `resourceVersion` is still this.
+
+        Whoever wrote them: applying takes away only what nobody else has applied.
+        """
+
+    @abstractmethod
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         """Delete an object, if it is still the one with that uid; it may be gone already.
 

@@ -142,7 +142,7 @@ class Reconciler:
         spec = self._specs.of(key, resource)
         if isinstance(spec, InvalidArgumentError):
             if metadata.deletion_timestamp:
-                await self._release_finalizer(metadata)
+                await self._writer.let_go(metadata)
                 return Look(None)
             self._scaling.forget(key)
             await self._writer.invalid(resource, spec.message)
@@ -180,8 +180,7 @@ class Reconciler:
         return Look(again, failed=outcome.kind is Kind.FAILED)
 
     async def _arrange(self, state: _Pass) -> None:
-        if FINALIZER not in state.metadata.finalizers:
-            await self._writer.set_finalizers(state.metadata, [FINALIZER])
+        await self._writer.hold(state.metadata)
         profile = await self._profile(state)
         state.inputs = _with_profile(state.inputs, profile)
         key = await self._tokens.key_of(state.key, state.inputs)
@@ -313,7 +312,7 @@ class Reconciler:
         over = may_go(state.observed, served=served, left=left)
         found = Leaving(True) if over else await self._drain(state, left)
         if found.over:
-            await self._release_finalizer(state.metadata)
+            await self._writer.let_go(state.metadata)
             return Look(self._settings.resync)
         account = statuses.Account(
             namespace=state.key.namespace,
@@ -360,13 +359,6 @@ class Reconciler:
             return Look(self._settings.resync)
         self._forget(key)
         return Look(None)
-
-    async def _release_finalizer(self, metadata: Metadata) -> None:
-        if FINALIZER in metadata.finalizers:
-            try:
-                await self._writer.set_finalizers(metadata, [])
-            except NotFoundError:
-                return  # it is gone
 
     def _forget(self, key: Key) -> None:
         self._scaling.forget(key)

@@ -8,6 +8,7 @@ from disagfusion.errors import DisagfusionError, NotFoundError
 from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.api.reading import Metadata
 from disagfusion_operator.api.status import Condition, Status
+from disagfusion_operator.desired.names import FINALIZER
 from disagfusion_operator.k8s.kinds import PIPELINE
 from disagfusion_operator.k8s.port import Cluster, Object
 from disagfusion_operator.k8s.states import text_of
@@ -75,12 +76,14 @@ class Writer:
             resource, statuses.invalid(generation, message, before, text_of(self._now()))
         )
 
-    async def set_finalizers(self, metadata: Metadata, finalizers: list[str]) -> None:
-        """Have a pipeline wait for the operator before it goes, or no more.
+    async def hold(self, metadata: Metadata) -> None:
+        """Have a pipeline wait for the operator before it goes.
 
         Raises:
             DisagfusionError: The API server does not take it.
         """
+        if FINALIZER in metadata.finalizers:
+            return
         answer = await self._cluster.apply(
             {
                 "apiVersion": PIPELINE.api_version,
@@ -89,12 +92,28 @@ class Writer:
                     "namespace": metadata.namespace,
                     "name": metadata.name,
                     "uid": metadata.uid,
-                    "finalizers": finalizers,
+                    "finalizers": [FINALIZER],
                 },
             }
         )
-        if finalizers:
-            self._cache.put(PIPELINE, answer)
+        self._cache.put(PIPELINE, answer)
+
+    async def let_go(self, metadata: Metadata) -> None:
+        """Have a pipeline wait for the operator no more.
+
+        Raises:
+            DisagfusionError: The API server does not take it.
+        """
+        left = [one for one in metadata.finalizers if one != FINALIZER]
+        if len(left) == len(metadata.finalizers):
+            return
+        try:
+            await self._cluster.set_finalizers(
+                *(PIPELINE, metadata.namespace, metadata.name, left),
+                version=metadata.resource_version,
+            )
+        except NotFoundError:
+            return  # it is gone
 
     def forget(self, key: Key) -> None:
         """Forget a pipeline."""

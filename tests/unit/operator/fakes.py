@@ -203,6 +203,21 @@ class FakeCluster(Cluster):
         self._touch(stored)
         self._changed(stored)
 
+    async def set_finalizers(
+        self, kind: Kind, namespace: str, name: str, finalizers: Sequence[str], *, version: str
+    ) -> None:
+        self._call("set_finalizers", kind, name)
+        stored = self._find(kind, namespace, name)
+        metadata = stored.content["metadata"]
+        if metadata["resourceVersion"] != version:
+            raise AbortedError("the object has been modified")
+        metadata["finalizers"] = [*finalizers]
+        if metadata.get("deletionTimestamp") and not finalizers:
+            self.remove(kind, namespace, name)
+            return
+        self._touch(stored)
+        self._changed(stored)
+
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         self._call("delete", kind, name)
         stored = self.stored.get((kind, namespace, name))

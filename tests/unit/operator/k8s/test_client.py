@@ -148,6 +148,18 @@ async def test_deleting_is_of_this_object_and_may_come_late(server: Server, clus
         await cluster.delete(DEPLOYMENT, "demo", "d")
 
 
+async def test_finalizers_are_set_if_nobody_wrote_meanwhile(server: Server, cluster: Any) -> None:
+    await cluster.set_finalizers(PIPELINE, "demo", "p", ["theirs"], version="7")
+    server.answers = [(409, {"reason": "Conflict"}, {})]
+    with pytest.raises(AbortedError):
+        await cluster.set_finalizers(PIPELINE, "demo", "p", [], version="7")
+    first, second = server.asked
+    assert first[0] == "PATCH"
+    assert first[3] == "application/merge-patch+json"
+    assert first[4] == {"metadata": {"finalizers": ["theirs"], "resourceVersion": "7"}}
+    assert second[4] == {"metadata": {"finalizers": [], "resourceVersion": "7"}}
+
+
 async def test_annotations_and_events(server: Server, cluster: Any) -> None:
     await cluster.annotate(POD, "demo", "p", {"a": "1", "b": None})
     about = {**SERVICE_MANIFEST, "metadata": {**SERVICE_MANIFEST["metadata"], "uid": "u"}}  # type: ignore[dict-item]

@@ -15,6 +15,7 @@ from disagfusion_operator.k8s.kinds import (
 )
 from disagfusion_operator.k8s.port import Kind, Object
 from disagfusion_operator.reconcile.gateways import Fleet
+from fakes import pipeline
 
 from disagfusion.errors import PermissionDeniedError, UnavailableError
 
@@ -134,6 +135,22 @@ async def test_one_that_cannot_be_understood_can_be_deleted() -> None:
     await delete(bench)
     await bench.look()
     assert bench.cluster.names(PIPELINE) == []
+
+
+@pytest.mark.parametrize("others", [[], ["example.com/backup"]], ids=["alone", "with others"])
+async def test_a_pipeline_that_was_written_with_its_finalizer_can_be_deleted(
+    others: list[str],
+) -> None:
+    """Restored from a backup, or from what `kubectl get` printed: the finalizer is not ours."""
+    bench = Bench()
+    written = pipeline()
+    written["metadata"]["finalizers"] = [*others, FINALIZER]
+    bench.cluster.create(written)
+    await bench.settle()
+    await delete(bench)
+    await bench.look()
+    left = [one["metadata"]["finalizers"] for one in bench.cluster.all(PIPELINE)]
+    assert left == ([others] if others else [])
 
 
 async def test_results_that_are_to_be_retained_stay() -> None:

@@ -143,6 +143,11 @@ class SmallCluster(Cluster):
             else:
                 target[field_name] = value
 
+    async def set_finalizers(
+        self, kind: Kind, namespace: str, name: str, finalizers: Sequence[str], *, version: str
+    ) -> None:
+        raise NotImplementedError
+
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         raise NotImplementedError
 
