@@ -8,12 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from disagfusion.errors import DeadlineExceededError
-from disagfusion.rpc.calls import translated
-from disagfusion.rpc.channel import open_channel
-from disagfusion.rpc.tls import TlsSettings
 from disagfusion.v1 import fleet_pb2, generation_pb2, stage_pb2
-from disagfusion.v1.fleet_pb2_grpc import FleetServiceStub
+from disagfusion_operator.scaling.gateways import Door, call
 
 _SECONDS = 5.0
 _STAGES = {
@@ -21,21 +17,6 @@ _STAGES = {
     generation_pb2.STAGE_DIT: "dit",
     generation_pb2.STAGE_DECODER: "decoder",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """How a gateway's internal port is reached.
-
-    Attributes:
-        address: `host:port`.
-        key: For it.
-        tls: For mutual TLS.
-    """
-
-    address: str
-    key: str = field(default="", repr=False)
-    tls: TlsSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +88,16 @@ class GrpcGateways(Gateways):
         """See `Gateways`."""
         # The cursors of nobody: what has happened before is of no interest.
         request = fleet_pb2.GetFleetRequest(state_only=True)
-        answer = await self._call(door, "GetFleet", request)
-        return fleet_of(answer)
+        return fleet_of(await call(door, "GetFleet", request, _SECONDS))
 
     async def admit(self, door: Door, *, refuse: str) -> None:
         """See `Gateways`."""
         request = fleet_pb2.SetAdmissionRequest(closed=bool(refuse), reason=refuse)
-        await self._call(door, "SetAdmission", request)
+        await call(door, "SetAdmission", request, _SECONDS)
 
     async def cancel(self, door: Door, reason: str) -> None:
         """See `Gateways`."""
-        await self._call(door, "CancelJobs", fleet_pb2.CancelJobsRequest(reason=reason))
-
-    async def _call(self, door: Door, method: str, request: object) -> object:
-        async with open_channel(door.address, tls=door.tls, api_key=door.key) as channel:
-            stub = FleetServiceStub(channel)
-            try:
-                with translated(door.address):
-                    async with asyncio.timeout(_SECONDS):
-                        answer: object = await getattr(stub, method)(request)
-                        return answer
-            except TimeoutError as error:
-                raise DeadlineExceededError(f"{door.address} did not answer in time") from error
+        await call(door, "CancelJobs", fleet_pb2.CancelJobsRequest(reason=reason), _SECONDS)
 
 
 def fleet_of(answer: object) -> Fleet:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from disagfusion.errors import DisagfusionError
-from disagfusion_operator.reconcile.gateways import Door, Gateways, ask_all
+from disagfusion_operator.reconcile.gateways import Gateways, ask_all
 from disagfusion_operator.reconcile.observe import Observed
+from disagfusion_operator.scaling.gateways import Door
 
 REFUSAL = "the pipeline is being deleted"
 _CANCEL_SECONDS = 20.0

@@ -26,7 +26,7 @@ from disagfusion_operator.k8s.states import is_ready, seconds_of
 from disagfusion_operator.reconcile import status as statuses
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.gateways import Door, Fleet, Gateways, ask_all
+from disagfusion_operator.reconcile.gateways import Fleet, Gateways, ask_all
 from disagfusion_operator.reconcile.leaving import Leaving, leave, may_go
 from disagfusion_operator.reconcile.objects import Objects
 from disagfusion_operator.reconcile.observe import Observed, observe
@@ -44,6 +44,7 @@ from disagfusion_operator.reconcile.surroundings import Profiles
 from disagfusion_operator.reconcile.tokens import Tokens
 from disagfusion_operator.reconcile.writer import Writer
 from disagfusion_operator.scaling.controller import Scaling
+from disagfusion_operator.scaling.gateways import Door
 from disagfusion_operator.scaling.report import Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 
@@ -192,7 +193,7 @@ class Reconciler:
         )
         # What was applied just now is in the cache.
         state.observed = observe(self._cache, state.key, state.spec)
-        state.report = await self._scale(state, profile, key, tls)
+        state.report = await self._scale(state, profile)
 
     async def _profile(self, state: _Pass) -> Profile | None:
         try:
@@ -243,9 +244,7 @@ class Reconciler:
             _log.warning("gateway not asked", pipeline=str(state.key), problem=error.message)
             return None
 
-    async def _scale(
-        self, state: _Pass, profile: Profile | None, key: str, tls: TlsSettings | None
-    ) -> Report:
+    async def _scale(self, state: _Pass, profile: Profile | None) -> Report:
         spec = state.spec
         rolling = [stage for stage, turn in state.turns.items() if turn.old]
         view = PipelineView(
@@ -260,9 +259,7 @@ class Reconciler:
             autoscalers=self._cache.autoscalers(state.key.namespace),
             prometheus_url=spec.scaling.prometheus.url or self._settings.prometheus_url,
             prometheus_token=await self._prometheus_key(state),
-            fleet_addresses=tuple(door.address for door in state.doors),
-            fleet_token=key,
-            fleet_tls=tls,
+            doors=state.doors,
             hold=f"{' and '.join(rolling)} get a new version" if rolling else "",
         )
         cluster = ClusterView(

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from disagfusion.balancing.instances import shape_of
 from disagfusion.errors import DisagfusionError
@@ -25,18 +26,35 @@ _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
-    """Where a gateway is asked.
+class Door:
+    """How a gateway's internal port is reached.
 
     Attributes:
-        address: Of its internal service.
-        token: That it knows.
-        tls: None without.
+        address: `host:port`.
+        key: For it.
+        tls: For mutual TLS.
     """
 
     address: str
-    token: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
     tls: TlsSettings | None = None
+
+
+async def call(door: Door, method: str, request: object, seconds: float) -> Any:
+    """Call a gateway's FleetService, over a connection of its own, and return the answer.
+
+    Args:
+        door: Of the gateway.
+        method: Of the service.
+        request: What it takes.
+        seconds: That it may take.
+
+    Raises:
+        DisagfusionError: The gateway does not answer in time, or refuses.
+    """
+    async with open_channel(door.address, tls=door.tls, api_key=door.key) as channel:
+        with translated(door.address):
+            return await getattr(FleetServiceStub(channel), method)(request, timeout=seconds)
 
 
 class Gateways(ABC):
@@ -44,12 +62,12 @@ class Gateways(ABC):
 
     @abstractmethod
     async def fleet(
-        self, gateway: Gateway, request: fleet_pb2.GetFleetRequest, seconds: float
+        self, door: Door, request: fleet_pb2.GetFleetRequest, seconds: float
     ) -> fleet_pb2.GetFleetResponse:
         """Return what there is to do and who does it.
 
         Args:
-            gateway: Which one.
+            door: Of which one.
             request: What is known already.
             seconds: That it may take.
 
@@ -59,12 +77,12 @@ class Gateways(ABC):
 
     @abstractmethod
     async def record(
-        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+        self, door: Door, request: fleet_pb2.RecordDecisionRequest, seconds: float
     ) -> None:
         """Have a decision kept for those who want to know why.
 
         Args:
-            gateway: Which one.
+            door: Of which one.
             request: With the decision.
             seconds: That it may take.
 
@@ -74,26 +92,20 @@ class Gateways(ABC):
 
 
 class GrpcGateways(Gateways):
-    """Asks them by gRPC, over a connection for each question."""
+    """Asks them by gRPC."""
 
     async def fleet(
-        self, gateway: Gateway, request: fleet_pb2.GetFleetRequest, seconds: float
+        self, door: Door, request: fleet_pb2.GetFleetRequest, seconds: float
     ) -> fleet_pb2.GetFleetResponse:
         """See `Gateways`."""
-        async with open_channel(gateway.address, tls=gateway.tls, api_key=gateway.token) as channel:
-            with translated(gateway.address):
-                answer: fleet_pb2.GetFleetResponse = await FleetServiceStub(channel).GetFleet(
-                    request, timeout=seconds
-                )
-                return answer
+        answer: fleet_pb2.GetFleetResponse = await call(door, "GetFleet", request, seconds)
+        return answer
 
     async def record(
-        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+        self, door: Door, request: fleet_pb2.RecordDecisionRequest, seconds: float
     ) -> None:
         """See `Gateways`."""
-        async with open_channel(gateway.address, tls=gateway.tls, api_key=gateway.token) as channel:
-            with translated(gateway.address):
-                await FleetServiceStub(channel).RecordDecision(request, timeout=seconds)
+        await call(door, "RecordDecision", request, seconds)
 
 
 class Correspondent:
@@ -107,51 +119,49 @@ class Correspondent:
         self._gateways = gateways
         self._last: dict[str, fleet_pb2.GetFleetResponse] = {}
 
-    async def ask(
-        self, gateways: Sequence[Gateway], seconds: float
-    ) -> list[fleet_pb2.GetFleetResponse]:
+    async def ask(self, doors: Sequence[Door], seconds: float) -> list[fleet_pb2.GetFleetResponse]:
         """Return the answers with the samples that are new; those that do not answer are left out.
 
         Args:
-            gateways: All of a pipeline.
+            doors: Of all gateways of a pipeline.
             seconds: That an answer may take.
         """
-        found = await asyncio.gather(*(self._ask(one, seconds) for one in gateways))
-        addresses = {one.address for one in gateways}
+        found = await asyncio.gather(*(self._ask(one, seconds) for one in doors))
+        addresses = {one.address for one in doors}
         self._last = {address: one for address, one in self._last.items() if address in addresses}
         return [answer for answer in found if answer is not None]
 
     async def tell(
-        self, gateways: Sequence[Gateway], decision: fleet_pb2.FleetDecision, seconds: float
+        self, doors: Sequence[Door], decision: fleet_pb2.FleetDecision, seconds: float
     ) -> None:
         """Tell all gateways what was decided; those that do not answer are not told.
 
         Args:
-            gateways: All of a pipeline.
+            doors: Of all gateways of a pipeline.
             decision: The decision.
             seconds: That an answer may take.
         """
         request = fleet_pb2.RecordDecisionRequest(decision=decision)
-        told = (self._gateways.record(one, request, seconds) for one in gateways)
+        told = (self._gateways.record(one, request, seconds) for one in doors)
         for result in await asyncio.gather(*told, return_exceptions=True):
             if isinstance(result, DisagfusionError):
                 _log.debug("the gateway was not told", why=result.message)
             elif result is not None:
                 raise result
 
-    async def _ask(self, gateway: Gateway, seconds: float) -> fleet_pb2.GetFleetResponse | None:
+    async def _ask(self, door: Door, seconds: float) -> fleet_pb2.GetFleetResponse | None:
         request = fleet_pb2.GetFleetRequest()
-        last = self._last.get(gateway.address)
+        last = self._last.get(door.address)
         if last is not None:
             request.incarnation = last.incarnation
             request.samples_cursor = last.samples_cursor
             request.arrivals_cursor = last.arrivals_cursor
         try:
-            answer = await self._gateways.fleet(gateway, request, seconds)
+            answer = await self._gateways.fleet(door, request, seconds)
         except DisagfusionError as error:
-            _log.debug("the gateway does not answer", gateway=gateway.address, why=error.message)
+            _log.debug("the gateway does not answer", gateway=door.address, why=error.message)
             return None
-        self._last[gateway.address] = answer
+        self._last[door.address] = answer
         return answer
 
 

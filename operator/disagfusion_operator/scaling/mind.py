@@ -22,7 +22,7 @@ from disagfusion_operator.scaling.behavior import settings_of, time_scale
 from disagfusion_operator.scaling.bounds import Bounds, bounds_at
 from disagfusion_operator.scaling.deciding import Decider, Seen, Terms, without
 from disagfusion_operator.scaling.first import first_replicas
-from disagfusion_operator.scaling.gateways import Correspondent, Gateway, Gateways, remaining
+from disagfusion_operator.scaling.gateways import Correspondent, Gateways, remaining
 from disagfusion_operator.scaling.knowledge import Knowledge
 from disagfusion_operator.scaling.load import Load, Source, unasked
 from disagfusion_operator.scaling.moment import Moment
@@ -227,12 +227,12 @@ class Mind:
         Whoever asks them, such as `disagfusion top`, reads it there.
         """
         known = self.decision is not None and self.decision.reason is decision.reason
-        gateways = _gateways(moment.view)
-        if not gateways or (known and not decision.moves):
+        doors = moment.view.doors
+        if not doors or (known and not decision.moves):
             return
         message = as_message(decision, moment.now, self._decider.name)
         task = asyncio.create_task(
-            self._correspondent.tell(gateways, message, _GATEWAY_SECONDS),
+            self._correspondent.tell(doors, message, _GATEWAY_SECONDS),
             name=f"tell {moment.view.key}",
         )
         self._telling.add(task)
@@ -251,7 +251,7 @@ class Mind:
         """Return the seconds that pods will still compute; those that are idle are left out."""
         if self._profile is None:
             return {}
-        answers = await self._correspondent.ask(_gateways(moment.view), _GATEWAY_SECONDS)
+        answers = await self._correspondent.ask(moment.view.doors, _GATEWAY_SECONDS)
         self._knowledge.teach(answers, moment.spec, self.clock(moment.now))
         pools = {pod.name: pod.place.pool for one in moment.accounts.values() for pod in one.live}
         predictor = self._knowledge.predictor(self._profile, self.clock(moment.now))
@@ -341,9 +341,9 @@ class Mind:
 
     def _teach(self, moment: Moment) -> None:
         """Ask the gateways what they know, in the background."""
-        gateways = _gateways(moment.view)
+        doors = moment.view.doors
         rests = not any(self.need.values()) and not self._knowledge.lacking
-        if not gateways or self._teaching is not None:
+        if not doors or self._teaching is not None:
             return
         if rests and moment.now - self._taught_at < _TEACH_SECONDS:
             return
@@ -353,13 +353,9 @@ class Mind:
 
         async def teach() -> None:
             try:
-                answers = await self._correspondent.ask(gateways, _GATEWAY_SECONDS)
+                answers = await self._correspondent.ask(doors, _GATEWAY_SECONDS)
                 self._knowledge.teach(answers, moment.spec, self.clock(moment.now))
             finally:
                 self._teaching = None
 
         self._teaching = asyncio.create_task(teach(), name=f"teach {moment.view.key}")
-
-
-def _gateways(view: PipelineView) -> list[Gateway]:
-    return [Gateway(one, view.fleet_token, view.fleet_tls) for one in view.fleet_addresses]

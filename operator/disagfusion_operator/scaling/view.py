@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.profile import Profile
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.k8s.port import Object
+from disagfusion_operator.scaling.gateways import Door
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,9 +41,7 @@ class PipelineView:
         autoscalers: HorizontalPodAutoscalers and ScaledObjects of its namespace.
         prometheus_url: Where load is read; empty: nowhere.
         prometheus_token: Sent with every question; empty: none.
-        fleet_addresses: Of the internal ports of gateways that answer, `host:port`.
-        fleet_token: For that.
-        fleet_tls: For that; None without TLS.
+        doors: Of gateways that answer.
         hold: Why nothing is to be decided for the moment, such as a rollout; empty: no reason.
             What was decided before is still carried out.
     """
@@ -59,9 +57,7 @@ class PipelineView:
     autoscalers: Sequence[Object] = ()
     prometheus_url: str = ""
     prometheus_token: str = field(default="", repr=False)
-    fleet_addresses: tuple[str, ...] = ()
-    fleet_token: str = field(default="", repr=False)
-    fleet_tls: TlsSettings | None = None
+    doors: tuple[Door, ...] = ()
     hold: str = ""
 
 

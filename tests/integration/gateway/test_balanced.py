@@ -7,7 +7,7 @@ from typing import Any
 
 from disagfusion_operator.scaling.gateways import (
     Correspondent,
-    Gateway,
+    Door,
     GrpcGateways,
     mix_of,
     samples_of,
@@ -27,7 +27,7 @@ async def test_samples_shapes_and_decisions_go_through_the_internal_port(
         internal_listen="127.0.0.1:0", internal_keys=tmp_path / "internal"
     )
     address = gateway.gateway.internal_address
-    door = Gateway(address, key)
+    door = Door(address, key)
     asks = Correspondent(GrpcGateways())
     gate = stages["dit-0"].hold("started")
     job = await api.submit()
@@ -46,9 +46,9 @@ async def test_samples_shapes_and_decisions_go_through_the_internal_port(
     assert not third.samples
 
     decision = fleet_pb2.FleetDecision(reason="REBALANCE", message="why", balancer="hybrid")
-    nobody = Gateway("127.0.0.1:1", key)
-    await asks.tell([door, nobody, Gateway(address, "dfk_wrong")], decision, 5.0)
+    nobody = Door("127.0.0.1:1", key)
+    await asks.tell([door, nobody, Door(address, "dfk_wrong")], decision, 5.0)
     async with open_channel(address, api_key=key) as channel:
         kept = await FleetServiceStub(channel).ListDecisions(fleet_pb2.ListDecisionsRequest())
     assert [(one.reason, one.message) for one in kept.decisions] == [("REBALANCE", "why")]
-    assert await asks.ask([nobody, Gateway(address, "dfk_wrong")], 5.0) == []
+    assert await asks.ask([nobody, Door(address, "dfk_wrong")], 5.0) == []

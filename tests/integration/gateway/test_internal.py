@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disagfusion_operator.reconcile.gateways import Door, GrpcGateways
+from disagfusion_operator.reconcile.gateways import GrpcGateways
+from disagfusion_operator.scaling.gateways import Door
 from gatewaykit.certificates import Authority
 
 from disagfusion.errors import (

@@ -9,9 +9,10 @@ from disagfusion_operator.desired.inputs import Release
 from disagfusion_operator.k8s.kinds import CHILDREN, DEPLOYMENT, PIPELINE, POD
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.gateways import Door, Fleet, Gateways
+from disagfusion_operator.reconcile.gateways import Fleet, Gateways
 from disagfusion_operator.reconcile.queue import Look
 from disagfusion_operator.reconcile.reconciler import Reconciler, Settings
+from disagfusion_operator.scaling.gateways import Door
 from disagfusion_operator.scaling.report import Choice, PlaceReport, Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 from fake_nodes import FakeNodes

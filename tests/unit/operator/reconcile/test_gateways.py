@@ -112,9 +112,9 @@ async def test_a_missing_secret_is_told_and_nothing_else_suffers() -> None:
     assert "certs" in degraded["message"]
     bench.cluster.create(secret("certs", tls_crt=b"c", tls_key=b"k", ca_crt=b"a"))
     assert (await bench.settle())["state"] == "Ready"
-    door = bench.scaling.views[-1]
-    assert door.fleet_tls is not None
-    assert door.fleet_addresses[0].endswith(":7421")
+    (door,) = bench.scaling.views[-1].doors
+    assert door.tls is not None
+    assert door.address.endswith(":7421")
     bench.reconciler.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.scaling.bounds import bounds_at
 from disagfusion_operator.scaling.fleet import Phase, Pod
-from disagfusion_operator.scaling.gateways import Correspondent, Gateway, Gateways, remaining
+from disagfusion_operator.scaling.gateways import Correspondent, Door, Gateways, remaining
 from disagfusion_operator.scaling.knowledge import FIRST_JOBS, Knowledge
 from disagfusion_operator.scaling.profiles import read_profile
 
@@ -131,16 +131,14 @@ class Scripted(Gateways):
         self.asked: list[tuple[str, str, int]] = []
         self.away: set[str] = set()
 
-    async def fleet(
-        self, gateway: Gateway, request: Any, seconds: float
-    ) -> fleet_pb2.GetFleetResponse:
-        self.asked.append((gateway.address, request.incarnation, request.samples_cursor))
-        if gateway.address in self.away:
+    async def fleet(self, door: Door, request: Any, seconds: float) -> fleet_pb2.GetFleetResponse:
+        self.asked.append((door.address, request.incarnation, request.samples_cursor))
+        if door.address in self.away:
             raise UnavailableError("nobody is there")
-        return fleet_pb2.GetFleetResponse(incarnation=gateway.address, samples_cursor=5)
+        return fleet_pb2.GetFleetResponse(incarnation=door.address, samples_cursor=5)
 
     async def record(
-        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+        self, door: Door, request: fleet_pb2.RecordDecisionRequest, seconds: float
     ) -> None:
         raise AssertionError("nothing is decided here")
 
@@ -148,7 +146,7 @@ class Scripted(Gateways):
 async def test_each_gateway_is_asked_for_what_is_new() -> None:
     gateways = Scripted()
     asks = Correspondent(gateways)
-    both = [Gateway("g1", "token"), Gateway("g2", "token")]
+    both = [Door("g1", "token"), Door("g2", "token")]
     assert len(await asks.ask(both, 1.0)) == 2
     gateways.away = {"g2"}
     gateways.asked.clear()

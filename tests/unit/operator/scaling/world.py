@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.scaling.controller import Scaling
-from disagfusion_operator.scaling.gateways import Gateway, Gateways
+from disagfusion_operator.scaling.gateways import Door, Gateways
 from disagfusion_operator.scaling.load import Answers, Load, Source
 from disagfusion_operator.scaling.profiles import read_profile
 from disagfusion_operator.scaling.report import Report
@@ -60,7 +60,7 @@ class World(SmallCluster):
             pods=[pod.manifest(self.now) for pod in self.pods.values() if pod.key == member.key],
             autoscalers=self.autoscalers,
             prometheus_url="http://prometheus.test",
-            fleet_addresses=(str(member.key),),
+            doors=(Door(str(member.key)),),
             hold=member.hold,
         )
 
@@ -157,16 +157,16 @@ class Told(Gateways):
         self._world = world
 
     async def fleet(
-        self, gateway: Gateway, request: fleet_pb2.GetFleetRequest, seconds: float
+        self, door: Door, request: fleet_pb2.GetFleetRequest, seconds: float
     ) -> fleet_pb2.GetFleetResponse:
-        return self._world.fleets.get(gateway.address) or fleet_pb2.GetFleetResponse()
+        return self._world.fleets.get(door.address) or fleet_pb2.GetFleetResponse()
 
     async def record(
-        self, gateway: Gateway, request: fleet_pb2.RecordDecisionRequest, seconds: float
+        self, door: Door, request: fleet_pb2.RecordDecisionRequest, seconds: float
     ) -> None:
-        if gateway.address in self._world.deaf:
+        if door.address in self._world.deaf:
             raise UnavailableError("nobody is there")
-        self._world.told.append((gateway.address, request.decision))
+        self._world.told.append((door.address, request.decision))
 
 
 def counts(member: Member, world: World) -> dict[str, int]:
