@@ -261,7 +261,8 @@ class Uninstall(Part):
         delete_pipelines: Delete all pipelines that this operator serves, and wait until they are
             gone, jobs drained. Without it they stay and run on, with nobody who changes them; a
             pipeline that is deleted then waits for an operator to come back.
-        timeout_seconds: For so long they may take. `helm uninstall --timeout` must be longer.
+        timeout_seconds: For so long they may take. `helm uninstall --timeout` must be more than
+            a minute longer.
     """
 
     delete_pipelines: bool = False
