@@ -112,17 +112,24 @@ class Runtime:
                 reconciler.close()
 
     async def fill(self, kinds: Sequence[Kind]) -> None:
-        """List everything into the cache.
+        """List everything into the cache; what is refused in one namespace keeps no other away.
 
         Raises:
             DisagfusionError: The API server does not answer, or refuses.
         """
+        refused: DisagfusionError | None = None
         for kind in kinds:
             labels = {PIPELINE_LABEL: ""} if kind in watched_kinds() else None
             for namespace in self._namespaces(kind):
                 before = self.cache.names(kind, namespace)
-                found = await self._cluster.list(kind, namespace, labels)
-                self.cache.replace(kind, before, found)
+                try:
+                    found = await self._cluster.list(kind, namespace, labels)
+                except (NotFoundError, PermissionDeniedError) as error:
+                    refused = refused or error
+                else:
+                    self.cache.replace(kind, before, found)
+        if refused is not None:
+            raise refused
 
     async def _refill(self, kinds: Sequence[Kind]) -> None:
         """List again and again: a watch may have missed that something went."""

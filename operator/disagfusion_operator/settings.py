@@ -94,10 +94,10 @@ class OperatorSettings(BaseSettings):
         """Names of Secrets for the images' registry."""
         return _split(self.image_pull_secrets)
 
-    def image_of(self, stage: str, *, emulated: bool) -> str:
-        """Return the image of a stage where the pipeline does not say another."""
-        assert stage in STAGES
-        return self.image_emulated if emulated else str(getattr(self, f"image_{stage}"))
+    @property
+    def images(self) -> dict[str, str]:
+        """Images where a pipeline does not say another: by stage, "gateway" and "emulated"."""
+        return {name: getattr(self, f"image_{name}") for name in (*STAGES, "gateway", "emulated")}
 
 
 def _split(text: str) -> tuple[str, ...]:

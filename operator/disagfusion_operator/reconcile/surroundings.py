@@ -21,14 +21,8 @@ _KEPT_SECONDS = 60.0
 
 def release_of(settings: OperatorSettings, *, pod_monitors: bool) -> Release:
     """Return what the installation decides."""
-    images = {stage: settings.image_of(stage, emulated=False) for stage in ("encoder", "dit")}
     return Release(
-        images={
-            **images,
-            "decoder": settings.image_decoder,
-            "gateway": settings.image_gateway,
-            "emulated": settings.image_emulated,
-        },
+        images=settings.images,
         pull_policy=settings.image_pull_policy,
         pull_secrets=settings.pull_secrets,
         namespace=settings.namespace,

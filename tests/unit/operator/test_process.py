@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import kopf
@@ -16,6 +17,7 @@ from disagfusion_operator import handlers
 from disagfusion_operator.desired.inputs import Release
 from disagfusion_operator.health import HealthServer, Vitals
 from disagfusion_operator.k8s.kinds import NODE, PIPELINE, POD, SERVICE
+from disagfusion_operator.k8s.port import Kind, Object
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.gateways import GrpcGateways
 from disagfusion_operator.reconcile.surroundings import release_of
@@ -94,7 +96,6 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(release.images) == {"encoder", "dit", "decoder", "gateway", "emulated"}
     assert release.pull_secrets == ("one", "two")
     assert release.client_namespaces == {"team": "x"}
-    assert settings.image_of("dit", emulated=True) == "disagfusion-emulated"
 
 
 def test_a_wrong_setting_is_one_clear_line() -> None:
@@ -214,3 +215,20 @@ async def test_what_a_watch_has_missed_is_found_by_the_next_list() -> None:
     cluster.stored.clear()
     await found.fill([PIPELINE, POD])
     assert found.cache.pipelines() == []
+
+
+async def test_a_namespace_that_refuses_keeps_no_other_from_being_listed() -> None:
+    class Refusing(FakeCluster):
+        async def list(
+            self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+        ) -> Sequence[Object]:
+            if namespace == "gone":
+                raise PermissionDeniedError(f"{kind.plural} is forbidden in {namespace}")
+            return await super().list(kind, namespace, labels)
+
+    cluster = Refusing()
+    cluster.create(pipeline())
+    found = runtime(cluster, watch_namespaces="gone,demo")
+    with pytest.raises(PermissionDeniedError, match="forbidden in gone"):
+        await found.fill([PIPELINE, POD])
+    assert found.cache.pipelines() == [Key("demo", "digits")]
