@@ -122,12 +122,11 @@ class Runtime:
             labels = {PIPELINE_LABEL: ""} if kind in watched_kinds() else None
             for namespace in self._namespaces(kind):
                 before = self.cache.names(kind, namespace)
+                found = self._cluster.list(kind, namespace, labels)
                 try:
-                    found = await self._cluster.list(kind, namespace, labels)
+                    await self.cache.replace(kind, before, found)
                 except (NotFoundError, PermissionDeniedError) as error:
                     refused = refused or error
-                else:
-                    self.cache.replace(kind, before, found)
         if refused is not None:
             raise refused
 
@@ -145,7 +144,10 @@ class Runtime:
         while True:
             try:
                 for namespace in self._namespaces(kind):
-                    await self._cluster.list(kind, namespace, {"disagfusion.dev/none": ""})
+                    async for _ in self._cluster.list(
+                        kind, namespace, {"disagfusion.dev/none": ""}
+                    ):
+                        pass
             except (NotFoundError, PermissionDeniedError) as error:
                 if kind in _OPTIONAL:
                     _log.info("not followed", kind=kind.kind, reason=error.message)

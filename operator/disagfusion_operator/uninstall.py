@@ -65,8 +65,11 @@ async def delete_pipelines(
 
 
 async def _pipelines(cluster: Cluster, namespaces: Sequence[str]) -> list[Metadata]:
-    lists = [await cluster.list(PIPELINE, namespace) for namespace in namespaces or ("",)]
-    return [read_metadata(one) for found in lists for one in found]
+    return [
+        read_metadata(one)
+        for namespace in namespaces or ("",)
+        async for one in cluster.list(PIPELINE, namespace)
+    ]
 
 
 async def _run(namespaces: Sequence[str], seconds: float) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -33,7 +33,8 @@ from disagfusion_operator.k8s.states import text_of
 
 _SECONDS = 10.0
 _TRIES = 3
-_PAGE = 500
+_PAGE = 100
+"""Objects of a list that are in memory at a time: they stay as large as they were at most."""
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _AUTH = "BearerToken"
@@ -96,19 +97,18 @@ class KubernetesCluster(Cluster):
 
     async def list(
         self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
+    ) -> AsyncIterator[Object]:
         """See `Cluster`. An empty value stands for: the label is there."""
         chosen = [f"{key}={value}" if value else key for key, value in (labels or {}).items()]
         query = {"limit": str(_PAGE), "labelSelector": ",".join(chosen)}
-        found: list[Object] = []
         while True:
             answer = await self._call("GET", kind, namespace, query=query)
             for one in answer["items"]:
                 # Items of a list do not say what they are.
                 one["apiVersion"], one["kind"] = kind.api_version, kind.kind
-                found.append(one)
+                yield one
             if not (more := answer["metadata"].get("continue")):
-                return found
+                return
             query["continue"] = more
 
     async def apply(self, manifest: Object, *, force: bool = True) -> Object:

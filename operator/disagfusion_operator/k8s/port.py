@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,10 @@ class Cluster(ABC):
         """Return an object."""
 
     @abstractmethod
-    async def list(
+    def list(
         self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
-        """Return all objects of a kind, of all namespaces where none is given."""
+    ) -> AsyncIterator[Object]:
+        """Return all objects of a kind one by one, of all namespaces where none is given."""
 
     @abstractmethod
     async def apply(self, manifest: Object, *, force: bool = True) -> Object:

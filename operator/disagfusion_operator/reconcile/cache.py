@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,9 @@ class Cache:
                 del self._gone[next(iter(self._gone))]
         self._remove(kind, (metadata.get("namespace", ""), metadata["name"]), uid or "")
 
-    def replace(self, kind: Kind, before: Collection[Name], found: Sequence[Object]) -> None:
+    async def replace(
+        self, kind: Kind, before: Collection[Name], found: AsyncIterable[Object]
+    ) -> None:
         """Take note of all objects of a kind.
 
         Args:
@@ -163,11 +165,12 @@ class Cache:
             before: Which were known when the list was begun; those that are not in it are gone.
             found: The list.
         """
-        names = {(one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in found}
-        for name in set(before) - names:
-            self._remove(kind, name, "")
-        for one in found:
+        gone = set(before)
+        async for one in found:
+            gone.discard((one["metadata"].get("namespace", ""), one["metadata"]["name"]))
             self.put(kind, one)
+        for name in gone:
+            self._remove(kind, name, "")
 
     def _put_pipeline(self, found: Object) -> None:
         metadata = found["metadata"]

@@ -7,7 +7,7 @@ finalizers, and what belongs to an object going with it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -132,15 +132,15 @@ class FakeCluster(Cluster):
 
     async def list(
         self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
+    ) -> AsyncIterator[Object]:
         self._call("list", kind, "")
-        return [
-            copy.deepcopy(self._shown(one))
-            for (_, space, _), one in list(self.stored.items())
-            if one.kind == kind
-            and namespace in ("", space)
-            and matches(one.content["metadata"].get("labels") or {}, labels or {})
-        ]
+        for (_, space, _), one in list(self.stored.items()):
+            if (
+                one.kind == kind
+                and namespace in ("", space)
+                and matches(one.content["metadata"].get("labels") or {}, labels or {})
+            ):
+                yield copy.deepcopy(self._shown(one))
 
     async def apply(self, manifest: Object, *, force: bool = True) -> Object:
         return self._apply(manifest, OPERATOR, force=force)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import kopf
@@ -166,7 +166,8 @@ class Partial(FakeCluster):
         self.listed.append((kind.plural, namespace))
         if kind.plural in self.missing:
             raise self.missing[kind.plural]
-        return await super().list(kind, namespace, labels)
+        async for one in super().list(kind, namespace, labels):
+            yield one
 
 
 def runtime(cluster: FakeCluster, **settings: Any) -> Runtime:
@@ -221,10 +222,11 @@ async def test_a_namespace_that_refuses_keeps_no_other_from_being_listed() -> No
     class Refusing(FakeCluster):
         async def list(
             self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-        ) -> Sequence[Object]:
+        ) -> AsyncIterator[Object]:
             if namespace == "gone":
                 raise PermissionDeniedError(f"{kind.plural} is forbidden in {namespace}")
-            return await super().list(kind, namespace, labels)
+            async for one in super().list(kind, namespace, labels):
+                yield one
 
     cluster = Refusing()
     cluster.create(pipeline())

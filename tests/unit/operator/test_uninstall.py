@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from disagfusion_operator.k8s.port import Cluster, Kind, Object
@@ -22,17 +22,15 @@ class Draining:
 
     async def list(
         self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
+    ) -> AsyncIterator[Object]:
         if self.trouble:
             raise self.trouble.pop(0)
         for name in self.asked:
             self.looks[name] -= 1
         left = [name.split("/") for name, looks in self.looks.items() if looks > 0]
-        return [
-            {"metadata": {"namespace": space, "name": name, "uid": f"uid-{name}"}}
-            for space, name in left
-            if namespace in ("", space)
-        ]
+        for space, name in left:
+            if namespace in ("", space):
+                yield {"metadata": {"namespace": space, "name": name, "uid": f"uid-{name}"}}
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         assert uid == f"uid-{name}"

@@ -113,14 +113,14 @@ async def test_lists_are_read_to_their_end(server: Server, cluster: Any) -> None
     page = {"items": [{"metadata": {"name": "a"}}], "metadata": {"continue": "more"}}
     last = {"items": [{"metadata": {"name": "b"}}], "metadata": {}}
     server.answers = [(200, page, {}), (200, last, {}), (200, {**last}, {})]
-    found = await cluster.list(POD, "demo", {"x": "1", "there": ""})
+    found = [one async for one in cluster.list(POD, "demo", {"x": "1", "there": ""})]
     assert [one["metadata"]["name"] for one in found] == ["a", "b"]
     assert {(one["apiVersion"], one["kind"]) for one in found} == {("v1", "Pod")}
     assert server.asked[0][1:3] == (
-        "/api/v1/namespaces/demo/pods", {"limit": "500", "labelSelector": "x=1,there"},
+        "/api/v1/namespaces/demo/pods", {"limit": "100", "labelSelector": "x=1,there"},
     )  # fmt: skip
     assert server.asked[1][2]["continue"] == "more"
-    await cluster.list(NODE)
+    assert [one["kind"] async for one in cluster.list(NODE)] == ["Node"]
     assert server.asked[2][1] == "/api/v1/nodes"
 
 

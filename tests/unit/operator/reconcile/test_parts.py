@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -107,7 +108,12 @@ def test_the_cache_keeps_the_newest_and_wakes_the_owner() -> None:
     assert cache.stamp(KEY) == 3
 
 
-def test_a_list_takes_away_what_is_not_in_it() -> None:
+async def listed(*found: Object) -> AsyncIterator[Object]:
+    for one in found:
+        yield one
+
+
+async def test_a_list_takes_away_what_is_not_in_it() -> None:
     woken: list[Key] = []
     cache = Cache(woken.append)
     for name in ("a", "b"):
@@ -118,10 +124,11 @@ def test_a_list_takes_away_what_is_not_in_it() -> None:
     before = cache.names(POD, "demo")
     # What was made while the list was under way is in no list yet.
     cache.put(POD, owned(POD, "new", 9, uid="new", status={}))
-    cache.replace(POD, before, [owned(POD, "b", 2, uid="b", status={"phase": "Running"})])
+    later = owned(POD, "b", 2, uid="b", status={"phase": "Running"})
+    await cache.replace(POD, before, listed(later))
     assert [pod["metadata"]["name"] for pod in cache.pods(KEY)] == ["b", "new"]
     assert len(cache.pods(Key("elsewhere", "digits"))) == 1
-    cache.replace(POD, cache.names(POD), [])
+    await cache.replace(POD, cache.names(POD), listed())
     assert cache.pods(Key("elsewhere", "digits")) == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from disagfusion_operator.api.base import STAGES
@@ -151,9 +151,9 @@ class SmallCluster(Cluster):
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         raise NotImplementedError
 
-    async def list(
+    def list(
         self, kind: Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
+    ) -> AsyncIterator[Object]:
         raise NotImplementedError
 
     async def apply(self, manifest: Object) -> Object:
