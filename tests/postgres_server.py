@@ -12,6 +12,7 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -24,7 +25,6 @@ _NOBODY = 65534
 _SET_DEATH_SIGNAL = 1
 _PATIENCE_SECONDS = 30.0
 _SETTINGS = {
-    "listen_addresses": "",
     # Nothing here has to survive a loss of power.
     "fsync": "off",
     "full_page_writes": "off",
@@ -48,9 +48,17 @@ def _die_with_parent() -> None:
 
 
 class PostgresServer:
-    """A server on a unix socket, in a directory that is removed with it."""
+    """A server on a unix socket, in a directory that is removed with it.
 
-    def __init__(self) -> None:
+    Args:
+        host: Address of this machine where it also listens, to whoever reaches it.
+    """
+
+    def __init__(self, host: str = "") -> None:
+        self._host = host
+        with socket.socket() as free:
+            free.bind((host, 0))
+            self._port = free.getsockname()[1] if host else 5432
         self._directory = Path(tempfile.mkdtemp(prefix="disagfusion-pg-"))
         self._user: dict[str, Any] = {}
         if os.geteuid() == 0:
@@ -60,6 +68,9 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         options = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         self._run("initdb", "-D", "data", *options)
+        if host:
+            with open(self._directory / "data" / "pg_hba.conf", "a") as file:
+                file.write("host all all all trust\n")
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -73,7 +84,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, again where it was stopped, and wait until it answers."""
-        settings = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        chosen = {**_SETTINGS, "listen_addresses": self._host, "port": self._port}
+        settings = [f"-c{name}={value}" for name, value in chosen.items()]
         with open(self._directory / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -114,7 +126,11 @@ class PostgresServer:
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
         with psycopg.connect(
-            host=str(self._directory), dbname=database, user="postgres", autocommit=True
+            host=str(self._directory),
+            port=self._port,
+            dbname=database,
+            user="postgres",
+            autocommit=True,
         ) as connection:
             cursor = connection.execute(statement)  # type: ignore[call-overload]
             return list(cursor.fetchall()) if cursor.description else []
@@ -123,4 +139,6 @@ class PostgresServer:
         """Make an empty database and return its URL."""
         name = f"jobs_{os.getpid()}_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
+        if self._host:
+            return f"postgresql://postgres@{self._host}:{self._port}/{name}"
         return f"postgresql+psycopg://postgres@/{name}?host={self._directory}"

@@ -111,7 +111,7 @@ class Cluster:
         try:
             yield Namespace(name, self.kubectl)
         finally:
-            self.kubectl("delete", "namespace", name, "--wait=false")
+            self.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
 
 
 def widget_definition() -> dict[str, Any]:

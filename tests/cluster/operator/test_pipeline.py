@@ -18,6 +18,7 @@ from tests.cluster.operator.pipelines import (
     emulated,
     eventually,
 )
+from tests.cluster.testing import Cluster
 
 
 async def submit(client: AsyncClient, count: int) -> list[AsyncJobHandle]:
@@ -197,6 +198,15 @@ async def test_what_does_not_end_in_time_is_cancelled(pipelines: Pipelines) -> N
         jobs = await ends_before_the_gateway(client, handles)
     assert set(jobs.values()) == {JobState.CANCELLED}
     eventually("it is gone", 60, lambda: not pipelines.names())
+
+
+def test_a_namespace_goes_with_its_pipeline(cluster: Cluster, pipelines: Pipelines) -> None:
+    with cluster.namespace("passing") as space:
+        inside = Pipelines(space.name, cluster.kubectl)
+        # A namespace takes away the gateway that would have finished the jobs.
+        inside.write(emulated("passing", deletion={"drainSeconds": 600}))
+        inside.settled("passing")
+        cluster.kubectl("delete", "namespace", space.name, "--timeout=90s", seconds=100)
 
 
 @pytest.mark.parametrize(
