@@ -18,7 +18,8 @@ def trimmed(
 ) -> dict[Place, int]:
     """Return the replicas there should be within maxima, the budget and the shares of pools.
 
-    Those go first that are farthest above their target; minima are kept as far as possible.
+    Those go first that are farthest above their target; minima are kept as far as possible, and
+    against what somebody else takes beyond the bounds in any case.
 
     Args:
         claim: Bounds of the pipeline.
@@ -39,10 +40,10 @@ def trimmed(
     for pool, share in shares.items():
         mine = [place for place in counts if claim.seats[place].pool == pool]
         others = [place for place in taken if claim.seats[place].pool == pool]
-        _shrink(claim, counts, targets, mine, share - _accelerators(claim, taken, others))
+        _shrink(claim, counts, targets, mine, share - _accelerators(claim, taken, others), taken)
     if claim.budget is not None:
         left = claim.budget - _accelerators(claim, taken, list(taken))
-        _shrink(claim, counts, targets, list(counts), left)
+        _shrink(claim, counts, targets, list(counts), left, taken)
     return {place: counts.get(place, taken.get(place, 0)) for place in desired}
 
 
@@ -107,9 +108,14 @@ def _shrink(
     targets: Mapping[Place, int],
     places: list[Place],
     most: int,
+    taken: Mapping[Place, int],
 ) -> None:
     while _accelerators(claim, counts, places) > max(0, most):
-        counts[_first(claim, counts, targets, places, keep_minima=True)] -= 1
+        first = _first(claim, counts, targets, places, keep_minima=True)
+        stage = sum(n for one, n in (*counts.items(), *taken.items()) if one.stage == first.stage)
+        if taken and stage <= claim.least[first.stage]:
+            return
+        counts[first] -= 1
 
 
 def _first(

@@ -37,6 +37,12 @@ def test_what_others_scale_stays_and_counts() -> None:
     assert found == {ENCODER: 1, DIT: 6, DECODER: 1}
 
 
+def test_what_others_scale_takes_nobodys_minimum() -> None:
+    for bounds, shares in (({"budget": 4}, {}), ({}, {POOLS[0]: 4})):
+        found = trimmed(claim("p", **bounds), FULL, shares, {}, (DIT,))
+        assert found == {ENCODER: 1, DIT: 6, DECODER: 1}
+
+
 def test_a_minimum_takes_room_from_another_stage() -> None:
     found = with_minima(
         claim("p"),
