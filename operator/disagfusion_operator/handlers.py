@@ -23,6 +23,19 @@ _CLIENT_SECONDS = 250
 _REQUEST_SECONDS = 20
 
 
+class _NothingRemembered(kopf.DiffBaseStorage):
+    """kopf compares each object with what it was; nobody here asks how it has changed."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+
 def registry(cache: Cache, kinds: Sequence[Kind]) -> kopf.OperatorRegistry:
     """Return handlers that fill a cache.
 
@@ -49,7 +62,7 @@ def settings() -> kopf.OperatorSettings:
     found.peering.standalone = True
     found.persistence.finalizer = "disagfusion.dev/kopf"
     found.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="disagfusion.dev")
-    found.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="disagfusion.dev")
+    found.persistence.diffbase_storage = _NothingRemembered()
     found.networking.request_timeout = _REQUEST_SECONDS
     found.networking.connect_timeout = 5
     found.watching.server_timeout = _SERVER_SECONDS
