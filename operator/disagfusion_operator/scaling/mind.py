@@ -268,17 +268,21 @@ class Mind:
             settings_of(moment.spec),
             max(0, budget - taken - moment.others),
         )
-        self._decider.use(terms, {place: self._start(place) for place in seats})
+        flexes = moment.spec.flexes
+        self._decider.use(terms, {place: self._start(place, flexes(place.pool)) for place in seats})
 
-    def _start(self, place: Place) -> float:
-        """Return how long a start takes, by the balancer's clock."""
-        return self._knowledge.start_seconds(place, self._profile, self.scale) / self.scale
+    def _start(self, place: Place, in_place: bool) -> float:
+        """Return how long a start takes, or a change of stage in place, by the balancer's clock."""
+        know = self._knowledge
+        seconds = know.change_seconds if in_place else know.start_seconds
+        return seconds(place, self._profile, self.scale) / self.scale
 
     def _replicas(self, moment: Moment, desired: Mapping[Place, int]) -> dict[Place, Replicas]:
         found = {}
         for place in moment.places:
-            seconds = self._start(place) * self.scale
-            one = moment.account(place).replicas(desired.get(place, 0), seconds, moment.now)
+            start, change = (self._start(place, one) * self.scale for one in (False, True))
+            account = moment.account(place)
+            one = account.replicas(desired.get(place, 0), start, moment.now, change_seconds=change)
             since = one.starting_since
             found[place] = replace(
                 one,

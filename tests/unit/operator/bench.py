@@ -20,8 +20,9 @@ from fakes import FakeCluster, pipeline
 
 from disagfusion.errors import UnavailableError
 
+IMAGES = ("encoder", "dit", "decoder", "gateway", "flex", "emulated")
 RELEASE = Release(
-    {one: f"registry/{one}:1" for one in ("encoder", "dit", "decoder", "gateway", "emulated")},
+    {one: f"registry/{one}:1" for one in IMAGES},
     namespace="operator-system",
 )
 

@@ -218,6 +218,27 @@ class FakeCluster(Cluster):
         self._touch(stored)
         self._changed(stored)
 
+    async def relabel(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+    ) -> Object:
+        self._call("relabel", kind, name)
+        stored = self._find(kind, namespace, name)
+        stored.content["metadata"].setdefault("labels", {}).update(labels)
+        found = stored.content["metadata"].setdefault("annotations", {})
+        for key, value in annotations.items():
+            if value is None:
+                found.pop(key, None)
+            else:
+                found[key] = value
+        self._touch(stored)
+        self._changed(stored)
+        return copy.deepcopy(self._shown(stored))
+
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         self._call("delete", kind, name)
         stored = self.stored.get((kind, namespace, name))
