@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
 from disagfusion_operator.scaling.behavior import time_scale
 from disagfusion_operator.scaling.capacity import overdue, patience
 from disagfusion_operator.scaling.changes import Changes
-from disagfusion_operator.scaling.claims import claim_of, entry_of
+from disagfusion_operator.scaling.claims import claim_of, entry_of, lacking
 from disagfusion_operator.scaling.conflict import Watch
 from disagfusion_operator.scaling.deciding import applied
 from disagfusion_operator.scaling.fleet import Account, Pod, read_accounts
@@ -27,6 +27,7 @@ from disagfusion_operator.scaling.mind import Mind, Senses
 from disagfusion_operator.scaling.moment import Moment
 from disagfusion_operator.scaling.profiles import UNBOUNDED
 from disagfusion_operator.scaling.report import Choice, Happening, Report
+from disagfusion_operator.scaling.table import Claim
 from disagfusion_operator.scaling.trim import trimmed, with_minima
 from disagfusion_operator.scaling.view import ClusterView, PipelineView
 from disagfusion_operator.scaling.workers import Workers
@@ -142,7 +143,7 @@ class Scaler:
         shares = self._ledger.shares(view.key, cluster, now)
         if shares is None:
             return None
-        fixed = self._conflicts(view, accounts)
+        fixed = self._conflicts(view, accounts, claim)
         fixed = {place: who for place, who in fixed.items() if place in claim.seats}
         return Moment(view, bounds, claim, accounts, fixed, shares, now)
 
@@ -151,7 +152,9 @@ class Scaler:
         wanted = None if self._intent is None else self._intent.desired
         return read_accounts(view.pods, view.deployments, asked, wanted, self._changes.current)
 
-    def _conflicts(self, view: PipelineView, accounts: Mapping[Place, Account]) -> dict[Place, str]:
+    def _conflicts(
+        self, view: PipelineView, accounts: Mapping[Place, Account], claim: Claim
+    ) -> dict[Place, str]:
         """Return the places that somebody else scales; what they say is what there should be."""
         foreign = self._actuator.foreign(view.deployments)
         if view.spec.scaling.mode != "Auto":
@@ -160,27 +163,17 @@ class Scaler:
         self._happened += news
         if self._intent is not None and found:
             followed = {place: accounts[place].asked for place in found}
-            followed |= self._arranged(view, accounts, found)
+            followed |= _arranged(view, accounts, lacking(claim, accounts, found))
             self._intent = replace(self._intent, desired={**self._intent.desired, **followed})
         return found
 
     def _as_asked(self, moment: Moment) -> dict[Place, int]:
         """Return what Deployments ask for, and what stages lack of their minima."""
         asked = {place: moment.account(place).asked for place in moment.places}
-        asked |= self._arranged(moment.view, moment.accounts, moment.places)
-        return reporting.at_least(moment.claim, asked, self._ledger.targets(moment.view.key))
-
-    def _arranged(
-        self, view: PipelineView, accounts: Mapping[Place, Account], places: Collection[Place]
-    ) -> dict[Place, int]:
-        """Return which stages pods that change theirs should have where nobody decides it."""
-        least, found = self._ledger.targets(view.key), {}
-        for group in changing(view.deployments):
-            mine = [place for place in group if place in places]
-            total = sum(accounts[place].asked for place in mine)
-            live = {place: len(accounts[place].live) for place in mine}
-            found.update(arranged(total, live, least) if mine else {})
-        return found
+        least = self._ledger.targets(moment.view.key)
+        mine = {place: least.get(place, 0) for place in moment.places}
+        asked |= _arranged(moment.view, moment.accounts, mine)
+        return reporting.at_least(moment.claim, asked, least)
 
     async def _aim(self, moment: Moment) -> Intent:
         """Return what is wanted: as before, as it is, or what a pipeline begins with."""
@@ -345,3 +338,23 @@ class Scaler:
             *(moment, self.mind, self._ledger, desired, self._choice, happened, failure),
             again_after=float(again),
         )
+
+
+def _arranged(
+    view: PipelineView, accounts: Mapping[Place, Account], least: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Return which stages pods that change theirs should have where nobody decides it.
+
+    Args:
+        view: Of the pipeline.
+        accounts: By place.
+        least: Minima of the places that are asked for.
+    """
+    found: dict[Place, int] = {}
+    for group in changing(view.deployments):
+        mine = [place for place in group if place in least]
+        if mine:
+            total = sum(accounts[place].asked for place in mine)
+            live = {place: len(accounts[place].live) for place in mine}
+            found |= arranged(total, live, least)
+    return found

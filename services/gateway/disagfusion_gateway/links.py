@@ -43,21 +43,25 @@ class WorkerLinks:
 
     async def run(self) -> None:
         """Keep the links until cancelled."""
+        names = [one.address for one in self._addresses if one.dns]
         async with asyncio.TaskGroup() as group:
-            for address in self._addresses:
-                if address.dns:
-                    group.create_task(self._follow(address.address, group))
-                else:
-                    group.create_task(self._link(address.address).run())
+            for one in self._addresses:
+                if not one.dns:
+                    group.create_task(self._link(one.address).run())
+            if names:
+                group.create_task(self._follow(names, group))
 
     def _link(self, address: str) -> WorkerLink:
         return WorkerLink(address, self._settings, self._sessions, self._post)
 
-    async def _follow(self, name: str, group: asyncio.TaskGroup) -> None:
-        """Keep a link to each address behind a DNS name."""
+    async def _follow(self, names: Collection[str], group: asyncio.TaskGroup) -> None:
+        """Keep a link to each address behind some DNS names.
+
+        A worker that changes its stage goes from one name to another and keeps its link.
+        """
         links: dict[str, tuple[WorkerLink, asyncio.Task[None]]] = {}
         while True:
-            found = await _resolve(name)
+            found = set[str]().union(*await asyncio.gather(*map(_resolve, names)))
             for address in found - links.keys():
                 link = self._link(address)
                 links[address] = link, group.create_task(link.run())

@@ -227,6 +227,10 @@ class SmallCluster(Cluster):
         ]:
             del self.pods[name]
         self.settle()
+        for pod in self.pods.values():
+            # A container begins with the label that its pod has then.
+            if pod.works(self.now) and not pod.serves:
+                pod.serves = pod.place.stage
         for member in self.members.values():
             member.jobs.tick(self.now, self.capacity(member), seconds)
 
@@ -311,8 +315,6 @@ class SmallCluster(Cluster):
                 ):
                     pod.node, pod.unschedulable = name, False
                     pod.ready_at = self.now + self.start_seconds
-                    # The container begins with the label that its pod has then.
-                    pod.serves = pod.place.stage
                     used[name] += pod.accelerators
                     break
             else:
