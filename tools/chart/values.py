@@ -42,6 +42,7 @@ class Images(Part):
         encoder: Their first stage.
         dit: Their second stage.
         decoder: Their third stage.
+        flex: All their stages, on pools whose pods change their stage in place.
         emulated: All stages of pipelines with emulated accelerators.
     """
 
@@ -54,6 +55,7 @@ class Images(Part):
     encoder: Image = Image(repository="disagfusion-encoder")
     dit: Image = Image(repository="disagfusion-dit")
     decoder: Image = Image(repository="disagfusion-decoder")
+    flex: Image = Image(repository="disagfusion-flex")
     emulated: Image = Image(repository="disagfusion-emulated")
 
 
