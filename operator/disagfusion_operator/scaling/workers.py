@@ -36,11 +36,18 @@ class Workers(ABC):
 
 
 class GrpcWorkers(Workers):
-    """Tells them by gRPC."""
+    """Tells them by gRPC.
+
+    Args:
+        port: Of workers.
+    """
+
+    def __init__(self, port: int = STAGE_PORT) -> None:
+        self._port = port
 
     async def change(self, host: str, stage: str, tls: TlsSettings | None, seconds: float) -> bool:
         """See `Workers`."""
-        address = f"[{host}]:{STAGE_PORT}" if ":" in host else f"{host}:{STAGE_PORT}"
+        address = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
         number = stage_number(Stage(stage))
         request = stage_pb2.ChangeStageRequest(stage=number)
         async with open_channel(address, tls=tls) as channel:
