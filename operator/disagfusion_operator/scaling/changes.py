@@ -67,6 +67,7 @@ class Changes:
     measured: Callable[[Place, float], None]
     written: dict[str, Written] = field(default_factory=dict)
     _worked: set[str] = field(default_factory=set)
+    _finished: dict[str, float] = field(default_factory=dict)
 
     def current(self, pods: Iterable[Pod]) -> list[Pod]:
         """Return pods as they were written last, where the caches have not seen it yet."""
@@ -91,6 +92,7 @@ class Changes:
         """Remember nothing of pods that are gone."""
         self.written = {uid: one for uid, one in self.written.items() if uid in uids}
         self._worked &= uids
+        self._finished = {uid: at for uid, at in self._finished.items() if uid in uids}
 
     async def exchange(
         self,
@@ -152,6 +154,36 @@ class Changes:
             await self._label(by_name[name], target, now)
         return min(len(chosen), len(targets))
 
+    async def doubt(self, pods: Iterable[Pod], served: Mapping[str, str], at: float) -> int:
+        """Mark pods whose workers serve another stage than their labels say.
+
+        People may have written another label, or a container may have started with an old one.
+
+        Args:
+            pods: Of these pools.
+            served: Pod → stage, as gateways say it.
+            at: When they said it, in Unix seconds.
+
+        Returns:
+            How many were.
+
+        Raises:
+            DisagfusionError: The API server could not be asked to.
+        """
+        wrong = [
+            pod
+            for pod in pods
+            if pod.phase is Phase.READY
+            and served.get(pod.name, pod.place.stage) != pod.place.stage
+            and max(pod.begun, self._finished.get(pod.uid, 0.0)) < at
+        ]
+        for pod in wrong:
+            before = served[pod.name]
+            stage, marks = pod.place.stage, {CHANGING_ANNOTATION: before}
+            if await self._write(pod, {}, marks, stage, before, pod.changed_at):
+                _log.warning("another stage than its label's", pod=pod.name, stage=before)
+        return len(wrong)
+
     async def tell(self, pods: Iterable[Pod], tls: TlsSettings | None, now: float) -> None:
         """Have workers serve what their pods' labels say, where that has not been seen yet.
 
@@ -195,6 +227,7 @@ class Changes:
     async def _finish(self, pod: Pod, now: float) -> None:
         stage, marks = pod.place.stage, {CHANGING_ANNOTATION: None}
         if await self._write(pod, {}, marks, stage, None, pod.changed_at):
+            self._finished[pod.uid] = now
             _log.info("stage changed", pod=pod.name, stage=stage)
             if pod.uid in self._worked and pod.changed_at is not None:
                 self.measured(pod.place, max(0.0, now - pod.changed_at))

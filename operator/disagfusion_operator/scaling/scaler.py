@@ -253,6 +253,9 @@ class Scaler:
         paused = moment.spec.scaling.paused
         if not paused:
             await self._keep(moment)
+        pods = self._pods(moment, groups)
+        if await self._changes.doubt(pods, self.mind.served, self.mind.served_at):
+            moment = self._again(moment)
         wanted = {place: desired.get(place, 0) for place in view.deployments}
         accounts = {place: moment.account(place) for place in wanted}
         growing = not paused and bool(self._growth(moment, wanted))

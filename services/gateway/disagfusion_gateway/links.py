@@ -12,6 +12,10 @@ from disagfusion_gateway.link import LinkSettings, WorkerLink
 from disagfusion_gateway.sessions import Sessions
 from disagfusion_gateway.settings import WorkerAddress
 
+_ABSENT_SECONDS = 15.0
+"""For so long a link that is not connected is kept when DNS has its address no more: names are
+cached, and a worker that changes its stage may be under none for a moment."""
+
 _log = get_logger(__name__)
 
 
@@ -60,17 +64,20 @@ class WorkerLinks:
         A worker that changes its stage goes from one name to another and keeps its link.
         """
         links: dict[str, tuple[WorkerLink, asyncio.Task[None]]] = {}
+        seen: dict[str, float] = {}
+        clock = asyncio.get_running_loop().time
         while True:
             found = set[str]().union(*await asyncio.gather(*map(_resolve, names)))
+            seen |= dict.fromkeys(found, clock())
             for address in found - links.keys():
                 link = self._link(address)
                 links[address] = link, group.create_task(link.run())
             # A worker may leave DNS before it has finished, and a look-up may fail.
             for address in links.keys() - found:
                 link, task = links[address]
-                if not link.connected:
+                if not link.connected and clock() - seen[address] >= _ABSENT_SECONDS:
                     task.cancel()
-                    del links[address]
+                    del links[address], seen[address]
             await asyncio.sleep(self._resolve_interval)
 
 

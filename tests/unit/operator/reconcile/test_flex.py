@@ -67,6 +67,19 @@ async def test_a_pod_whose_worker_does_not_serve_its_stage_yet_is_starting() -> 
     assert (await bench.settle())["ratio"] == "0:1:2"
 
 
+async def test_workers_are_told_with_the_pipelines_certificates() -> None:
+    bench = Bench()
+    data = dict.fromkeys(("tls.crt", "tls.key", "ca.crt"), "Y2VydA==")
+    metadata = {"namespace": "demo", "name": "certs"}
+    bench.cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    tls = {"secretName": "certs", "serverName": "pipeline"}
+    await bench.settle(pools=FLEX, transport={"backend": "TCP", "tls": tls})
+    found = bench.scaling.views[-1].worker_tls
+    assert found is not None
+    assert found.server_name == "pipeline"
+    bench.reconciler.close()
+
+
 async def test_at_rest_nothing_is_asked() -> None:
     bench = await settled()
     bench.calls()

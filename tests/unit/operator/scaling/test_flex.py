@@ -13,7 +13,10 @@ from disagfusion_operator.scaling.report import Report
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disagfusion.pipeline.stages import Stage
 from disagfusion.scheduling.decision import Place
+from disagfusion.stage.numbers import stage_number
+from disagfusion.v1 import fleet_pb2
 
 from .members import Member, pool, profile
 from .pipelines import steady
@@ -242,6 +245,45 @@ async def test_a_label_that_is_nobodys_is_put_right() -> None:
     assert world.pods[name].place == DIT
     assert labelled(world) == {"encoder": 1, "dit": 6, "decoder": 1}
     assert world.held() == 8
+
+
+def told(world: World) -> fleet_pb2.GetFleetResponse:
+    """What a gateway says of its workers."""
+    answer = fleet_pb2.GetFleetResponse()
+    for one in world.pods.values():
+        stage = stage_number(Stage(one.serves))
+        answer.workers.append(fleet_pb2.FleetWorker(name=one.name, stages=[stage]))
+    return answer
+
+
+async def test_a_worker_that_does_not_serve_what_its_label_says_is_found_out() -> None:
+    world, member = await settled()
+    pods = set(world.pods)
+    one = next(one for one in world.pods.values() if one.place == DIT)
+    # Somebody has written another label.
+    one.place, one.version = ENCODER, one.version + 1
+    async with world.scaling() as scaling:
+        for _ in range(60):
+            world.fleets[str(member.key)] = told(world)
+            await world.run(scaling, 1)
+    assert set(world.pods) == pods
+    assert serving(world, member) == {"encoder": 1, "dit": 6, "decoder": 1}
+    calm(world)
+
+
+async def test_a_gateway_that_does_not_know_of_a_change_takes_nothing_back() -> None:
+    world, member = await settled()
+    world.fleets[str(member.key)] = told(world)
+    heavy(world, member)
+    async with world.scaling() as scaling:
+        await world.run(scaling, 60)
+        assert serving(world, member)["decoder"] >= 4
+        del world.fleets[str(member.key)]
+        await world.run(scaling, 60)
+        world.calls.clear()
+        await world.run(scaling, 20)
+    assert not [call for call in world.calls if call[0] in ("relabel", "change")]
+    calm(world)
 
 
 async def test_what_replaces_a_pod_takes_its_stage() -> None:
