@@ -221,7 +221,8 @@ class NetworkPolicy(Part):
         enabled: Make a policy: nothing but metrics and health can be reached.
         metrics_from: Peers that may read metrics, as of a NetworkPolicy; all where empty.
         egress: Rules for what the operator may reach, as of a NetworkPolicy; everything where
-            empty. It needs the API server, DNS, Prometheus and port 7421 of gateways.
+            empty. It needs the API server, DNS, Prometheus, port 7421 of gateways, and port 7430 of
+            pods that change their stage.
     """
 
     enabled: bool = True
