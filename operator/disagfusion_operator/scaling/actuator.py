@@ -15,7 +15,7 @@ from disagfusion.scheduling.decision import Place
 from disagfusion_operator.k8s.kinds import POD
 from disagfusion_operator.k8s.port import Cluster, Object
 from disagfusion_operator.scaling.fleet import DELETION_COST, Account, Phase, Pod, asked_of
-from disagfusion_operator.scaling.flex import is_flex, together
+from disagfusion_operator.scaling.flex import together
 
 FIRST = "-1"
 """Deletion cost of a pod that is to go: those without any have 0."""
@@ -125,8 +125,9 @@ class Actuator:
         wanted: Mapping[Place, int],
     ) -> bool:
         """Tell whether some pods that work are to go and others of their Deployment are not."""
-        all_go = wanted[place] == 0 and not is_flex(deployments[place])
-        return wanted[place] < accounts[place].ready and not all_go
+        together_with = together(deployments)[_name(deployments[place])]
+        some_stay = any(wanted.get(one, accounts[one].asked) for one in together_with)
+        return some_stay and wanted[place] < accounts[place].ready
 
     async def grow(
         self,

@@ -57,7 +57,7 @@ class Pod:
         broken: Why its containers cannot run; empty: they can.
         cost: Of its deletion, as it was written on it; None: nothing was.
         crew: Whose it is: a stage, or `flex`; empty where nothing says it.
-        address: Of its network; empty: it has none yet.
+        address: Of its network; empty before its containers have begun.
         changes_from: The stage that it had before, while it does not serve its own yet; None: it
             does, or starts with it.
         changed_at: When it got its stage, in Unix seconds; None: it began with it.
@@ -146,8 +146,8 @@ class Account:
         """
 
         def available_at(pod: Pod) -> float:
-            changes = pod.changes_from is not None
-            return max(now, pod.begun + (change_seconds if changes else load_seconds))
+            started = pod.created + load_seconds
+            return max(now, started, pod.begun + change_seconds if pod.changes_from else started)
 
         starting = [one for one in self.live if one.phase is Phase.STARTING]
         excess = max(0, len(self.live) - desired)
@@ -257,11 +257,16 @@ def _read(pod: Object) -> Pod:
         broken=_broken(pod),
         cost=annotations.get(DELETION_COST),
         crew=labels.get(COMPONENT_LABEL, ""),
-        address=pod.get("status", {}).get("podIP") or "",
+        address=_address(pod),
         changes_from=changes_from,
         changed_at=_number(annotations.get(CHANGED_ANNOTATION)),
         version=int(_number(metadata.get("resourceVersion")) or 0),
     )
+
+
+def _address(pod: Object) -> str:
+    status = pod.get("status", {})
+    return str(status.get("podIP") or "") if status.get("phase") == "Running" else ""
 
 
 def _number(text: str | None) -> float | None:

@@ -325,6 +325,20 @@ async def test_fewer_of_a_stage_are_ended_and_not_of_another() -> None:
     calm(world)
 
 
+async def test_all_go_and_come_back_as_they_were() -> None:
+    world, member = await settled(scaleToZero={"afterSeconds": 60})
+    member.jobs.rate = steady(0.0)
+    async with world.scaling() as scaling:
+        await world.run(scaling, 200)
+        assert not world.pods
+        # Where all go, nobody is chosen.
+        assert not [call for call in world.calls if call[0] == "annotate" and call[1] == "Pod"]
+        member.jobs.rate = steady(0.7)
+        await world.run(scaling, 60)
+    assert serving(world, member) == {"encoder": 1, "dit": 6, "decoder": 1}
+    calm(world)
+
+
 @pytest.mark.parametrize("mode", ["Off", "Recommend"])
 async def test_where_it_does_not_decide_stages_get_their_minima_and_pods_stay(mode: str) -> None:
     world = World()
