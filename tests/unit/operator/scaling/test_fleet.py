@@ -111,7 +111,7 @@ def together(asked: int, *pods: dict[str, Any], **wanted: int) -> Any:
 
 
 def test_what_a_deployment_of_several_stages_asks_for_is_counted_once() -> None:
-    found = together(4, pod("a", **READY), pod("b", **READY), encoder=1, dit=1, decoder=2)
+    found = together(4, pod("a", **READY), pod("b", **READY), encoder=0, dit=1, decoder=3)
     assert sum(one.held for one in found.values()) == 4
     # What is still to be made is for whoever lacks it.
     assert {place.stage: one.asked for place, one in found.items()} == {
