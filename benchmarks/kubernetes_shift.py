@@ -1,14 +1,14 @@
 """Does the operator follow a shift of the load, within the budget and without losing a job?
 
     make cluster-up && make images IMAGES="gateway emulated operator"
-    python benchmarks/kubernetes_shift.py [--time-scale 0.1] [--output DIRECTORY]
+    python benchmarks/kubernetes_shift.py [--time-scale 0.1] [--flex] [--output DIRECTORY]
 
 W2 on the cluster of `make cluster-up`: eight emulated accelerators on two real nodes, real pods of
 the slim image, real kubelets, and a real Prometheus that scrapes them through a proxy which fails
 one scrape in ten. Jobs are submitted at their scaled times. From the API server's watch comes how
 many pods held an accelerator at each moment, those that were ending included. Exits with 1 where a
-job is lost or the budget was exceeded. With `--output`: outcome.json, and replicas.svg from
-Prometheus' data.
+job is lost or the budget was exceeded. With `--flex` pods change their stage in place, instead of
+pods that end and start. With `--output`: outcome.json, and replicas.svg from Prometheus' data.
 """
 
 from __future__ import annotations
@@ -83,12 +83,16 @@ class Outcome:
     simulated_p95: float
 
 
-def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> list[dict[str, Any]]:
+def manifests(
+    workload: Workload, profile: Profile, scale: float, url: str, *, flex: bool
+) -> list[dict[str, Any]]:
     """Return the profile's ConfigMap and the pipeline."""
     assert workload.initial is not None, "W2 says where it begins"
     (pool,) = profile.pools
     described = rebinding(profile, workload).model_dump(exclude_defaults=True)
     meta = {"namespace": NAMESPACE}
+    small = {"sharedMemory": "64Mi", "resources": {"requests": {"cpu": "10m"}}}
+    accelerator = {"accelerator": {"resource": RESOURCE}}
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         {
@@ -103,11 +107,8 @@ def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> l
             "metadata": {"name": PIPELINE, **meta},
             "spec": {
                 "model": {"emulated": {"timeScale": scale}},
-                "pools": {pool: {"accelerator": {"resource": RESOURCE}}},
-                "stages": {
-                    stage: {"sharedMemory": "64Mi", "resources": {"requests": {"cpu": "10m"}}}
-                    for stage in profile.stages
-                },
+                "pools": {pool: {**accelerator, **({"flex": small} if flex else {})}},
+                "stages": dict.fromkeys(profile.stages, small),
                 "transport": {"backend": "TCP"},
                 "scaling": {
                     "budget": workload.budget,
@@ -121,7 +122,7 @@ def manifests(workload: Workload, profile: Profile, scale: float, url: str) -> l
     ]
 
 
-def run(kubectl: Kubectl, scale: float, output: Path | None) -> Outcome:
+def run(kubectl: Kubectl, scale: float, output: Path | None, *, flex: bool) -> Outcome:
     """Run the workload."""
     workload = parse(Workload, (EXAMPLES / "workloads" / "w2.yaml").read_text(), name="w2.yaml")
     name = "wan2.2-i2v-480p.yaml"
@@ -138,7 +139,7 @@ def run(kubectl: Kubectl, scale: float, output: Path | None) -> Outcome:
         proxy = stack.enter_context(flaky_proxy())
         url = stack.enter_context(prometheus(directory, targets, proxy))
         pods = stack.enter_context(PodWatch(kubectl.kubeconfig, NAMESPACE, RESOURCE, targets))
-        kubectl.apply(manifests(workload, profile, scale, url))
+        kubectl.apply(manifests(workload, profile, scale, url, flex=flex))
         stack.callback(kubectl, "delete", "namespace", NAMESPACE, seconds=300)
         address = wait_ready(kubectl, NAMESPACE, PIPELINE, replicas=budget)
         client = stack.enter_context(Client(address, timeout=600.0))
@@ -204,15 +205,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--time-scale", type=float, default=0.1)
+    parser.add_argument("--flex", action="store_true", help="pods change their stage in place")
     parser.add_argument("--output", type=Path, help="write outcome.json and replicas.svg here")
     arguments = parser.parse_args()
     if arguments.output is not None:
         arguments.output.mkdir(parents=True, exist_ok=True)
-    found = run(Kubectl(Layout().kubeconfig), arguments.time_scale, arguments.output)
+    found = run(
+        Kubectl(Layout().kubeconfig), arguments.time_scale, arguments.output, flex=arguments.flex
+    )
     for name, value in asdict(found).items():
         print(f"{name:16} {value:.0f}")
     if arguments.output is not None:
-        answer = {"environment": environment(), "outcome": asdict(found)}
+        answer = {"environment": environment(), "flex": arguments.flex, "outcome": asdict(found)}
         (arguments.output / "outcome.json").write_text(json.dumps(answer, indent=1) + "\n")
     if found.succeeded < found.submitted or found.most_held > found.budget:
         sys.exit(1)

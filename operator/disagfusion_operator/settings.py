@@ -22,6 +22,7 @@ class OperatorSettings(BaseSettings):
         image_encoder: The same of encoders.
         image_dit: The same of DiTs.
         image_decoder: The same of decoders.
+        image_flex: The same of pods that change their stage in place.
         image_emulated: The same of all stages of an emulated pipeline.
         image_pull_policy: Of all containers that it makes.
         image_pull_secrets: Comma list of Secrets, which must be in the pipelines' namespaces.
@@ -56,6 +57,7 @@ class OperatorSettings(BaseSettings):
     image_encoder: str = "disagfusion-encoder"
     image_dit: str = "disagfusion-dit"
     image_decoder: str = "disagfusion-decoder"
+    image_flex: str = "disagfusion-flex"
     image_emulated: str = "disagfusion-emulated"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     image_pull_secrets: str = ""
@@ -96,8 +98,9 @@ class OperatorSettings(BaseSettings):
 
     @property
     def images(self) -> dict[str, str]:
-        """Images where a pipeline does not say another: by stage, "gateway" and "emulated"."""
-        return {name: getattr(self, f"image_{name}") for name in (*STAGES, "gateway", "emulated")}
+        """Images where a pipeline says no other: by stage, "gateway", "flex" and "emulated"."""
+        names = (*STAGES, "gateway", "flex", "emulated")
+        return {name: getattr(self, f"image_{name}") for name in names}
 
 
 def _split(text: str) -> tuple[str, ...]:

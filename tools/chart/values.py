@@ -42,6 +42,7 @@ class Images(Part):
         encoder: Their first stage.
         dit: Their second stage.
         decoder: Their third stage.
+        flex: All their stages, on pools whose pods change their stage in place.
         emulated: All stages of pipelines with emulated accelerators.
     """
 
@@ -54,6 +55,7 @@ class Images(Part):
     encoder: Image = Image(repository="disagfusion-encoder")
     dit: Image = Image(repository="disagfusion-dit")
     decoder: Image = Image(repository="disagfusion-decoder")
+    flex: Image = Image(repository="disagfusion-flex")
     emulated: Image = Image(repository="disagfusion-emulated")
 
 
@@ -219,7 +221,8 @@ class NetworkPolicy(Part):
         enabled: Make a policy: nothing but metrics and health can be reached.
         metrics_from: Peers that may read metrics, as of a NetworkPolicy; all where empty.
         egress: Rules for what the operator may reach, as of a NetworkPolicy; everything where
-            empty. It needs the API server, DNS, Prometheus and port 7421 of gateways.
+            empty. It needs the API server, DNS, Prometheus, port 7421 of gateways, and port 7430 of
+            pods that change their stage.
     """
 
     enabled: bool = True

@@ -4,7 +4,8 @@
     python -m tools.images check [NAME ...] [--variant cpu|cuda] [--engine NAME]
     python -m tools.images sizes [--output DIR]
 
-Names are those of the files in Dockerfiles/: gateway, emulated, operator, encoder, dit, decoder.
+Names are those of the files in Dockerfiles/: gateway, emulated, operator, encoder, dit, decoder,
+flex.
 """
 
 from __future__ import annotations

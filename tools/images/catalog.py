@@ -75,6 +75,7 @@ IMAGES = (
     Image("encoder", "stage", "stages"),
     Image("dit", "stage", "stages"),
     Image("decoder", "stage", "stages"),
+    Image("flex", "stage", "stages"),
 )
 
 

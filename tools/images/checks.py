@@ -27,6 +27,7 @@ _PACKAGES = {
     "emulated": {"ucxx"},
     "stage": {"diffusers", "torch", "ucxx"},
 }
+_STAGES = ("disagfusion_encoder", "disagfusion_dit", "disagfusion_decoder")
 _LOCAL = {"DISAGFUSION_LISTEN": "127.0.0.1:0", "DISAGFUSION_METRICS_LISTEN": ""}
 _EMULATED = {
     "DISAGFUSION_DEVICE": "emulated:a10",
@@ -58,9 +59,10 @@ def services(image: Image) -> tuple[Service, ...]:
     if image.name == "operator":
         return (Service("disagfusion_operator", {}, starts=False),)
     if image.name == "emulated":
-        stages = ("disagfusion_encoder", "disagfusion_dit", "disagfusion_decoder")
-        return tuple(Service(module, _LOCAL | _EMULATED) for module in stages)
+        return tuple(Service(module, _LOCAL | _EMULATED) for module in _STAGES)
     model = {"DISAGFUSION_MODEL": DIGITS, "DISAGFUSION_PIPELINE": "digits"}
+    if image.name == "flex":
+        return tuple(Service(module, _LOCAL | model) for module in _STAGES)
     return (Service(f"disagfusion_{image.name}", _LOCAL | model),)
 
 

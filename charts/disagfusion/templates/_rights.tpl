@@ -29,7 +29,7 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
-# Which pod goes first is an annotation.
+# Which pod goes first is an annotation, which stage it has a label.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]

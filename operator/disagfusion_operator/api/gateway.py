@@ -15,7 +15,7 @@ from disagfusion_operator.api.base import (
     SecretKey,
     volume_rules,
 )
-from disagfusion_operator.api.pools import PodTemplate, Resources
+from disagfusion_operator.api.pods import PodTemplate, Resources
 
 
 class Sqlite(Part):

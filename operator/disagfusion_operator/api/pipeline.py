@@ -95,6 +95,11 @@ def _rule_of_stage(stage: str) -> Rule:
     )
 
 
+def _may_run(stage: str) -> str:
+    pools = f"self.stages.{stage}.pools"
+    return f"(!has({pools}) || size({pools}) == 0 || name in {pools} ? 1 : 0)"
+
+
 class Spec(Part):
     """A pipeline as it should be.
 
@@ -125,6 +130,12 @@ class Spec(Part):
             "minReplicas may be 0 only with scaling.scaleToZero",
             ".stages",
         ),
+        Rule(
+            "self.pools.all(name, !has(self.pools[name].flex) ||"
+            f" {' + '.join(map(_may_run, STAGES))} > 1)",
+            "flex needs at least two stages that may run on the pool",
+            ".pools",
+        ),
     )
 
     model: Model
@@ -141,6 +152,10 @@ class Spec(Part):
     def pools_of(self, stage: str) -> tuple[str, ...]:
         """Return the pools on which a stage may run."""
         return dict(self.stages.items())[stage].pools or tuple(self.pools)
+
+    def flexes(self, pool: str) -> bool:
+        """Tell whether the pods of a pool change their stage in place."""
+        return pool in self.pools and self.pools[pool].flex is not None
 
     def places(self) -> tuple[tuple[str, str], ...]:
         """Return every stage with every pool on which it may run."""

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from disagfusion.scheduling.document import PositiveCount
 from disagfusion_operator.api.base import (
-    Free,
-    Labels,
     Matches,
     ObjectName,
     Part,
@@ -17,6 +15,7 @@ from disagfusion_operator.api.base import (
     ResourceName,
     Rule,
 )
+from disagfusion_operator.api.pods import Worker
 
 
 class Toleration(Part):
@@ -67,6 +66,10 @@ class Accelerator(Part):
     count: PositiveCount = 1
 
 
+class Flex(Worker):
+    """Pods that change their stage in place: their image and weights are those of all stages."""
+
+
 class Pool(Part):
     """Nodes with accelerators of one kind.
 
@@ -85,6 +88,10 @@ class Pool(Part):
             pool is taken to have its capacity, or else the budget, before the nodes are there.
         provisioning_timeout_seconds: After which a pod that waits for a node is taken back, and the
             pool counts as full for a while; 60 for Static and 900 for Autoscaled.
+        flex: One Deployment for all stages that may run here, whose pods change their stage in
+            place: faster than pods that end and start, for more memory and larger images. What
+            stages say of their pods does not hold here. A Deployment for each stage where not
+            given.
     """
 
     RULES: ClassVar = (
@@ -121,45 +128,9 @@ class Pool(Part):
     capacity: Annotated[int, Field(ge=0)] | None = None
     provisioning: Literal["Static", "Autoscaled"] = "Static"
     provisioning_timeout_seconds: Annotated[int, Field(ge=10, le=7200)] | None = None
+    flex: Flex | None = None
 
     @property
     def accelerators(self) -> int:
         """That a replica takes; a replica on the processor counts as one."""
         return self.accelerator.count if self.accelerator else 1
-
-
-class Resources(Part):
-    """Of a container.
-
-    Attributes:
-        requests: What is set aside for it.
-        limits: The most that it may take.
-    """
-
-    requests: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
-    limits: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
-
-
-class PodTemplate(Part):
-    """What is laid over the pods that the operator makes.
-
-    Attributes:
-        labels: Further labels.
-        annotations: Further annotations.
-        spec: Fields of a PodSpec, merged as `kubectl patch` merges them; what the operator needs
-            to keep its promises stays: names, ports, probes, security context.
-    """
-
-    RULES: ClassVar = (
-        Rule(
-            "!has(self.labels) || self.labels.all(key, !key.startsWith('disagfusion.dev/') &&"
-            " !key.startsWith('app.kubernetes.io/'))",
-            "labels of disagfusion.dev/ and app.kubernetes.io/ are the operator's,"
-            " take another prefix",
-            ".labels",
-        ),
-    )
-
-    labels: Labels = Field(default_factory=dict)
-    annotations: Labels = Field(default_factory=dict)
-    spec: Free = Field(default_factory=dict)

@@ -27,7 +27,7 @@ class Release:
     """What the operator's installation decides for all pipelines.
 
     Attributes:
-        images: By stage, "gateway" and "emulated".
+        images: By stage, "gateway", "flex" and "emulated".
         pull_policy: Of all containers.
         pull_secrets: Names of Secrets for the images' registry.
         namespace: Of the operator itself.
@@ -86,6 +86,12 @@ class Inputs:
         kind = "emulated" if self.emulated else stage
         return self.stage(stage).image or self.release.images[kind]
 
+    def flex_image(self, pool: str) -> str:
+        """Return the image of the pods of a pool that change their stage in place."""
+        flex = self.spec.pools[pool].flex
+        kind = "emulated" if self.emulated else "flex"
+        return (flex.image if flex else None) or self.release.images[kind]
+
     @property
     def gateway_image(self) -> str:
         """The image of the gateways' pods."""
@@ -99,11 +105,21 @@ class Inputs:
             "model": model,
             "dtype": self.spec.dtype,
             "options": self.spec.options.model_dump(mode="json"),
-            "images": [self.image(stage) for stage, _ in self.spec.stages.items()],
+            "images": self._images(),
             "profile": self.profile_text if self.emulated else "",
         }
         text = json.dumps(told, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def _images(self) -> list[str]:
+        """Return the images of all pods that do the work of stages."""
+        own = {
+            stage: self.image(stage)
+            for stage, pool in self.spec.places()
+            if not self.spec.flexes(pool)
+        }
+        flex = {self.flex_image(pool) for pool in self.spec.pools if self.spec.flexes(pool)}
+        return [*own.values(), *sorted(flex)]
 
     def job_seconds(self, stage: str, pool: str) -> float:
         """Predict how long the longest job takes there."""
@@ -123,11 +139,15 @@ class Inputs:
         pools = [pool] if pool in self.profile.pools else list(self.profile.pools)
         return scale * max(self.profile.load_seconds(stage, one) for one in pools)
 
-    def grace_seconds(self, stage: str, pool: str) -> int:
-        """Return how long a pod may take to finish what it has."""
-        jobs = self.stage(stage).slots * self.job_seconds(stage, pool)
+    def grace_seconds(self, jobs: float, release: int) -> int:
+        """Return how long a pod may take to finish what it has.
+
+        Args:
+            jobs: Seconds of the jobs that it can have.
+            release: Seconds that its outputs may wait.
+        """
         # Requests may be larger than the profile's default shape.
-        needed = 2 * jobs + self.release_seconds(stage, pool) + _RELEASE_SECONDS
+        needed = 2 * jobs + release + _RELEASE_SECONDS
         return min(_GREATEST_GRACE, rounded(max(_LEAST_GRACE, needed)))
 
     def release_seconds(self, stage: str, pool: str) -> int:

@@ -25,16 +25,22 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGED_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "disagfusion-operator"
 GATEWAY = "gateway"
+FLEX = "flex"
+"""Component of pods that change their stage in place; their stage is a label that changes."""
 
 HASH_ANNOTATION = f"{DOMAIN}/applied-hash"
 """Of what was applied, so that the same is not applied again."""
 VERSION_ANNOTATION = f"{DOMAIN}/version"
 """Of model and images, on the pods of a stage: no job meets two of them."""
+CHANGED_ANNOTATION = f"{DOMAIN}/stage-changed-at"
+"""When the operator changed a pod's stage last, in Unix seconds."""
+CHANGING_ANNOTATION = f"{DOMAIN}/stage-changes-from"
+"""The stage that a pod had before; taken away when its worker serves the new one."""
 FINALIZER = f"{DOMAIN}/drain"
 
 
 def labels(pipeline: str, component: str, pool: str = "") -> dict[str, str]:
-    """Return the labels of an object: `component` is a stage or `gateway`; empty for neither."""
+    """Return the labels of an object: `component` is a stage, `gateway` or `flex`, or empty."""
     found = {
         "app.kubernetes.io/name": "disagfusion",
         "app.kubernetes.io/instance": pipeline,
@@ -44,7 +50,7 @@ def labels(pipeline: str, component: str, pool: str = "") -> dict[str, str]:
     }
     if component:
         found[COMPONENT_LABEL] = component
-        if component != GATEWAY:
+        if component not in (GATEWAY, FLEX):
             found[STAGE_LABEL] = component
     if pool:
         found[POOL_LABEL] = pool
@@ -52,9 +58,14 @@ def labels(pipeline: str, component: str, pool: str = "") -> dict[str, str]:
 
 
 def selector(pipeline: str, component: str, pool: str = "") -> dict[str, str]:
-    """Return the labels that tell pods of one kind; they never change."""
+    """Return the labels that tell pods of one Deployment, or of several; they never change."""
     found = {PIPELINE_LABEL: pipeline, COMPONENT_LABEL: component}
     return {**found, POOL_LABEL: pool} if pool else found
+
+
+def serving(pipeline: str, stage: str) -> dict[str, str]:
+    """Return the labels that tell the pods that serve a stage now."""
+    return {PIPELINE_LABEL: pipeline, STAGE_LABEL: stage}
 
 
 def stage_service(pipeline: str, stage: str) -> str:
@@ -62,9 +73,9 @@ def stage_service(pipeline: str, stage: str) -> str:
     return f"{pipeline}-{stage}"
 
 
-def stage_deployment(pipeline: str, stage: str, pool: str) -> str:
-    """Return the name of the Deployment of a stage on a pool."""
-    return f"{pipeline}-{stage}-{pool}"
+def stage_deployment(pipeline: str, component: str, pool: str) -> str:
+    """Return the name of the Deployment of a stage, or of `flex`, on a pool."""
+    return f"{pipeline}-{component}-{pool}"
 
 
 def gateway_deployment(pipeline: str) -> str:

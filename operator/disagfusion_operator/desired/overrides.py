@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from disagfusion_operator.api.pools import PodTemplate
+from disagfusion_operator.api.pods import PodTemplate
 from disagfusion_operator.desired.inputs import Manifest
 
 # The keys by which Kubernetes tells the items of a list of a PodSpec: its API's patchMergeKey.
@@ -59,6 +59,7 @@ _PROTECTED_ENV = frozenset(
         "POOL",
         "PROBE_LISTEN",
         "RESULTS",
+        "STAGE",
         "TRANSPORT",
         "TRANSPORT_ADVERTISE",
         "TRANSPORT_HOST",

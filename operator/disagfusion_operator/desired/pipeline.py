@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from disagfusion_operator.desired import gateway, names, policies, stages
+from disagfusion_operator.desired.crews import Crew, crews
 from disagfusion_operator.desired.inputs import Inputs, Manifest, manifest
 
 
@@ -26,15 +27,17 @@ def supports(inputs: Inputs) -> list[Manifest]:
         )
     for stage, _ in inputs.spec.stages.items():
         found += [stages.service(inputs, stage), stages.disruption_budget(inputs, stage)]
+    if any(map(inputs.spec.flexes, inputs.spec.pools)):
+        found.append(stages.disruption_budget(inputs, names.FLEX))
     found += [gateway.service(inputs), gateway.disruption_budget(inputs)]
     if inputs.release.pod_monitors:
         found.append(_pod_monitor(inputs))
     return found
 
 
-def stage_deployments(inputs: Inputs) -> dict[tuple[str, str], Manifest]:
-    """Return the Deployments of all stages, by stage and pool."""
-    return {place: stages.deployment(inputs, *place) for place in inputs.spec.places()}
+def stage_deployments(inputs: Inputs) -> list[tuple[Crew, Manifest]]:
+    """Return the Deployments of all stages, with their pods."""
+    return [(crew, stages.deployment(inputs, crew)) for crew in crews(inputs)]
 
 
 def _account(inputs: Inputs, name: str, component: str) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from disagfusion_operator.api.pools import Resources
+from disagfusion_operator.api.pods import Resources
 from disagfusion_operator.desired.inputs import Inputs, Manifest
 from disagfusion_operator.desired.names import METRICS_PORT
 

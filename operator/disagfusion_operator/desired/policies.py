@@ -23,6 +23,10 @@ def policies(inputs: Inputs) -> list[Manifest]:
 
 def _of_stages(inputs: Inputs) -> Manifest:
     stages = [stage for stage, _ in inputs.spec.stages.items()]
+    callers = [_pods(names.selector(inputs.name, names.GATEWAY))]
+    if any(map(inputs.spec.flexes, inputs.spec.pools)):
+        # It tells pods to change their stage.
+        callers.append(_operator(inputs))
     data = [_ports(names.DATA_PORT)]
     if inputs.spec.transport.backend == "UCX":
         data.append(_ports(*names.UCX_PORTS))
@@ -37,7 +41,7 @@ def _of_stages(inputs: Inputs) -> Manifest:
             ],
         },
         [
-            _rule([_pods(names.selector(inputs.name, names.GATEWAY))], [_ports(names.STAGE_PORT)]),
+            _rule(callers, [_ports(names.STAGE_PORT)]),
             _rule([_stages(inputs, stages)], data),
             _rule(_prometheus(inputs), [_ports(names.METRICS_PORT)]),
         ],

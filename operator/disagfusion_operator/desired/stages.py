@@ -1,4 +1,4 @@
-"""The objects of a stage: a Deployment on each pool, a headless Service, a disruption budget."""
+"""The objects of stages: Deployments on pools, headless Services, disruption budgets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from disagfusion_operator.api.base import number
 from disagfusion_operator.api.pools import Pool
 from disagfusion_operator.desired import names, pods, weights
+from disagfusion_operator.desired.crews import Crew
 from disagfusion_operator.desired.inputs import Inputs, Manifest, manifest, rounded
 from disagfusion_operator.desired.overrides import lay_over
 
@@ -17,6 +18,7 @@ _ARENA_SHARE = 0.9
 """Of /dev/shm: UCX and the engine keep some of their own in it."""
 _STARTUP_SECONDS = 600
 _UNKNOWN_LOAD_SECONDS = 1800
+_STAGE_VARIABLE = "DISAGFUSION_STAGE"
 
 
 def stage_account(pipeline: str) -> str:
@@ -29,40 +31,40 @@ def profile_map(pipeline: str) -> str:
     return f"{pipeline}-profile"
 
 
-def deployment(inputs: Inputs, stage: str, pool: str) -> Manifest:
-    """Return the Deployment of a stage on a pool: everything but its replicas."""
-    wanted = inputs.stage(stage)
+def deployment(inputs: Inputs, crew: Crew) -> Manifest:
+    """Return the Deployment of a stage on a pool, or of all there: everything but its replicas."""
+    labels = names.labels(inputs.name, crew.component, crew.pool)
     template = lay_over(
         {
             "metadata": {
-                "labels": names.labels(inputs.name, stage, pool),
+                "labels": {**labels, names.STAGE_LABEL: crew.first},
                 "annotations": {
                     names.VERSION_ANNOTATION: inputs.version,
-                    "kubectl.kubernetes.io/default-container": stage,
+                    "kubectl.kubernetes.io/default-container": crew.component,
                     **pods.scraped(),
                 },
             },
-            "spec": _pod(inputs, stage, pool),
+            "spec": _pod(inputs, crew),
         },
-        wanted.pod_template,
+        crew.wanted.pod_template,
     )
     return manifest(
         inputs,
         ("apps/v1", "Deployment"),
-        names.stage_deployment(inputs.name, stage, pool),
-        names.labels(inputs.name, stage, pool),
+        names.stage_deployment(inputs.name, crew.component, crew.pool),
+        labels,
         spec={
-            "selector": {"matchLabels": names.selector(inputs.name, stage, pool)},
+            "selector": {"matchLabels": names.selector(inputs.name, crew.component, crew.pool)},
             "strategy": {
                 "type": "RollingUpdate",
                 # More pods than were decided would be more accelerators than the budget.
                 "rollingUpdate": {
                     "maxSurge": 0,
-                    "maxUnavailable": "100%" if stage in inputs.whole else "25%",
+                    "maxUnavailable": "100%" if crew.component in inputs.whole else "25%",
                 },
             },
             "revisionHistoryLimit": 2,
-            "progressDeadlineSeconds": _startup_seconds(inputs, stage, pool) + 600,
+            "progressDeadlineSeconds": _startup_seconds(crew) + 600,
             "template": template,
         },
     )
@@ -79,23 +81,27 @@ def service(inputs: Inputs, stage: str) -> Manifest:
             "clusterIP": "None",
             # A worker that loads or drains has to be heard as well.
             "publishNotReadyAddresses": True,
-            "selector": names.selector(inputs.name, stage),
+            "selector": names.serving(inputs.name, stage),
             "ports": [service_port("grpc", names.STAGE_PORT)],
         },
     )
 
 
-def disruption_budget(inputs: Inputs, stage: str) -> Manifest:
-    """Return what keeps a drain of several nodes from taking a whole stage at once."""
+def disruption_budget(inputs: Inputs, component: str) -> Manifest:
+    """Return what keeps a drain of several nodes from taking a whole stage at once.
+
+    Pods that change their stage have one for all of them: how many there should be of a stage is
+    counted over whole Deployments.
+    """
     return manifest(
         inputs,
         ("policy/v1", "PodDisruptionBudget"),
-        names.stage_service(inputs.name, stage),
-        names.labels(inputs.name, stage),
+        f"{inputs.name}-{component}",
+        names.labels(inputs.name, component),
         spec={
             "maxUnavailable": 1,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": names.selector(inputs.name, stage)},
+            "selector": {"matchLabels": names.selector(inputs.name, component)},
         },
     )
 
@@ -105,14 +111,14 @@ def service_port(name: str, port: int) -> Manifest:
     return {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
 
 
-def _pod(inputs: Inputs, stage: str, pool_name: str) -> Manifest:
-    pool = inputs.spec.pools[pool_name]
+def _pod(inputs: Inputs, crew: Crew) -> Manifest:
+    pool = inputs.spec.pools[crew.pool]
     found: Manifest = {
         "serviceAccountName": stage_account(inputs.name),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Always",
-        "terminationGracePeriodSeconds": inputs.grace_seconds(stage, pool_name),
+        "terminationGracePeriodSeconds": crew.grace_seconds,
         "securityContext": pods.pod_security(),
         "nodeSelector": dict(pool.node_selector),
         "tolerations": _tolerations(pool),
@@ -121,17 +127,17 @@ def _pod(inputs: Inputs, stage: str, pool_name: str) -> Manifest:
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": names.selector(inputs.name, stage)},
+                "labelSelector": {"matchLabels": names.selector(inputs.name, crew.component)},
             }
         ],
-        "containers": [_container(inputs, stage, pool_name)],
-        "volumes": _volumes(inputs, stage),
+        "containers": [_container(inputs, crew)],
+        "volumes": _volumes(inputs, crew),
     }
     if pool.runtime_class_name:
         found["runtimeClassName"] = pool.runtime_class_name
     if secrets := pods.pull_secrets(inputs):
         found["imagePullSecrets"] = secrets
-    if init := weights.containers(inputs, stage):
+    if init := weights.containers(inputs, crew):
         found["initContainers"] = init
     return {name: value for name, value in found.items() if value not in ({}, [])}
 
@@ -144,23 +150,27 @@ def _tolerations(pool: Pool) -> list[Manifest]:
     return found
 
 
-def _container(inputs: Inputs, stage: str, pool_name: str) -> Manifest:
-    pool, wanted = inputs.spec.pools[pool_name], inputs.stage(stage)
+def _container(inputs: Inputs, crew: Crew) -> Manifest:
+    pool = inputs.spec.pools[crew.pool]
     rdma = inputs.spec.transport.rdma
     extended = {pool.accelerator.resource: pool.accelerator.count} if pool.accelerator else {}
     if rdma is not None:
         extended[rdma.resource] = rdma.count
     probed = names.PROBE_PORT if inputs.spec.transport.tls else names.STAGE_PORT
-    startup = _startup_seconds(inputs, stage, pool_name)
+    startup = _startup_seconds(crew)
+    # What a container is started as is its pod's label then, also when it is started again.
+    stage = f"$({_STAGE_VARIABLE})" if crew.component == names.FLEX else crew.component
     return {
-        "name": stage,
-        "image": inputs.image(stage),
+        "name": crew.component,
+        "image": crew.image,
         "imagePullPolicy": inputs.release.pull_policy,
-        # The emulated image has all stages in it.
+        # Every image of stages has the code of all of them.
         "command": ["python", "-m", f"disagfusion_{stage}"],
-        "env": pods.environment(_settings(inputs, stage, pool_name)),
+        "env": pods.environment(_settings(inputs, crew)),
         "ports": _ports(inputs),
-        "resources": pods.resources(wanted.resources, extended, {"cpu": "100m", "memory": "256Mi"}),
+        "resources": pods.resources(
+            crew.wanted.resources, extended, {"cpu": "100m", "memory": "256Mi"}
+        ),
         "securityContext": pods.container_security(("IPC_LOCK",) if rdma else ()),
         # The front answers long before the model is loaded; what loads is not dead.
         "startupProbe": pods.grpc_probe(names.LIVENESS, probed, period=2, failures=startup // 2),
@@ -182,13 +192,13 @@ def _ports(inputs: Inputs) -> list[Manifest]:
     return found
 
 
-def _settings(inputs: Inputs, stage: str, pool_name: str) -> dict[str, str | Manifest]:
-    spec, wanted = inputs.spec, inputs.stage(stage)
+def _settings(inputs: Inputs, crew: Crew) -> dict[str, str | Manifest]:
+    spec, wanted = inputs.spec, crew.wanted
     found: dict[str, str | Manifest] = {
         "name": pods.own_field("metadata.name"),
         "listen": f"0.0.0.0:{names.STAGE_PORT}",
         "pipeline": names.served_name(inputs.name, spec),
-        "pool": pool_name,
+        "pool": crew.pool,
         "version_tag": inputs.version,
         "transport": spec.transport.backend.lower(),
         "transport_host": "0.0.0.0",  # noqa: S104 - of a pod
@@ -199,24 +209,26 @@ def _settings(inputs: Inputs, stage: str, pool_name: str) -> dict[str, str | Man
         "slots": str(wanted.slots),
         "send_slots": str(wanted.send_slots),
         "arena_bytes": str(_arena_bytes(wanted.shared_memory)),
-        "drain_seconds": str(inputs.release_seconds(stage, pool_name)),
+        "drain_seconds": str(crew.release_seconds),
         "metrics_listen": f"0.0.0.0:{names.METRICS_PORT}",
         "log_format": "json",
         **pods.tls_environment(inputs),
     }
+    if crew.component == names.FLEX:
+        found["stage"] = pods.own_field(f"metadata.labels['{names.STAGE_LABEL}']")
     if spec.transport.backend == "UCX":
         found["ucx_ports"] = "-".join(map(str, names.UCX_PORTS))
     if spec.transport.tls:
         found["probe_listen"] = f"0.0.0.0:{names.PROBE_PORT}"
     if spec.model.emulated is not None:
         found |= {
-            "device": f"emulated:{pool_name}",
+            "device": f"emulated:{crew.pool}",
             "profile": f"{_PROFILE_DIRECTORY}/{PROFILE_KEY}",
             "time_scale": repr(spec.model.emulated.time_scale),
             "time_noise": repr(spec.model.emulated.time_noise),
         }
         return found
-    pool = spec.pools[pool_name]
+    pool = spec.pools[crew.pool]
     found["device"] = pool.device or ("cuda" if pool.accelerator else "cpu")
     found |= weights.SETTINGS
     return found | _options(inputs)
@@ -245,14 +257,14 @@ def _arena_bytes(shared_memory: str | int) -> int:
     return max(_MIB, int(float(number(shared_memory)) * _ARENA_SHARE) // _MIB * _MIB)
 
 
-def _startup_seconds(inputs: Inputs, stage: str, pool: str) -> int:
+def _startup_seconds(crew: Crew) -> int:
     """Return how long a pod may take until it answers at all; loading comes after that."""
-    seconds = inputs.load_seconds(stage, pool)
+    seconds = crew.load_seconds
     return max(_STARTUP_SECONDS, rounded(3 * seconds)) if seconds else _UNKNOWN_LOAD_SECONDS
 
 
-def _volumes(inputs: Inputs, stage: str) -> list[Manifest]:
-    shared = {"medium": "Memory", "sizeLimit": str(inputs.stage(stage).shared_memory)}
+def _volumes(inputs: Inputs, crew: Crew) -> list[Manifest]:
+    shared = {"medium": "Memory", "sizeLimit": str(crew.wanted.shared_memory)}
     found = [
         {"name": "shm", "emptyDir": shared},
         pods.temporary_volume(),

@@ -1,4 +1,4 @@
-"""How a stage's pod gets the part of the model that the stage needs: an init container fetches it.
+"""How a pod gets the part of the model that its stages need: an init container fetches it.
 
 `python -m disagfusion.weights fetch` leaves a link to the model, wherever that is: in a cache that
 the pods of a node share, in one of the pod's own, on a volume, or in the image.
@@ -7,6 +7,7 @@ the pods of a node share, in one of the pod's own, on a volume, or in the image.
 from __future__ import annotations
 
 from disagfusion_operator.desired import pods
+from disagfusion_operator.desired.crews import Crew
 from disagfusion_operator.desired.inputs import Inputs, Manifest
 
 NAME = "weights"
@@ -20,7 +21,7 @@ SETTINGS = {"model": _LINK, "weights_report": _REPORT, "local_files_only": "true
 """By which a stage finds what was fetched."""
 
 
-def containers(inputs: Inputs, stage: str) -> list[Manifest]:
+def containers(inputs: Inputs, crew: Crew) -> list[Manifest]:
     """Return the container that fetches; none where there is no model."""
     if inputs.emulated:
         return []
@@ -29,9 +30,9 @@ def containers(inputs: Inputs, stage: str) -> list[Manifest]:
     return [
         {
             "name": NAME,
-            "image": inputs.image(stage),
+            "image": crew.image,
             "imagePullPolicy": inputs.release.pull_policy,
-            "command": ["python", "-m", "disagfusion.weights", "fetch", *_arguments(inputs, stage)],
+            "command": ["python", "-m", "disagfusion.weights", "fetch", *_arguments(inputs, crew)],
             "securityContext": pods.container_security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [
@@ -93,9 +94,11 @@ def _cache(inputs: Inputs) -> Manifest:
     return {"emptyDir": limit}
 
 
-def _arguments(inputs: Inputs, stage: str) -> list[str]:
+def _arguments(inputs: Inputs, crew: Crew) -> list[str]:
     options = inputs.spec.options
-    found = [_source(inputs), "--stage", stage, "--cache", _CACHE]
+    # Who may change the stage needs the weights of all of them.
+    stage = [] if len(crew.stages) > 1 else ["--stage", *crew.stages]
+    found = [_source(inputs), *stage, "--cache", _CACHE]
     found += ["--link", _LINK, "--report", _REPORT]
     hub = inputs.spec.model.hub
     if hub is not None:

@@ -145,6 +145,18 @@ class KubernetesCluster(Cluster):
         """See `Cluster`."""
         await self._merge(kind, namespace, name, {"annotations": dict(annotations)})
 
+    async def relabel(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+    ) -> Object:
+        """See `Cluster`."""
+        metadata = {"labels": dict(labels), "annotations": dict(annotations)}
+        return await self._merge(kind, namespace, name, metadata, BALANCER)
+
     async def set_finalizers(
         self, kind: Kind, namespace: str, name: str, finalizers: Sequence[str], *, version: str
     ) -> None:
@@ -204,9 +216,11 @@ class KubernetesCluster(Cluster):
         }
         await self._call("POST", EVENT, namespace, body=event)
 
-    async def _merge(self, kind: Kind, namespace: str, name: str, metadata: Object) -> None:
-        body, query = {"metadata": metadata}, {"fieldManager": OPERATOR}
-        await self._call(
+    async def _merge(
+        self, kind: Kind, namespace: str, name: str, metadata: Object, manager: str = OPERATOR
+    ) -> Object:
+        body, query = {"metadata": metadata}, {"fieldManager": manager}
+        return await self._call(
             "PATCH", kind, namespace, name, body=body, query=query, content_type=_MERGE
         )
 

@@ -13,7 +13,7 @@ Object = dict[str, Any]
 OPERATOR = "disagfusion-operator"
 """Field manager of everything but replicas."""
 BALANCER = "disagfusion-balancer"
-"""Field manager of replicas."""
+"""Field manager of replicas, and of the stage of pods that change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,17 @@ class Cluster(ABC):
         self, kind: Kind, namespace: str, name: str, annotations: Mapping[str, str | None]
     ) -> None:
         """Set annotations, or take away those that are None."""
+
+    @abstractmethod
+    async def relabel(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+    ) -> Object:
+        """Set labels, and annotations or take away those that are None, at once, as `BALANCER`."""
 
     @abstractmethod
     async def set_finalizers(

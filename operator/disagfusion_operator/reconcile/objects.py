@@ -15,6 +15,7 @@ from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.desired import gateway, pipeline
 from disagfusion_operator.desired.inputs import Inputs
 from disagfusion_operator.desired.names import (
+    FLEX,
     MANAGED_LABEL,
     MANAGER,
 )
@@ -24,7 +25,7 @@ from disagfusion_operator.k8s.states import is_over
 from disagfusion_operator.reconcile import trims
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.observe import Observed, place_of
+from disagfusion_operator.reconcile.observe import Observed, crew_of
 from disagfusion_operator.reconcile.outcome import Outcome, failed, waits
 from disagfusion_operator.reconcile.rollout import Turn
 from disagfusion_operator.scaling.view import Key
@@ -74,13 +75,14 @@ class Objects:
         door = gateway.deployment(inputs)
         outcomes += await self._ensure(key, door)
         stages = pipeline.stage_deployments(inputs)
-        for (stage, pool), manifest in stages.items():
-            if turns[stage].may:
-                place = Place(stage, pool)
+        for crew, manifest in stages:
+            # Pods of several stages cannot wait for each other: they go with the first stage.
+            if len(crew.stages) > 1 or turns[crew.stages[0]].may:
+                place = Place(crew.stages[0], crew.pool)
                 outcomes += await self._stage(key, manifest, observed.deployments.get(place))
         for stray in observed.strays:
             outcomes += await self._take_away(key, stray, observed)
-        wanted += [door, *stages.values()]
+        wanted += [door, *(manifest for _, manifest in stages)]
         outcomes += await self._prune(key, wanted, observed)
         if not outcomes:
             self._settled[key] = stamp, self._cache.stamp(key)
@@ -127,8 +129,8 @@ class Objects:
         """Have the pods of a place that is no more finish what they have, then delete it."""
         metadata = stray["metadata"]
         name = metadata["name"]
-        place = place_of(stray)
-        left = [pod for pod in observed.stage_pods if place_of(pod) == place and not is_over(pod)]
+        crew = crew_of(stray)
+        left = [pod for pod in observed.stage_pods if crew_of(pod) == crew and not is_over(pod)]
         try:
             if stray["spec"].get("replicas", 0):
                 await self._cluster.scale(key.namespace, name, 0)
@@ -139,7 +141,8 @@ class Objects:
         except NotFoundError:
             return []
         pods = f"{len(left)} pods" if len(left) != 1 else "a pod"
-        message = f"{place.stage} no longer runs on {place.pool}; {pods} finish what they have"
+        what = "what changes its stage" if crew[0] == FLEX else crew[0]
+        message = f"{what} no longer runs on {crew[1]}; {pods} finish what they have"
         return [waits("RemovingPool", message)]
 
     async def _prune(self, key: Key, wanted: Iterable[Object], observed: Observed) -> list[Outcome]:

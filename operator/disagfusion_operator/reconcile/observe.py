@@ -11,7 +11,10 @@ from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.api.status import ColdStart, PlaceStatus
 from disagfusion_operator.desired.names import (
+    CHANGED_ANNOTATION,
+    CHANGING_ANNOTATION,
     COMPONENT_LABEL,
+    FLEX,
     GATEWAY,
     POOL_LABEL,
     STAGE_LABEL,
@@ -28,14 +31,17 @@ from disagfusion_operator.k8s.states import (
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.scaling.view import Key
 
+_STAGED = (*STAGES, FLEX)
+
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What belongs to a pipeline.
 
     Attributes:
-        deployments: Of stages, by place, as the specification has places.
-        strays: Deployments of places that the specification has no more.
+        deployments: Of stages, by place, as the specification has places; the one of a pool whose
+            pods change their stage is there for each of them.
+        strays: Deployments of places that the specification has no more, or has otherwise.
         gateway: The gateways' Deployment; None before it is made.
         stage_pods: Of all stages.
         gateway_pods: Of gateways.
@@ -51,7 +57,8 @@ class Observed:
     def all_deployments(self) -> tuple[Object, ...]:
         """All Deployments."""
         own = () if self.gateway is None else (self.gateway,)
-        return (*self.deployments.values(), *self.strays, *own)
+        stages = {one["metadata"]["name"]: one for one in self.deployments.values()}
+        return (*stages.values(), *self.strays, *own)
 
     def addresses(self) -> list[str]:
         """Return the addresses of gateways that answer."""
@@ -70,28 +77,35 @@ class Observed:
 
 def observe(cache: Cache, key: Key, spec: Spec) -> Observed:
     """Return what belongs to a pipeline, by the cache."""
-    wanted = {Place(*place) for place in spec.places()}
+    wanted: dict[tuple[str, str], list[Place]] = {}
+    for stage, pool in spec.places():
+        crew = FLEX if spec.flexes(pool) else stage
+        wanted.setdefault((crew, pool), []).append(Place(stage, pool))
     deployments: dict[Place, Object] = {}
     strays = []
     gateway = None
     for one in cache.deployments(key):
-        labels = one["metadata"].get("labels") or {}
-        if labels.get(COMPONENT_LABEL) == GATEWAY:
+        crew, pool = crew_of(one)
+        if crew == GATEWAY:
             gateway = one
-        elif labels.get(STAGE_LABEL):
-            place = Place(labels[STAGE_LABEL], labels.get(POOL_LABEL, ""))
-            if place in wanted:
-                deployments[place] = one
-            else:
-                strays.append(one)
+        elif (crew, pool) in wanted:
+            deployments.update(dict.fromkeys(wanted[crew, pool], one))
+        elif crew in _STAGED:
+            strays.append(one)
     pods = cache.pods(key)
     return Observed(
         deployments,
         tuple(strays),
         gateway,
-        tuple(pod for pod in pods if _component(pod) in STAGES),
-        tuple(pod for pod in pods if _component(pod) == GATEWAY),
+        tuple(pod for pod in pods if crew_of(pod)[0] in _STAGED),
+        tuple(pod for pod in pods if crew_of(pod)[0] == GATEWAY),
     )
+
+
+def crew_of(found: Object) -> tuple[str, str]:
+    """Return whose a Deployment or a pod is: a stage, `flex` or `gateway`, and the pool."""
+    labels = found["metadata"].get("labels") or {}
+    return str(labels.get(COMPONENT_LABEL, "")), str(labels.get(POOL_LABEL, ""))
 
 
 def place_of(pod: Object) -> Place:
@@ -106,7 +120,8 @@ def counts(pods: Sequence[Object]) -> dict[Place, PlaceStatus]:
     for pod in pods:
         if is_over(pod):
             continue
-        state = "draining" if is_leaving(pod) else "ready" if is_ready(pod) else "starting"
+        takes_work = is_ready(pod) and not is_changing(pod)
+        state = "draining" if is_leaving(pod) else "ready" if takes_work else "starting"
         found[place_of(pod), state] += 1
     return {
         place: PlaceStatus(
@@ -116,6 +131,11 @@ def counts(pods: Sequence[Object]) -> dict[Place, PlaceStatus]:
         )
         for place in {place for place, _ in found}
     }
+
+
+def is_changing(pod: Object) -> bool:
+    """Tell whether a pod does not serve its stage yet since it had another before."""
+    return CHANGING_ANNOTATION in (pod["metadata"].get("annotations") or {})
 
 
 def image_of(deployment: Object) -> str:
@@ -141,7 +161,7 @@ def cold_start(pods: Sequence[Object]) -> ColdStart | None:
     for pod in pods:
         ready = condition(pod, "Ready")
         scheduled = condition(pod, "PodScheduled")
-        if not is_ready(pod) or not scheduled or _restarted(pod):
+        if not is_ready(pod) or not scheduled or _restarted(pod) or _has_changed(pod):
             continue
         at = ready.get("lastTransitionTime") or ""
         if newest is not None and at <= newest[0]:
@@ -162,8 +182,8 @@ def cold_start(pods: Sequence[Object]) -> ColdStart | None:
     return None if newest is None else newest[1]
 
 
-def _component(pod: Object) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(COMPONENT_LABEL, ""))
+def _has_changed(pod: Object) -> bool:
+    return CHANGED_ANNOTATION in (pod["metadata"].get("annotations") or {})
 
 
 def _restarted(pod: Object) -> bool:

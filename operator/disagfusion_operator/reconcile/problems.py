@@ -9,6 +9,7 @@ from typing import Any
 from disagfusion_operator.desired.names import (
     COMPONENT_LABEL,
     POOL_LABEL,
+    STAGE_LABEL,
     VERSION_ANNOTATION,
 )
 from disagfusion_operator.k8s.port import Object
@@ -33,7 +34,7 @@ class Problem:
     """Something that does not run.
 
     Attributes:
-        component: A stage or `gateway`.
+        component: A stage, `gateway`, or `flex` for what is common to pods of several stages.
         pool: Of a stage.
         reason: One word for programs.
         message: A sentence for people.
@@ -143,7 +144,8 @@ def _of_worker(pod: Object, worker: WorkerReport | None) -> Problem | None:
 def _problem(about: Object, reason: str, message: str, *, serious: bool = True) -> Problem:
     labels = about["metadata"].get("labels") or {}
     return Problem(
-        labels.get(COMPONENT_LABEL, ""),
+        # Of a pod that changes its stage, the one that it has.
+        labels.get(STAGE_LABEL) or labels.get(COMPONENT_LABEL, ""),
         labels.get(POOL_LABEL, ""),
         reason,
         message[:_MESSAGE],

@@ -81,6 +81,7 @@ class _Pass:
     resource: Object
     observed: Observed
     inputs: Inputs
+    tls: TlsSettings | None = None
     doors: tuple[Door, ...] = ()
     fleet: Fleet | None = None
     turns: dict[str, Turn] = field(default_factory=dict)
@@ -185,8 +186,8 @@ class Reconciler:
         profile = await self._profile(state)
         state.inputs = _with_profile(state.inputs, profile)
         key = await self._tokens.key_of(state.key, state.inputs)
-        tls = await self._tokens.certificates(state.key, state.inputs)
-        state.doors = self._doors(state.observed, key, tls)
+        state.tls = await self._tokens.certificates(state.key, state.inputs)
+        state.doors = self._doors(state.observed, key, state.tls)
         await self._take_turns(state)
         state.outcomes += await self._objects.bring(
             state.key, state.inputs, state.observed, state.turns
@@ -260,6 +261,7 @@ class Reconciler:
             prometheus_url=spec.scaling.prometheus.url or self._settings.prometheus_url,
             prometheus_token=await self._prometheus_key(state),
             doors=state.doors,
+            worker_tls=state.tls,
             hold=f"{' and '.join(rolling)} get a new version" if rolling else "",
         )
         cluster = ClusterView(

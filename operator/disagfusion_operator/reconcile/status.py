@@ -16,13 +16,14 @@ from disagfusion_operator.api.status import (
     StageStatus,
     Status,
 )
-from disagfusion_operator.desired.names import GATEWAY, GATEWAY_PORT
+from disagfusion_operator.desired.names import FLEX, GATEWAY, GATEWAY_PORT
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import is_ready, text_of
 from disagfusion_operator.reconcile.observe import (
     Observed,
     cold_start,
     counts,
+    crew_of,
     image_of,
     is_settled,
 )
@@ -197,7 +198,10 @@ def _desired(account: Account, place: Place) -> int:
     if account.report is not None and place in account.report.places:
         return account.report.places[place].desired
     deployment = account.observed.deployments.get(place)
-    return 0 if deployment is None else int(deployment["spec"].get("replicas", 0))
+    if deployment is None or crew_of(deployment)[0] == FLEX:
+        # How many of its pods are to have which stage, only the balancer says.
+        return 0
+    return int(deployment["spec"].get("replicas", 0))
 
 
 def _findings(account: Account, stages: Mapping[str, StageStatus]) -> list[Finding]:

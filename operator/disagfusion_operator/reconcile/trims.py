@@ -8,6 +8,8 @@ from disagfusion_operator.k8s.port import Kind, Object
 _POD_ANNOTATIONS = (
     "controller.kubernetes.io/pod-deletion-cost",
     "disagfusion.dev/version",
+    "disagfusion.dev/stage-changed-at",
+    "disagfusion.dev/stage-changes-from",
 )
 
 

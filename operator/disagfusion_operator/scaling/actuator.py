@@ -15,6 +15,7 @@ from disagfusion.scheduling.decision import Place
 from disagfusion_operator.k8s.kinds import POD
 from disagfusion_operator.k8s.port import Cluster, Object
 from disagfusion_operator.scaling.fleet import DELETION_COST, Account, Phase, Pod, asked_of
+from disagfusion_operator.scaling.flex import together
 
 FIRST = "-1"
 """Deletion cost of a pod that is to go: those without any have 0."""
@@ -42,33 +43,40 @@ class Actuator:
     Attributes:
         cluster: Where it writes.
         namespace: Of the pipeline.
-        written: By place, the last that it wrote.
+        written: By Deployment, the last that it wrote.
     """
 
     cluster: Cluster
     namespace: str
-    written: dict[Place, Written] = field(default_factory=dict)
+    written: dict[str, Written] = field(default_factory=dict)
 
     def asked(self, deployments: Mapping[Place, Object]) -> dict[Place, int]:
-        """Return what Deployments ask for; caches may not have seen the last write yet."""
+        """Return what Deployments ask for; caches may not have seen the last write yet.
+
+        One whose pods change their stage asks for all of its places together.
+        """
         return {
             place: one.replicas
-            if (one := self._unseen(place, deployment)) is not None
+            if (one := self._unseen(deployment)) is not None
             else asked_of(deployment)
             for place, deployment in deployments.items()
         }
 
     def foreign(self, deployments: Mapping[Place, Object]) -> dict[Place, int]:
-        """Return the places that others have changed since, with the replicas they wrote."""
+        """Return the places that others have changed since, with the replicas they wrote.
+
+        Of places that have one Deployment together it is the first.
+        """
         found = {}
-        for place, deployment in deployments.items():
-            last = self._last(place, deployment)
-            if last is None or self._unseen(place, deployment) is not None:
+        for places in together(deployments).values():
+            deployment = deployments[places[0]]
+            last = self._last(deployment)
+            if last is None or self._unseen(deployment) is not None:
                 continue
             if (replicas := asked_of(deployment)) != last.replicas:
-                found[place] = replicas
+                found[places[0]] = replicas
                 # Told once; whether it is put right is another question.
-                self.written[place] = _written(deployment, replicas)
+                self.written[_name(deployment)] = _written(deployment, replicas)
         return found
 
     async def shrink(
@@ -97,27 +105,48 @@ class Actuator:
             for place, count in wanted.items()
             if place in deployments and accounts[place].asked > count
         ]
-        seconds: Mapping[str, float] | None = None
-        for place in places:
-            count, account = wanted[place], accounts[place]
-            if 0 < count < account.ready:
-                seconds = await remaining() if seconds is None else seconds
-                await self._choose(account, account.ready - count, seconds)
-            await self._scale(place, deployments[place], count)
+        seconds: Mapping[str, float] = {}
+        if any(self._has_choice(place, deployments, accounts, wanted) for place in places):
+            seconds = await remaining()
+        for mine in together({place: deployments[place] for place in places}).values():
+            for place in mine:
+                if self._has_choice(place, deployments, accounts, wanted):
+                    account = accounts[place]
+                    await self._choose(account, account.ready - wanted[place], seconds)
+            fewer = {place: wanted[place] for place in mine}
+            await self._scale(deployments[mine[0]], _total(mine[0], deployments, accounts, fewer))
         return places
 
-    async def grow(self, deployments: Mapping[Place, Object], counts: Mapping[Place, int]) -> None:
+    @staticmethod
+    def _has_choice(
+        place: Place,
+        deployments: Mapping[Place, Object],
+        accounts: Mapping[Place, Account],
+        wanted: Mapping[Place, int],
+    ) -> bool:
+        """Tell whether some pods that work are to go and others of their Deployment are not."""
+        together_with = together(deployments)[_name(deployments[place])]
+        some_stay = any(wanted.get(one, accounts[one].asked) for one in together_with)
+        return some_stay and wanted[place] < accounts[place].ready
+
+    async def grow(
+        self,
+        deployments: Mapping[Place, Object],
+        accounts: Mapping[Place, Account],
+        counts: Mapping[Place, int],
+    ) -> None:
         """Ask for more replicas.
 
         Args:
             deployments: By place.
-            counts: Replicas that Deployments are to ask for.
+            accounts: By place.
+            counts: Replicas that are to be asked for.
 
         Raises:
             DisagfusionError: The API server could not be asked to.
         """
-        for place, count in counts.items():
-            await self._scale(place, deployments[place], count)
+        for mine in together({place: deployments[place] for place in counts}).values():
+            await self._scale(deployments[mine[0]], _total(mine[0], deployments, accounts, counts))
 
     async def _choose(self, account: Account, count: int, seconds: Mapping[str, float]) -> None:
         """Mark the pods that are to go: idle ones, then those that will have done soonest."""
@@ -136,26 +165,26 @@ class Actuator:
         except NotFoundError:
             return  # it went by itself
 
-    async def _scale(self, place: Place, deployment: Object, count: int) -> None:
-        name = deployment["metadata"]["name"]
+    async def _scale(self, deployment: Object, count: int) -> None:
+        name = _name(deployment)
         try:
             await self.cluster.scale(self.namespace, name, count)
         except NotFoundError:
-            self.written.pop(place, None)
+            self.written.pop(name, None)
             return  # it was deleted; whoever makes it again makes it with none
         except DisagfusionError:
             # It may have been done all the same.
-            self.written.pop(place, None)
+            self.written.pop(name, None)
             raise
-        self.written[place] = _written(deployment, count)
+        self.written[name] = _written(deployment, count)
 
-    def _last(self, place: Place, deployment: Object) -> Written | None:
+    def _last(self, deployment: Object) -> Written | None:
         """Return what was written last; into one that was made anew, nothing was."""
-        last = self.written.get(place)
+        last = self.written.get(_name(deployment))
         return last if last is not None and last.uid == _uid(deployment) else None
 
-    def _unseen(self, place: Place, deployment: Object) -> Written | None:
-        last = self._last(place, deployment)
+    def _unseen(self, deployment: Object) -> Written | None:
+        last = self._last(deployment)
         if last is None or _generation(deployment) > last.generation:
             return None
         return last
@@ -163,6 +192,23 @@ class Actuator:
 
 def _written(deployment: Object, replicas: int) -> Written:
     return Written(replicas, _generation(deployment), _uid(deployment))
+
+
+def _total(
+    place: Place,
+    deployments: Mapping[Place, Object],
+    accounts: Mapping[Place, Account],
+    counts: Mapping[Place, int],
+) -> int:
+    """Return the replicas of the Deployment of a place, where some of its places get others."""
+    return sum(
+        counts[one] if one in counts else accounts[one].asked
+        for one in together(deployments)[_name(deployments[place])]
+    )
+
+
+def _name(deployment: Object) -> str:
+    return str(deployment["metadata"]["name"])
 
 
 def _uid(deployment: Object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.api.base import STAGES, number
@@ -69,6 +69,27 @@ def claim_of(
         limits=limits,
         expands=auto and spec.scaling.objective == "Throughput",
     )
+
+
+def lacking(
+    claim: Claim, accounts: Mapping[Place, Account], places: Iterable[Place]
+) -> dict[Place, int]:
+    """Return what each of some places has to have of its stage's minimum, as others are now.
+
+    Args:
+        claim: Of the pipeline.
+        accounts: By place.
+        places: Which.
+    """
+    asked = {place: one.asked for place, one in accounts.items()}
+    return {
+        place: max(
+            0,
+            claim.least.get(place.stage, 0)
+            - sum(n for at, n in asked.items() if at.stage == place.stage and at != place),
+        )
+        for place in places
+    }
 
 
 def leaving(view: PipelineView) -> Entry:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.k8s.port import BALANCER, OPERATOR, Object
+from disagfusion_operator.scaling.flex import together
 from disagfusion_operator.scaling.report import Happening
 
 STRIKES = 3
@@ -66,8 +67,8 @@ class Watch:
     """Looks for others that scale the Deployments of one pipeline."""
 
     def __init__(self) -> None:
-        self._strikes: dict[Place, Strikes] = {}
-        self._known: dict[Place, str] = {}
+        self._strikes: dict[str, Strikes] = {}
+        self._known: set[str] = set()
 
     def look(
         self,
@@ -90,20 +91,27 @@ class Watch:
         news = []
         for place, replicas in foreign.items():
             by = ", ".join(owners(deployments[place])) or "somebody"
-            self._strikes.setdefault(place, Strikes()).strike(by, now)
-            message = f"{place.stage} on {place.pool}: {by} asked for {replicas}"
+            name = deployments[place]["metadata"]["name"]
+            self._strikes.setdefault(name, Strikes()).strike(by, now)
+            message = f"{_called(together(deployments)[name])}: {by} asked for {replicas}"
             news.append(Happening("ReplicasChanged", message, "Scale", warning=True))
         acting = scalers(autoscalers)
-        found = {}
-        for place, deployment in deployments.items():
-            strikes = self._strikes.get(place)
-            if (who := acting.get(deployment["metadata"]["name"])) is not None:
-                found[place] = who
-            elif strikes is not None and strikes.conflicting(now):
-                found[place] = strikes.by
-        for place, who in found.items():
-            if place not in self._known:
-                message = f"{place.stage} on {place.pool} is scaled by {who}"
+        found: dict[Place, str] = {}
+        known = set()
+        for name, places in together(deployments).items():
+            strikes = self._strikes.get(name)
+            if (who := acting.get(name)) is None:
+                if strikes is None or not strikes.conflicting(now):
+                    continue
+                who = strikes.by
+            found.update(dict.fromkeys(places, who))
+            known.add(name)
+            if name not in self._known:
+                message = f"{_called(places)} is scaled by {who}"
                 news.append(Happening("Conflict", message, "LeaveAlone", warning=True))
-        self._known = found
+        self._known = known
         return found, news
+
+
+def _called(places: Sequence[Place]) -> str:
+    return f"{' and '.join(place.stage for place in places)} on {places[0].pool}"

@@ -19,6 +19,7 @@ from disagfusion_operator.scaling.mind import Senses
 from disagfusion_operator.scaling.report import Report
 from disagfusion_operator.scaling.scaler import Scaler
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
+from disagfusion_operator.scaling.workers import GrpcWorkers, Workers
 
 
 class Scaling:
@@ -31,6 +32,7 @@ class Scaling:
         cluster: Where replicas are written.
         load: What Prometheus says; asked over HTTP by default.
         gateways: Asks gateways; by gRPC by default.
+        workers: Tells workers to change their stage; by gRPC by default.
         metrics: Where balancing is exported; None: nowhere.
     """
 
@@ -40,10 +42,12 @@ class Scaling:
         *,
         load: Load | None = None,
         gateways: Gateways | None = None,
+        workers: Workers | None = None,
         metrics: BalancedPipelines | None = None,
     ) -> None:
         self._metrics = metrics
         self._cluster = cluster
+        self._workers = workers or GrpcWorkers()
         self._ledger = Ledger()
         # One thread: a decision holds the interpreter, several would only delay everything else.
         self._threads = ThreadPoolExecutor(1, "disagfusion-decide")
@@ -77,7 +81,9 @@ class Scaling:
             self.forget(pipeline.key)
             scaler = None
         if scaler is None:
-            scaler = Scaler(pipeline, self._cluster, self._ledger, self._senses, now)
+            scaler = Scaler(
+                *(pipeline, self._cluster, self._ledger, self._senses, self._workers), now
+            )
             self._scalers[pipeline.key] = scaler
         await self._ledger.refresh(cluster, now, self._threads)
         report = await scaler.step(pipeline, cluster, now)

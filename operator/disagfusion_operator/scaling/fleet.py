@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.observation import Replicas
-from disagfusion_operator.desired.names import POOL_LABEL, STAGE_LABEL
+from disagfusion_operator.desired.names import (
+    CHANGED_ANNOTATION,
+    CHANGING_ANNOTATION,
+    COMPONENT_LABEL,
+    FLEX,
+    POOL_LABEL,
+    STAGE_LABEL,
+)
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import (
     CONFIGURATION_REASONS,
@@ -21,6 +28,7 @@ from disagfusion_operator.k8s.states import (
     seconds_of,
     waiting_reason,
 )
+from disagfusion_operator.scaling.flex import apportioned, is_flex, mine, together
 
 _BROKEN = ("CrashLoopBackOff", *IMAGE_REASONS, *CONFIGURATION_REASONS)
 
@@ -48,6 +56,12 @@ class Pod:
         unschedulable: Whether no node has room for it.
         broken: Why its containers cannot run; empty: they can.
         cost: Of its deletion, as it was written on it; None: nothing was.
+        crew: Whose it is: a stage, or `flex`; empty where nothing says it.
+        address: Of its network; empty before its containers have begun.
+        changes_from: The stage that it had before, while it does not serve its own yet; None: it
+            does, or starts with it.
+        changed_at: When it got its stage, in Unix seconds; None: it began with it.
+        version: Of the object.
     """
 
     name: str
@@ -60,6 +74,16 @@ class Pod:
     unschedulable: bool = False
     broken: str = ""
     cost: str | None = None
+    crew: str = ""
+    address: str = ""
+    changes_from: str | None = None
+    changed_at: float | None = None
+    version: int = 0
+
+    @property
+    def begun(self) -> float:
+        """Since when it is to serve its stage, in Unix seconds."""
+        return self.created if self.changed_at is None else self.changed_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +130,9 @@ class Account:
         """Pods that have a node and stay."""
         return sum(bool(one.node) for one in self.live)
 
-    def replicas(self, desired: int, load_seconds: float, now: float) -> Replicas:
+    def replicas(
+        self, desired: int, load_seconds: float, now: float, *, change_seconds: float = 0.0
+    ) -> Replicas:
         """Return what a balancer is told.
 
         What is still to be made counts as starting, what is still to be ended as draining; pods
@@ -116,7 +142,13 @@ class Account:
             desired: As many as there should be.
             load_seconds: From a pod's creation until it takes work, as predicted.
             now: Unix seconds.
+            change_seconds: The same from a change of stage in place.
         """
+
+        def available_at(pod: Pod) -> float:
+            started = pod.created + load_seconds
+            return max(now, started, pod.begun + change_seconds if pod.changes_from else started)
+
         starting = [one for one in self.live if one.phase is Phase.STARTING]
         excess = max(0, len(self.live) - desired)
         ready = self.ready - max(0, excess - len(starting))
@@ -126,35 +158,58 @@ class Account:
             ready=ready,
             starting=len(starting) + max(0, desired - len(self.live)),
             draining=len(self.leaving) + excess,
-            starting_since=min((one.created for one in starting), default=None),
-            available_at=tuple(sorted(max(now, one.created + load_seconds) for one in hopeful)),
+            starting_since=min((one.begun for one in starting), default=None),
+            available_at=tuple(sorted(map(available_at, hopeful))),
         )
 
 
 def read_accounts(
-    pods: Iterable[Object], deployments: Mapping[Place, Object], asked: Mapping[Place, int]
+    pods: Iterable[Object],
+    deployments: Mapping[Place, Object],
+    asked: Mapping[Place, int],
+    wanted: Mapping[Place, int] | None = None,
+    current: Callable[[Iterable[Pod]], Iterable[Pod]] = lambda pods: pods,
 ) -> dict[Place, Account]:
     """Return the account of every place that has a Deployment or a pod.
 
     Args:
         pods: Of all stages.
-        deployments: By place.
+        deployments: By place; one whose pods change their stage is there for several.
         asked: What they ask for, where that is known better than from the objects.
+        wanted: Replicas that there should be: a Deployment does not say which stages its pods are
+            to have.
+        current: Returns pods with what was written and cannot be seen on them yet.
     """
     live: dict[Place, list[Pod]] = {place: [] for place in deployments}
     leaving: dict[Place, list[Pod]] = {place: [] for place in deployments}
-    for pod in read_pods(pods):
-        group = leaving if pod.phase is Phase.DRAINING else live
-        group.setdefault(pod.place, []).append(pod)
+    for pod in current(read_pods(pods)):
+        ends = pod.phase is Phase.DRAINING or _is_stray(pod, deployments.get(pod.place))
+        (leaving if ends else live).setdefault(pod.place, []).append(pod)
+    counts = {
+        place: asked[place] if place in asked else asked_of(one)
+        for place, one in deployments.items()
+    }
+    for places in together(deployments).values():
+        if is_flex(deployments[places[0]]):
+            there = {place: len(live[place]) for place in places}
+            counts |= apportioned(counts[places[0]], there, mine(places, wanted or {}))
     return {
         place: Account(
-            asked[place] if place in asked else asked_of(deployments.get(place, {})),
+            counts.get(place, 0),
             tuple(live.get(place, ())),
             tuple(leaving.get(place, ())),
             _refusal(deployments.get(place, {})),
         )
         for place in dict.fromkeys((*live, *leaving))
     }
+
+
+def _is_stray(pod: Pod, deployment: Object | None) -> bool:
+    """Tell whether a pod is of a Deployment that is taken away: its pool has become another."""
+    if deployment is None or not pod.crew:
+        return False
+    labels = deployment["metadata"].get("labels") or {}
+    return bool(labels.get(COMPONENT_LABEL, pod.crew) != pod.crew)
 
 
 def asked_of(deployment: Object) -> int:
@@ -168,18 +223,23 @@ def read_pods(pods: Iterable[Object]) -> Sequence[Pod]:
     found = [
         _read(pod)
         for pod in pods
-        if not is_over(pod) and STAGE_LABEL in (pod["metadata"].get("labels") or {})
+        if not is_over(pod) and _has_stage(pod["metadata"].get("labels") or {})
     ]
     return sorted(found, key=lambda one: (one.created, one.name))
 
 
+def _has_stage(labels: Mapping[str, str]) -> bool:
+    return STAGE_LABEL in labels or labels.get(COMPONENT_LABEL) == FLEX
+
+
 def _read(pod: Object) -> Pod:
     metadata, spec = pod["metadata"], pod.get("spec", {})
-    labels = metadata["labels"]
+    labels, annotations = metadata["labels"], metadata.get("annotations") or {}
+    changes_from = annotations.get(CHANGING_ANNOTATION)
     phase = Phase.STARTING
     if is_leaving(pod):
         phase = Phase.DRAINING
-    elif is_ready(pod):
+    elif is_ready(pod) and changes_from is None:
         phase = Phase.READY
     scheduled = condition(pod, "PodScheduled")
     created = metadata.get("creationTimestamp")
@@ -187,7 +247,7 @@ def _read(pod: Object) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        place=Place(labels[STAGE_LABEL], labels.get(POOL_LABEL, "")),
+        place=Place(labels.get(STAGE_LABEL, ""), labels.get(POOL_LABEL, "")),
         phase=phase,
         created=seconds_of(created) if created else 0.0,
         ready_at=seconds_of(ready_at) if phase is Phase.READY and ready_at else None,
@@ -195,8 +255,26 @@ def _read(pod: Object) -> Pod:
         unschedulable=scheduled.get("status") == "False"
         and scheduled.get("reason") == "Unschedulable",
         broken=_broken(pod),
-        cost=(metadata.get("annotations") or {}).get(DELETION_COST),
+        cost=annotations.get(DELETION_COST),
+        crew=labels.get(COMPONENT_LABEL, ""),
+        address=_address(pod),
+        changes_from=changes_from,
+        changed_at=_number(annotations.get(CHANGED_ANNOTATION)),
+        version=int(_number(metadata.get("resourceVersion")) or 0),
     )
+
+
+def _address(pod: Object) -> str:
+    status = pod.get("status", {})
+    return str(status.get("podIP") or "") if status.get("phase") == "Running" else ""
+
+
+def _number(text: str | None) -> float | None:
+    """Return a number; None where there is none, or people have written something else."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"

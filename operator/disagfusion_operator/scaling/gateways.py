@@ -165,6 +165,15 @@ class Correspondent:
         return answer
 
 
+def served(answers: Sequence[fleet_pb2.GetFleetResponse]) -> dict[str, str]:
+    """Return the stages of workers by name, of those that have one and do not change it."""
+    found: dict[str, str] = {}
+    for worker in (one for answer in answers for one in answer.workers):
+        if len(worker.stages) == 1 and worker.changes_to in (0, worker.stages[0]):
+            found[worker.name] = stage_of(worker.stages[0]).value
+    return found
+
+
 def samples_of(
     answer: fleet_pb2.GetFleetResponse, now: float, scale: float
 ) -> Iterator[tuple[Sample, str]]:

@@ -50,6 +50,7 @@ class Knowledge:
         self._early: list[tuple[Sample, str]] = []
         self._learner: Learner | None = None
         self._starts: dict[Place, deque[float]] = {}
+        self._changes: dict[Place, deque[float]] = {}
         self._started: set[str] = set()
         self._rebased: tuple[PerformanceModel, Profile, ModelPredictor] | None = None
         self.mix: tuple[WeightedShape, ...] = (TYPICAL,)
@@ -129,6 +130,8 @@ class Knowledge:
         """Take note of how long a pod took to start."""
         if pod.uid in self._started or pod.ready_at is None:
             return
+        if pod.changed_at is not None:
+            return  # it became ready as something else
         self._started.add(pod.uid)
         seen = self._starts.setdefault(pod.place, deque(maxlen=_STARTS))
         seen.append(max(0.0, pod.ready_at - pod.created))
@@ -153,6 +156,24 @@ class Knowledge:
         ]
         if alike:
             return statistics.median(alike)
+        if profile is None or place.pool not in profile.stages[place.stage].pools:
+            return _LOAD_SECONDS
+        return profile.load_seconds(place.stage, place.pool) * scale or _LOAD_SECONDS
+
+    def changed(self, place: Place, seconds: float) -> None:
+        """Take note of how long a pod that worked took to change its stage in place."""
+        self._changes.setdefault(place, deque(maxlen=_STARTS)).append(seconds)
+
+    def change_seconds(self, place: Place, profile: Profile | None, scale: float) -> float:
+        """Return how many real seconds a pod takes from a change of its stage until it takes work.
+
+        Args:
+            place: Which is to be its.
+            profile: What people measured.
+            scale: Real seconds for one of the profile's.
+        """
+        if seen := self._changes.get(place):
+            return statistics.median(seen)
         if profile is None or place.pool not in profile.stages[place.stage].pools:
             return _LOAD_SECONDS
         return profile.load_seconds(place.stage, place.pool) * scale or _LOAD_SECONDS

@@ -22,7 +22,7 @@ from disagfusion_operator.scaling.behavior import settings_of, time_scale
 from disagfusion_operator.scaling.bounds import Bounds, bounds_at
 from disagfusion_operator.scaling.deciding import Decider, Seen, Terms, without
 from disagfusion_operator.scaling.first import first_replicas
-from disagfusion_operator.scaling.gateways import Correspondent, Gateways, remaining
+from disagfusion_operator.scaling.gateways import Correspondent, Gateways, remaining, served
 from disagfusion_operator.scaling.knowledge import Knowledge
 from disagfusion_operator.scaling.load import Load, Source, unasked
 from disagfusion_operator.scaling.moment import Moment
@@ -70,6 +70,8 @@ class Mind:
         decision: The last.
         seen: What that rested on.
         readings: What that came from.
+        served: Worker → stage, as gateways said it when they were asked last.
+        served_at: When that was, in Unix seconds.
     """
 
     def __init__(self, view: PipelineView, senses: Senses, now: float) -> None:
@@ -92,6 +94,8 @@ class Mind:
         self.decision: Decision | None = None
         self.seen: Seen | None = None
         self.readings: Readings | None = None
+        self.served: Mapping[str, str] = {}
+        self.served_at = _LONG_AGO
 
     async def aclose(self) -> None:
         """End what goes on in the background."""
@@ -268,17 +272,21 @@ class Mind:
             settings_of(moment.spec),
             max(0, budget - taken - moment.others),
         )
-        self._decider.use(terms, {place: self._start(place) for place in seats})
+        flexes = moment.spec.flexes
+        self._decider.use(terms, {place: self._start(place, flexes(place.pool)) for place in seats})
 
-    def _start(self, place: Place) -> float:
-        """Return how long a start takes, by the balancer's clock."""
-        return self._knowledge.start_seconds(place, self._profile, self.scale) / self.scale
+    def _start(self, place: Place, in_place: bool) -> float:
+        """Return how long a start takes, or a change of stage in place, by the balancer's clock."""
+        know = self._knowledge
+        seconds = know.change_seconds if in_place else know.start_seconds
+        return seconds(place, self._profile, self.scale) / self.scale
 
     def _replicas(self, moment: Moment, desired: Mapping[Place, int]) -> dict[Place, Replicas]:
         found = {}
         for place in moment.places:
-            seconds = self._start(place) * self.scale
-            one = moment.account(place).replicas(desired.get(place, 0), seconds, moment.now)
+            start, change = (self._start(place, one) * self.scale for one in (False, True))
+            account = moment.account(place)
+            one = account.replicas(desired.get(place, 0), start, moment.now, change_seconds=change)
             since = one.starting_since
             found[place] = replace(
                 one,
@@ -354,6 +362,7 @@ class Mind:
         async def teach() -> None:
             try:
                 answers = await self._correspondent.ask(doors, _GATEWAY_SECONDS)
+                self.served, self.served_at = served(answers), moment.now
                 self._knowledge.teach(answers, moment.spec, self.clock(moment.now))
             finally:
                 self._teaching = None

@@ -119,8 +119,8 @@ def _pool(pool: pools.Pool, known: Pool | None) -> Pool:
             "memory_gib": memory,
             "cost_per_hour": float(number(pool.cost_per_hour))
             or (known.cost_per_hour if known else 0.0),
-            # Pods do not change their stage: what would be loaded ahead is another pod's.
-            "load_ahead": False,
+            # Where pods do not change their stage, what would be loaded ahead is another pod's.
+            "load_ahead": pool.flex is not None and known is not None and known.load_ahead,
         }
     )
 

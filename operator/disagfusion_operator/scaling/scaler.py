@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from disagfusion.errors import DisagfusionError, NotFoundError
 from disagfusion.scheduling.decision import Place
@@ -14,18 +15,22 @@ from disagfusion_operator.scaling import reporting
 from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
 from disagfusion_operator.scaling.behavior import time_scale
 from disagfusion_operator.scaling.capacity import overdue, patience
-from disagfusion_operator.scaling.claims import claim_of, entry_of
+from disagfusion_operator.scaling.changes import Changes
+from disagfusion_operator.scaling.claims import claim_of, entry_of, lacking
 from disagfusion_operator.scaling.conflict import Watch
 from disagfusion_operator.scaling.deciding import applied
-from disagfusion_operator.scaling.fleet import Account, read_accounts
+from disagfusion_operator.scaling.fleet import Account, Pod, read_accounts
+from disagfusion_operator.scaling.flex import arranged, changing
 from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind, Senses
 from disagfusion_operator.scaling.moment import Moment
 from disagfusion_operator.scaling.profiles import UNBOUNDED
 from disagfusion_operator.scaling.report import Choice, Happening, Report
+from disagfusion_operator.scaling.table import Claim
 from disagfusion_operator.scaling.trim import trimmed, with_minima
 from disagfusion_operator.scaling.view import ClusterView, PipelineView
+from disagfusion_operator.scaling.workers import Workers
 
 _SOON = 1.0
 """Seconds until the next step where something is under way that no watched object tells of."""
@@ -41,6 +46,7 @@ class Scaler:
         cluster: Where replicas are written.
         ledger: Of all pools.
         senses: Of all pipelines.
+        workers: Are told to change their stage.
         now: Unix seconds.
 
     Attributes:
@@ -49,7 +55,13 @@ class Scaler:
     """
 
     def __init__(
-        self, view: PipelineView, cluster: Cluster, ledger: Ledger, senses: Senses, now: float
+        self,
+        view: PipelineView,
+        cluster: Cluster,
+        ledger: Ledger,
+        senses: Senses,
+        workers: Workers,
+        now: float,
     ) -> None:
         self.uid = view.uid
         self.mind = Mind(view, senses, now)
@@ -57,6 +69,10 @@ class Scaler:
         self._cluster = cluster
         self._ledger = ledger
         self._actuator = Actuator(cluster, view.key.namespace)
+        self._changes = Changes(
+            *(cluster, workers, view.key.namespace),
+            lambda place, seconds: self.mind.knowledge.changed(place, seconds),
+        )
         self._watch = Watch()
         self._kept = view.annotations.get(ANNOTATION)
         self._intent = read_intent(self._kept)
@@ -109,12 +125,13 @@ class Scaler:
     def _look(self, view: PipelineView, cluster: ClusterView) -> Moment | None:
         now = self._now
         bounds = self.mind.read(view, now)
-        asked = self._actuator.asked(view.deployments)
-        accounts = read_accounts(view.pods, view.deployments, asked)
+        accounts = self._accounts(view)
         pods = [pod for one in accounts.values() for pod in (*one.live, *one.leaving)]
         for pod in pods:
             self.mind.knowledge.watch(pod)
-        self.mind.knowledge.keep({pod.uid for pod in pods})
+        uids = {pod.uid for pod in pods}
+        self.mind.knowledge.keep(uids)
+        self._changes.keep(uids)
         claim = claim_of(
             *(view.key, view.spec, bounds, self.mind.places(view)),
             lambda place: self.mind.speed(place, now),
@@ -126,11 +143,18 @@ class Scaler:
         shares = self._ledger.shares(view.key, cluster, now)
         if shares is None:
             return None
-        fixed = self._conflicts(view, accounts)
+        fixed = self._conflicts(view, accounts, claim)
         fixed = {place: who for place, who in fixed.items() if place in claim.seats}
         return Moment(view, bounds, claim, accounts, fixed, shares, now)
 
-    def _conflicts(self, view: PipelineView, accounts: Mapping[Place, Account]) -> dict[Place, str]:
+    def _accounts(self, view: PipelineView) -> dict[Place, Account]:
+        asked = self._actuator.asked(view.deployments)
+        wanted = None if self._intent is None else self._intent.desired
+        return read_accounts(view.pods, view.deployments, asked, wanted, self._changes.current)
+
+    def _conflicts(
+        self, view: PipelineView, accounts: Mapping[Place, Account], claim: Claim
+    ) -> dict[Place, str]:
         """Return the places that somebody else scales; what they say is what there should be."""
         foreign = self._actuator.foreign(view.deployments)
         if view.spec.scaling.mode != "Auto":
@@ -139,13 +163,17 @@ class Scaler:
         self._happened += news
         if self._intent is not None and found:
             followed = {place: accounts[place].asked for place in found}
+            followed |= _arranged(view, accounts, lacking(claim, accounts, found))
             self._intent = replace(self._intent, desired={**self._intent.desired, **followed})
         return found
 
     def _as_asked(self, moment: Moment) -> dict[Place, int]:
         """Return what Deployments ask for, and what stages lack of their minima."""
         asked = {place: moment.account(place).asked for place in moment.places}
-        return reporting.at_least(moment.claim, asked, self._ledger.targets(moment.view.key))
+        least = self._ledger.targets(moment.view.key)
+        mine = {place: least.get(place, 0) for place in moment.places}
+        asked |= _arranged(moment.view, moment.accounts, mine)
+        return reporting.at_least(moment.claim, asked, least)
 
     async def _aim(self, moment: Moment) -> Intent:
         """Return what is wanted: as before, as it is, or what a pipeline begins with."""
@@ -205,14 +233,56 @@ class Scaler:
         self._intent = replace(self._intent, desired=after)
 
     async def _carry_out(self, moment: Moment, desired: Mapping[Place, int]) -> None:
-        if moment.spec.scaling.paused:
-            return
-        await self._keep(moment)
+        try:
+            moment = await self._changed(moment, desired)
+            if not moment.spec.scaling.paused:
+                await self._keep(moment)
+                await self._scaled(moment, desired)
+        finally:
+            self._again(moment)
+
+    async def _changed(self, moment: Moment, desired: Mapping[Place, int]) -> Moment:
+        """Have pods change their stage in place, where that gets nearer to what is wanted.
+
+        It is written down before that what is wanted. In a pipeline that is to stay as it is, only
+        pods that have just been made change: those that take the place of others.
+        """
+        view, groups = moment.view, changing(moment.view.deployments)
+        if not groups:
+            return moment
+        paused = moment.spec.scaling.paused
+        if not paused:
+            await self._keep(moment)
+        pods = self._pods(moment, groups)
+        if await self._changes.doubt(pods, self.mind.served, self.mind.served_at):
+            moment = self._again(moment)
+        wanted = {place: desired.get(place, 0) for place in view.deployments}
+        accounts = {place: moment.account(place) for place in wanted}
+        growing = not paused and bool(self._growth(moment, wanted))
+        keep = gradual(accounts, wanted, moment.claim.least, growing=growing)
+        remaining = partial(self.mind.remaining, moment)
+        for group in groups:
+            changed = await self._changes.exchange(
+                *(group, moment.accounts, keep, wanted, remaining, moment.now),
+                starting=paused,
+            )
+            if changed:
+                moment = self._again(moment)
+        await self._changes.tell(self._pods(moment, groups), view.worker_tls, moment.now)
+        return self._again(moment)
+
+    @staticmethod
+    def _pods(moment: Moment, groups: Iterable[Iterable[Place]]) -> list[Pod]:
+        return [pod for group in groups for place in group for pod in moment.account(place).live]
+
+    async def _scaled(self, moment: Moment, desired: Mapping[Place, int]) -> None:
+        """Have Deployments ask for fewer replicas, then for as many more as there is room for."""
         view = moment.view
+        flexible = {place for group in changing(view.deployments) for place in group}
         wanted = {
-            place: count
-            for place, count in desired.items()
-            if place not in moment.fixed and place in view.deployments
+            place: desired.get(place, 0)
+            for place in view.deployments
+            if place not in moment.fixed and (place in desired or place in flexible)
         }
         if moment.auto:
             accounts = {place: moment.account(place) for place in wanted}
@@ -225,10 +295,8 @@ class Scaler:
             )
             if shrunk:
                 moment = self._again(moment)
-        try:
-            await self._actuator.grow(view.deployments, self._growth(moment, wanted))
-        finally:
-            self._again(moment)
+        growth = self._growth(moment, wanted)
+        await self._actuator.grow(view.deployments, moment.accounts, growth)
 
     def _growth(self, moment: Moment, wanted: Mapping[Place, int]) -> dict[Place, int]:
         """Return what Deployments may ask for now, where more is wanted."""
@@ -246,8 +314,7 @@ class Scaler:
 
     def _again(self, moment: Moment) -> Moment:
         """Return the moment with what has just been written, and enter it in the ledger."""
-        asked = self._actuator.asked(moment.view.deployments)
-        accounts = read_accounts(moment.view.pods, moment.view.deployments, asked)
+        accounts = self._accounts(moment.view)
         self._ledger.enter(entry_of(moment.claim, moment.spec, accounts), moment.now)
         return replace(moment, accounts=accounts)
 
@@ -266,9 +333,31 @@ class Scaler:
     def _report(self, moment: Moment, desired: Mapping[Place, int], failure: str) -> Report:
         happened, self._happened = tuple(self._happened), []
         again = min(max(_SOON, self.mind.due(moment)), moment.spec.scaling.period_seconds)
-        if failure:
+        if failure or any(
+            pod.changes_from is not None for one in moment.accounts.values() for pod in one.live
+        ):
             again = _SOON
         return reporting.report(
             *(moment, self.mind, self._ledger, desired, self._choice, happened, failure),
             again_after=float(again),
         )
+
+
+def _arranged(
+    view: PipelineView, accounts: Mapping[Place, Account], least: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Return which stages pods that change theirs should have where nobody decides it.
+
+    Args:
+        view: Of the pipeline.
+        accounts: By place.
+        least: Minima of the places that are asked for.
+    """
+    found: dict[Place, int] = {}
+    for group in changing(view.deployments):
+        mine = [place for place in group if place in least]
+        if mine:
+            total = sum(accounts[place].asked for place in mine)
+            live = {place: len(accounts[place].live) for place in mine}
+            found |= arranged(total, live, least)
+    return found

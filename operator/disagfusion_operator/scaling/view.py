@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.decision import Place
 from disagfusion.scheduling.profile import Profile
 from disagfusion_operator.api.pipeline import Spec
@@ -42,6 +43,7 @@ class PipelineView:
         prometheus_url: Where load is read; empty: nowhere.
         prometheus_token: Sent with every question; empty: none.
         doors: Of gateways that answer.
+        worker_tls: Of the workers' ports; None without TLS.
         hold: Why nothing is to be decided for the moment, such as a rollout; empty: no reason.
             What was decided before is still carried out.
     """
@@ -58,6 +60,7 @@ class PipelineView:
     prometheus_url: str = ""
     prometheus_token: str = field(default="", repr=False)
     doors: tuple[Door, ...] = ()
+    worker_tls: TlsSettings | None = None
     hold: str = ""
 
 

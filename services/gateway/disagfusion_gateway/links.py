@@ -12,6 +12,10 @@ from disagfusion_gateway.link import LinkSettings, WorkerLink
 from disagfusion_gateway.sessions import Sessions
 from disagfusion_gateway.settings import WorkerAddress
 
+_ABSENT_SECONDS = 15.0
+"""For so long a link that is not connected is kept when DNS has its address no more: names are
+cached, and a worker that changes its stage may be under none for a moment."""
+
 _log = get_logger(__name__)
 
 
@@ -43,30 +47,37 @@ class WorkerLinks:
 
     async def run(self) -> None:
         """Keep the links until cancelled."""
+        names = [one.address for one in self._addresses if one.dns]
         async with asyncio.TaskGroup() as group:
-            for address in self._addresses:
-                if address.dns:
-                    group.create_task(self._follow(address.address, group))
-                else:
-                    group.create_task(self._link(address.address).run())
+            for one in self._addresses:
+                if not one.dns:
+                    group.create_task(self._link(one.address).run())
+            if names:
+                group.create_task(self._follow(names, group))
 
     def _link(self, address: str) -> WorkerLink:
         return WorkerLink(address, self._settings, self._sessions, self._post)
 
-    async def _follow(self, name: str, group: asyncio.TaskGroup) -> None:
-        """Keep a link to each address behind a DNS name."""
+    async def _follow(self, names: Collection[str], group: asyncio.TaskGroup) -> None:
+        """Keep a link to each address behind some DNS names.
+
+        A worker that changes its stage goes from one name to another and keeps its link.
+        """
         links: dict[str, tuple[WorkerLink, asyncio.Task[None]]] = {}
+        seen: dict[str, float] = {}
+        clock = asyncio.get_running_loop().time
         while True:
-            found = await _resolve(name)
+            found = set[str]().union(*await asyncio.gather(*map(_resolve, names)))
+            seen |= dict.fromkeys(found, clock())
             for address in found - links.keys():
                 link = self._link(address)
                 links[address] = link, group.create_task(link.run())
             # A worker may leave DNS before it has finished, and a look-up may fail.
             for address in links.keys() - found:
                 link, task = links[address]
-                if not link.connected:
+                if not link.connected and clock() - seen[address] >= _ABSENT_SECONDS:
                     task.cancel()
-                    del links[address]
+                    del links[address], seen[address]
             await asyncio.sleep(self._resolve_interval)
 
 

@@ -85,7 +85,7 @@ class Installation:
         """Install the chart, or upgrade it."""
         images = {
             name: {"repository": f"localhost/disagfusion-{name}"}
-            for name in ("operator", "gateway", "encoder", "dit", "decoder", "emulated")
+            for name in ("operator", "gateway", "encoder", "dit", "decoder", "flex", "emulated")
         }
         given = {"images": {"pullPolicy": "Never", **images}, **values}
         self._helm(
@@ -231,18 +231,22 @@ class Pipelines:
 
     def client(self, name: str) -> AsyncClient:
         """Return the SDK's client, through a forwarded port."""
+        return AsyncClient(self.forward(f"service/{name}", 7420))
+
+    def forward(self, target: str, port: int) -> str:
+        """Return the address of a forwarded port."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+            own = free.getsockname()[1]
         process = subprocess.Popen(
             [str(self.kubectl.program), f"--kubeconfig={self.kubectl.kubeconfig}", "-n",
-             self.namespace, "port-forward", f"service/{name}", f"{port}:7420"],
+             self.namespace, "port-forward", target, f"{own}:{port}"],
             stdout=subprocess.PIPE,
         )  # fmt: skip
         self._forwards.append(process)
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"Forwarding from")
-        return AsyncClient(f"127.0.0.1:{port}")
+        return f"127.0.0.1:{own}"
 
     def close(self) -> None:
         """End the forwarded ports."""

@@ -53,7 +53,7 @@ def _keys(part: BaseModel, prefix: str = "") -> list[str]:
 
 def test_every_value_is_read() -> None:
     # The images of stages are read in a loop, and `global` belongs to a chart around this one.
-    looped = re.compile(r"images\.(gateway|encoder|dit|decoder|emulated)\.|global")
+    looped = re.compile(r"images\.(gateway|encoder|dit|decoder|flex|emulated)\.|global")
     unread = [
         key
         for key in _keys(Values())
@@ -74,7 +74,7 @@ def test_every_variable_is_a_setting() -> None:
     read = {name.upper() for name in OperatorSettings.model_fields}
     for name in set(re.findall(r"DISAGFUSION_OPERATOR_([A-Z_]+[A-Z])\n", TEMPLATES)):
         assert name in read, name
-    for stage in ("gateway", "encoder", "dit", "decoder", "emulated"):
+    for stage in ("gateway", "encoder", "dit", "decoder", "flex", "emulated"):
         assert f"IMAGE_{stage.upper()}" in read
 
 

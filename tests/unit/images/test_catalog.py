@@ -39,9 +39,9 @@ def test_variants_are_told_apart_where_there_is_torch(
     assert image.archive_of(chosen) == archive
 
 
-def test_the_three_stages_share_packages_and_archive() -> None:
+def test_all_stages_share_packages_and_archive() -> None:
     stages = [image for image in IMAGES if image.has_variants]
-    assert [image.name for image in stages] == ["encoder", "dit", "decoder"]
+    assert [image.name for image in stages] == ["encoder", "dit", "decoder", "flex"]
     assert len({(image.lock, image.archive) for image in stages}) == 1
 
 

@@ -97,9 +97,12 @@ class PlayedRunner(Runner):
         return Ended(1, "", "DISAGFUSION_LOG_LEVEL: wrong\n")
 
 
-def test_every_stage_of_the_emulated_image_is_started() -> None:
-    (image,) = select(["emulated"])
-    runner = PlayedRunner(RIGHT)
+@pytest.mark.parametrize(
+    ("name", "packages"), [("emulated", ["ucxx"]), ("flex", ["diffusers", "torch", "ucxx"])]
+)
+def test_every_stage_of_an_image_of_all_is_started(name: str, packages: list[str]) -> None:
+    (image,) = select([name])
+    runner = PlayedRunner(RIGHT | {"packages": packages})
     assert list(problems(image, runner, Places())) == []
     started = [c.command[2] for c in runner.ran if c.command[1].endswith("start.py")]
     assert started == ["disagfusion_encoder", "disagfusion_dit", "disagfusion_decoder"]

@@ -77,7 +77,7 @@ def test_nothing_is_fetched_without_a_hash_and_nothing_is_secret(name: str) -> N
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 def test_an_image_starts_its_module_without_a_shell(image: Image) -> None:
     (entry,) = values(last_stage(image.dockerfile), "ENTRYPOINT")
-    module = "" if image.name == "emulated" else f', "disagfusion_{image.name}"'
+    module = "" if image.name in ("emulated", "flex") else f', "disagfusion_{image.name}"'
     assert entry == f'["/opt/disagfusion/bin/python", "-m"{module}]'
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     packages = {path.rpartition("/")[2] for path in wheel["targets"]["wheel"]["packages"]}

@@ -12,6 +12,7 @@ from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.gateways import Fleet, Gateways
 from disagfusion_operator.reconcile.queue import Look
 from disagfusion_operator.reconcile.reconciler import Reconciler, Settings
+from disagfusion_operator.scaling.flex import together
 from disagfusion_operator.scaling.gateways import Door
 from disagfusion_operator.scaling.report import Choice, PlaceReport, Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
@@ -20,8 +21,9 @@ from fakes import FakeCluster, pipeline
 
 from disagfusion.errors import UnavailableError
 
+IMAGES = ("encoder", "dit", "decoder", "gateway", "flex", "emulated")
 RELEASE = Release(
-    {one: f"registry/{one}:1" for one in ("encoder", "dit", "decoder", "gateway", "emulated")},
+    {one: f"registry/{one}:1" for one in IMAGES},
     namespace="operator-system",
 )
 
@@ -71,13 +73,13 @@ class FakeScaling:
         places = {}
         first = {stage: view.spec.pools_of(stage)[0] for stage, _ in view.spec.stages.items()}
         least = {stage: what.min_replicas for stage, what in view.spec.stages.items()}
-        for place, deployment in view.deployments.items():
+        for place in view.deployments:
             default = least[place.stage] if first[place.stage] == place.pool else 0
-            wanted = self.wanted.get((place.stage, place.pool), default)
-            if deployment["spec"]["replicas"] != wanted:
-                name = deployment["metadata"]["name"]
+            places[place] = PlaceReport(desired=self.wanted.get((place.stage, place.pool), default))
+        for name, mine in together(view.deployments).items():
+            wanted = sum(places[place].desired for place in mine)
+            if view.deployments[mine[0]]["spec"]["replicas"] != wanted:
                 await self._cluster.scale(view.key.namespace, name, wanted)
-            places[place] = PlaceReport(desired=wanted)
         choice = Choice(1_800_000_000.0, "First", "as the specification says")
         return Report(places, **{"choice": choice, "again_after": 10.0, **self.report})
 

@@ -63,7 +63,7 @@ class FakeNodes:
             if any(one["uid"] == metadata["uid"] for one in pod["metadata"]["ownerReferences"])
         ]
         live = [pod for pod in mine if "deletionTimestamp" not in pod["metadata"]]
-        old = [pod for pod in live if pod["metadata"]["annotations"] != version]
+        old = [pod for pod in live if not version.items() <= pod["metadata"]["annotations"].items()]
         fresh = [pod for pod in live if pod not in old]
         replicas = spec.get("replicas", 1)
         for pod in (*old, *fresh)[: max(0, len(live) - replicas)]:

@@ -194,14 +194,7 @@ class FakeCluster(Cluster):
     ) -> None:
         self._call("annotate", kind, name)
         stored = self._find(kind, namespace, name)
-        found = stored.content["metadata"].setdefault("annotations", {})
-        for key, value in annotations.items():
-            if value is None:
-                found.pop(key, None)
-            else:
-                found[key] = value
-        self._touch(stored)
-        self._changed(stored)
+        self._annotate(stored, annotations)
 
     async def set_finalizers(
         self, kind: Kind, namespace: str, name: str, finalizers: Sequence[str], *, version: str
@@ -217,6 +210,20 @@ class FakeCluster(Cluster):
             return
         self._touch(stored)
         self._changed(stored)
+
+    async def relabel(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+    ) -> Object:
+        self._call("relabel", kind, name)
+        stored = self._find(kind, namespace, name)
+        stored.content["metadata"].setdefault("labels", {}).update(labels)
+        self._annotate(stored, annotations)
+        return copy.deepcopy(self._shown(stored))
 
     async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str = "") -> None:
         self._call("delete", kind, name)
@@ -331,6 +338,14 @@ class FakeCluster(Cluster):
         self.stored[kind, metadata.get("namespace", ""), metadata["name"]] = stored
         self._touch(stored)
         return stored
+
+    def _annotate(self, stored: Stored, annotations: Mapping[str, str | None]) -> None:
+        found = stored.content["metadata"].setdefault("annotations", {})
+        found.update(annotations)
+        for key in [key for key, value in found.items() if value is None]:
+            del found[key]
+        self._touch(stored)
+        self._changed(stored)
 
     def _touch(self, stored: Stored, *, spec: bool = False) -> None:
         self._version += 1

@@ -14,6 +14,7 @@ from typing import Any
 import kopf
 import pytest
 from disagfusion_operator import handlers
+from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.desired.inputs import Release
 from disagfusion_operator.health import HealthServer, Vitals
 from disagfusion_operator.k8s.kinds import NODE, PIPELINE, POD, SERVICE
@@ -93,7 +94,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(release, Release)
     assert release.images["dit"] == "registry/dit@sha256:1"
     assert release.images["emulated"] == "disagfusion-emulated"
-    assert set(release.images) == {"encoder", "dit", "decoder", "gateway", "emulated"}
+    assert set(release.images) == {*STAGES, "gateway", "flex", "emulated"}
     assert release.pull_secrets == ("one", "two")
     assert release.client_namespaces == {"team": "x"}
 

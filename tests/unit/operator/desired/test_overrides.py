@@ -7,6 +7,7 @@ from typing import Any
 from bench import RELEASE
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired import gateway, stages
+from disagfusion_operator.desired.crews import crews
 from disagfusion_operator.desired.inputs import Inputs
 from disagfusion_operator.desired.overrides import merge
 from hypothesis import given
@@ -21,7 +22,8 @@ def template(**override: Any) -> Any:
         "gateway": {"podTemplate": override},
     }
     inputs = Inputs("demo", "p", "uid", Spec.model_validate(spec), RELEASE)
-    return stages.deployment(inputs, "dit", "cpu")["spec"]["template"]
+    crew = next(one for one in crews(inputs) if one.component == "dit")
+    return stages.deployment(inputs, crew)["spec"]["template"]
 
 
 def test_fields_are_added_and_containers_are_known_by_name() -> None:

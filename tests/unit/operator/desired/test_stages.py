@@ -8,6 +8,7 @@ import pytest
 from bench import RELEASE
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired import names, stages
+from disagfusion_operator.desired.crews import crews
 from disagfusion_operator.desired.inputs import Inputs, rounded
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,8 +40,13 @@ def inputs(profile: Profile | None = None, **spec: Any) -> Inputs:
     return Inputs("demo", "p", "uid", Spec.model_validate(given), RELEASE, profile, text)
 
 
+def deployment(found: Inputs, component: str, pool: str) -> Any:
+    (crew,) = (one for one in crews(found) if (one.component, one.pool) == (component, pool))
+    return stages.deployment(found, crew)
+
+
 def pod(found: Inputs, stage: str = "dit", pool: str = "a10") -> Any:
-    return stages.deployment(found, stage, pool)["spec"]["template"]["spec"]
+    return deployment(found, stage, pool)["spec"]["template"]["spec"]
 
 
 def environment(found: Inputs, stage: str = "dit", pool: str = "a10") -> dict[str, Any]:
@@ -49,7 +55,7 @@ def environment(found: Inputs, stage: str = "dit", pool: str = "a10") -> dict[st
 
 
 def test_replicas_are_nobodys_here_and_none_is_added_in_a_rollout() -> None:
-    found = stages.deployment(inputs(), "dit", "a10")
+    found = deployment(inputs(), "dit", "a10")
     assert found["metadata"]["name"] == "p-dit-a10"
     assert "replicas" not in found["spec"]
     assert found["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0

@@ -140,7 +140,7 @@ def test_policies_and_monitors_are_made_where_they_are_wanted() -> None:
 
 def test_every_object_says_whose_it_is() -> None:
     found = inputs()
-    objects = [*pipeline.supports(found), *pipeline.stage_deployments(found).values()]
+    objects = [*pipeline.supports(found), *(one for _, one in pipeline.stage_deployments(found))]
     for one in (*objects, gateway.deployment(found)):
         metadata = one["metadata"]
         assert metadata["namespace"] == "demo"

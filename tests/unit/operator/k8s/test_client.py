@@ -173,6 +173,20 @@ async def test_annotations_and_events(server: Server, cluster: Any) -> None:
     assert len(event[4]["message"]) == 1024
 
 
+async def test_labels_and_annotations_of_a_pod_are_the_balancers(
+    server: Server, cluster: Any
+) -> None:
+    server.answers = [(200, {"metadata": {"resourceVersion": "8"}}, {})]
+    answer = await cluster.relabel(POD, "demo", "p", {"stage": "dit"}, {"a": None})
+    assert answer["metadata"]["resourceVersion"] == "8"
+    (patch,) = server.asked
+    assert patch[0] == "PATCH"
+    assert patch[2]["fieldManager"] == "disagfusion-balancer"
+    assert patch[3] == "application/merge-patch+json"
+    # Nothing but metadata is ever written on a pod.
+    assert patch[4] == {"metadata": {"labels": {"stage": "dit"}, "annotations": {"a": None}}}
+
+
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [

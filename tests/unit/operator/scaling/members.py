@@ -39,9 +39,13 @@ class Pod:
     annotations: dict[str, str] = field(default_factory=dict)
     unschedulable: bool = False
     waiting_reason: str = ""
+    crew: str = ""
+    serves: str = ""
+    changes_at: float | None = None
+    version: int = 1
 
     def manifest(self, now: float) -> Object:
-        ready = self.ready_at is not None and self.ready_at <= now and self.leaves_at is None
+        ready = self.works(now) and self.leaves_at is None
         conditions: list[dict[str, Any]] = [{"type": "Ready", "status": str(ready)}]
         if ready and self.ready_at is not None:
             conditions[0]["lastTransitionTime"] = stamp(self.ready_at)
@@ -53,6 +57,7 @@ class Pod:
             "name": self.name,
             "namespace": self.key.namespace,
             "uid": self.name,
+            "resourceVersion": str(self.version),
             "creationTimestamp": stamp(self.created),
             "annotations": dict(self.annotations),
             "labels": {
@@ -61,16 +66,25 @@ class Pod:
                 "disagfusion.dev/pool": self.place.pool,
             },
         }
+        if self.crew:
+            metadata["labels"]["app.kubernetes.io/component"] = self.crew
         if self.leaves_at is not None:
             metadata["deletionTimestamp"] = stamp(self.leaves_at)
         status: dict[str, Any] = {
             "phase": "Running" if self.node else "Pending",
             "conditions": conditions,
         }
+        if self.node:
+            status["podIP"] = self.name
         if self.waiting_reason:
             status["containerStatuses"] = [{"state": {"waiting": {"reason": self.waiting_reason}}}]
         spec = {"nodeName": self.node} if self.node else {}
         return {"metadata": metadata, "spec": spec, "status": status}
+
+    def works(self, now: float) -> bool:
+        """Whether it has started, and does not load another stage."""
+        started = self.ready_at is not None and self.ready_at <= now
+        return started and (self.changes_at is None or self.changes_at <= now)
 
 
 @dataclass

@@ -8,6 +8,8 @@ from typing import Any
 
 from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.desired.crews import first_stage, stages_on
+from disagfusion_operator.desired.names import FLEX
 from disagfusion_operator.k8s.port import Cluster, Kind, Object
 from disagfusion_operator.scaling.profiles import read_profile
 from disagfusion_operator.scaling.view import Key
@@ -25,6 +27,7 @@ class SmallCluster(Cluster):
         now: Unix seconds.
         start_seconds: From the choice of a node until a pod is ready.
         drain_seconds: From a ready pod's deletion until it is gone.
+        change_seconds: From a worker's change of its stage until it serves it.
         calls: What was asked, in order.
         failing: Called before each call; raises what the API server would answer.
         quota: Namespace → pods that may be there; none: as many as there are nodes for.
@@ -34,6 +37,7 @@ class SmallCluster(Cluster):
         self.now = BEGIN
         self.start_seconds = 5.0
         self.drain_seconds = 8.0
+        self.change_seconds = 2.0
         self.calls: list[tuple[Any, ...]] = []
         self.failing: Callable[[tuple[Any, ...]], None] = lambda call: None
         self.quota: dict[str, int] = {}
@@ -89,10 +93,16 @@ class SmallCluster(Cluster):
     def make_deployments(self, member: Member) -> None:
         for stage, pool in member.spec.places():
             place = Place(stage, pool)
-            if place not in member.deployments:
+            crew = FLEX if member.spec.flexes(pool) else stage
+            name = f"{member.key.name}-{crew}-{pool}"
+            there = [one for one in member.deployments.values() if one["metadata"]["name"] == name]
+            if there:
+                member.deployments[place] = there[0]
+            elif place not in member.deployments:
                 member.deployments[place] = {
                     "metadata": {
-                        "name": f"{member.key.name}-{stage}-{pool}",
+                        "name": name,
+                        "labels": {"app.kubernetes.io/component": crew},
                         "namespace": member.key.namespace,
                         "generation": 1,
                         "managedFields": [],
@@ -148,6 +158,28 @@ class SmallCluster(Cluster):
     ) -> None:
         raise NotImplementedError
 
+    async def relabel(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+    ) -> Object:
+        self._called("relabel", name, dict(labels), dict(annotations))
+        if name not in self.pods:
+            raise NotFoundError(name)
+        pod = self.pods[name]
+        if stage := labels.get("disagfusion.dev/stage"):
+            pod.place = Place(stage, pod.place.pool)
+        for field_name, value in annotations.items():
+            if value is None:
+                pod.annotations.pop(field_name, None)
+            else:
+                pod.annotations[field_name] = value
+        pod.version += 1
+        return pod.manifest(self.now)
+
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         raise NotImplementedError
 
@@ -195,17 +227,35 @@ class SmallCluster(Cluster):
         ]:
             del self.pods[name]
         self.settle()
+        for pod in self.pods.values():
+            # A container begins with the label that its pod has then.
+            if pod.works(self.now) and not pod.serves:
+                pod.serves = pod.place.stage
         for member in self.members.values():
             member.jobs.tick(self.now, self.capacity(member), seconds)
 
     def settle(self) -> None:
         for member in self.members.values():
-            for place, deployment in member.deployments.items():
-                self._replicate(member, place, deployment)
+            for deployment in {
+                one["metadata"]["name"]: one for one in member.deployments.values()
+            }.values():
+                self._replicate(member, deployment)
         self._schedule()
 
-    def _replicate(self, member: Member, place: Place, deployment: Object) -> None:
-        live = self.live(member, place)
+    def _replicate(self, member: Member, deployment: Object) -> None:
+        places = [place for place, one in member.deployments.items() if one is deployment]
+        crew = deployment["metadata"]["labels"]["app.kubernetes.io/component"]
+        first = places[0]
+        if crew == FLEX:
+            first = Place(first_stage(stages_on(member.spec, first.pool)), first.pool)
+        live = [
+            pod
+            for pod in self.pods.values()
+            if pod.key == member.key
+            and (pod.place == first or crew == FLEX == pod.crew)
+            and pod.place.pool == first.pool
+            and pod.leaves_at is None
+        ]
         missing = deployment["spec"]["replicas"] - len(live)
         deployment["status"]["conditions"] = []
         for _ in range(max(0, missing)):
@@ -223,30 +273,30 @@ class SmallCluster(Cluster):
                     }
                 ]
                 return
-            name = f"{member.key.name}-{place.stage}-{place.pool}-{self._names[str(place)]}"
-            self._names[str(place)] += 1
-            where = member.spec.pools[place.pool]
+            name = f"{deployment['metadata']['name']}-{self._names[str(first)]}"
+            self._names[str(first)] += 1
+            where = member.spec.pools[first.pool]
             self.pods[name] = Pod(
                 name,
                 member.key,
-                place,
+                first,
                 self.now,
                 accelerators=where.accelerators,
                 selector=where.node_selector,
+                crew=crew,
             )
         deployment["metadata"].pop("refused", None)
         # As the ReplicaSet controller ranks them.
         live.sort(
             key=lambda pod: (
                 bool(pod.node),
-                pod.ready_at is not None and pod.ready_at <= self.now,
+                pod.works(self.now),
                 int(pod.annotations.get(COST, "0")),
                 -pod.created,
             )
         )
         for pod in live[: max(0, -missing)]:
-            working = pod.ready_at is not None and pod.ready_at <= self.now
-            pod.leaves_at = self.now + (self.drain_seconds if working else 0.5)
+            pod.leaves_at = self.now + (self.drain_seconds if pod.works(self.now) else 0.5)
 
     def _schedule(self) -> None:
         used = Counter[str]()
@@ -280,17 +330,21 @@ class SmallCluster(Cluster):
         ]
 
     def ready(self, member: Member) -> Counter[Place]:
+        """Return the workers that serve, by what they serve."""
         return Counter(
-            pod.place
+            Place(pod.serves, pod.place.pool)
             for pod in self.pods.values()
-            if pod.key == member.key
-            and pod.leaves_at is None
-            and pod.ready_at is not None
-            and pod.ready_at <= self.now
+            if pod.key == member.key and pod.leaves_at is None and pod.works(self.now)
         )
 
     def asked(self, member: Member) -> dict[Place, int]:
-        return {place: one["spec"]["replicas"] for place, one in member.deployments.items()}
+        """Return the replicas that Deployments ask for; of one for several places, its pods."""
+        return {
+            place: len(self.live(member, place))
+            if member.spec.flexes(place.pool)
+            else one["spec"]["replicas"]
+            for place, one in member.deployments.items()
+        }
 
     def held(self, pool: str | None = None, key: Key | None = None) -> int:
         """Return the accelerators that pods hold or ask for, those that terminate included."""

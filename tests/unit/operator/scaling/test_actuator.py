@@ -107,7 +107,7 @@ async def test_what_was_written_is_believed_until_the_object_is_newer() -> None:
         }
     }
     actuator = Actuator(found, "default")
-    await actuator.grow(stale, {DIT: 5})
+    await actuator.grow(stale, accounts(found, stale), {DIT: 5})
     assert actuator.asked(stale)[DIT] == 5
     assert actuator.foreign(stale) == {}
     assert actuator.asked(deployments)[DIT] == 5
@@ -129,7 +129,7 @@ async def test_a_write_of_which_nothing_is_known_is_neither_believed_nor_another
 
     found.failing = lost
     with pytest.raises(UnavailableError):
-        await actuator.grow(deployments, {DIT: 5})
+        await actuator.grow(deployments, accounts(found, deployments), {DIT: 5})
     assert actuator.asked(deployments)[DIT] == 5
     assert actuator.foreign(deployments) == {}
 
@@ -139,7 +139,7 @@ async def test_into_one_that_was_made_anew_nothing_was_written() -> None:
     metadata = deployments[DIT]["metadata"]
     metadata["uid"] = "first"
     actuator = Actuator(found, "default")
-    await actuator.grow(deployments, {DIT: 5})
+    await actuator.grow(deployments, accounts(found, deployments), {DIT: 5})
     anew = {
         DIT: {
             **deployments[DIT],
@@ -149,7 +149,7 @@ async def test_into_one_that_was_made_anew_nothing_was_written() -> None:
     }
     assert actuator.asked(anew)[DIT] == 0
     assert actuator.foreign(anew) == {}
-    await actuator.grow(anew, {DIT: 5})
+    await actuator.grow(anew, accounts(found, anew), {DIT: 5})
     assert actuator.asked(anew)[DIT] == 5
 
 

@@ -90,3 +90,60 @@ def test_pods_of_others_are_none_of_a_stage() -> None:
     del gateway["metadata"]["labels"]["disagfusion.dev/stage"]
     assert not read_pods([gateway])
     assert read_pods([pod("a", leaves_at=BEGIN + 9)])[0].phase is Phase.DRAINING
+
+
+ENCODER, DECODER = Place("encoder", "a"), Place("decoder", "a")
+CHANGES = {"disagfusion.dev/stage-changes-from": "encoder",
+           "disagfusion.dev/stage-changed-at": str(BEGIN + 15)}  # fmt: skip
+
+
+def together(asked: int, *pods: dict[str, Any], **wanted: int) -> Any:
+    """Return the accounts of places that have one Deployment."""
+    labels = {"app.kubernetes.io/component": "flex"}
+    deployment = {"metadata": {"name": "p-flex-a", "labels": labels}, "spec": {"replicas": asked}}
+    places = {place.stage: place for place in (ENCODER, DIT, DECODER)}
+    return read_accounts(
+        pods,
+        dict.fromkeys(places.values(), deployment),
+        {},
+        {places[stage]: count for stage, count in wanted.items()},
+    )
+
+
+def test_what_a_deployment_of_several_stages_asks_for_is_counted_once() -> None:
+    found = together(4, pod("a", **READY), pod("b", **READY), encoder=0, dit=1, decoder=3)
+    assert sum(one.held for one in found.values()) == 4
+    # What is still to be made is for whoever lacks it.
+    assert {place.stage: one.asked for place, one in found.items()} == {
+        "encoder": 0, "dit": 2, "decoder": 2,
+    }  # fmt: skip
+    found = together(1, pod("a", **READY), pod("b", **READY), encoder=1)
+    assert (found[DIT].asked, found[DIT].held) == (1, 2)
+
+
+def test_a_pod_that_changes_starts_with_its_change() -> None:
+    changing = pod("a", crew="flex", annotations=CHANGES, **READY)
+    found = together(1, changing, dit=1)[DIT]
+    assert (found.ready, len(found.live)) == (0, 1)
+    assert found.live[0].changes_from == "encoder"
+    seen = found.replicas(1, 4.0, BEGIN + 20, change_seconds=9.0)
+    assert (seen.ready, seen.starting, seen.starting_since) == (0, 1, BEGIN + 15)
+    assert seen.available_at == (BEGIN + 24,)
+    # One that has not come up yet has that before it as well.
+    seen = found.replicas(1, 30.0, BEGIN + 20, change_seconds=9.0)
+    assert seen.available_at == (BEGIN + 30,)
+
+
+def test_pods_of_a_deployment_that_goes_leave_their_place() -> None:
+    stray = pod("a", crew="dit", **READY)
+    found = together(2, stray, dit=2)[DIT]
+    assert (found.ready, len(found.live), len(found.leaving)) == (0, 0, 1)
+    assert found.held == 3
+
+
+def test_what_people_wrote_on_a_pod_harms_nobody() -> None:
+    odd = pod("a", crew="flex", annotations={"disagfusion.dev/stage-changed-at": "today"}, **READY)
+    assert read_pods([odd])[0].changed_at is None
+    del odd["metadata"]["labels"]["disagfusion.dev/stage"]
+    (found,) = read_pods([odd])
+    assert found.place == Place("", "a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 from disagfusion_operator.api.pipeline import Spec
@@ -110,6 +111,20 @@ def test_the_profile_says_how_long_a_start_takes_before_one_was_seen() -> None:
     found = known.profile(SPEC, BOUNDS)
     assert known.start_seconds(DIT, found, 1.0) == 40.0
     assert known.start_seconds(DIT, found, 0.1) == 4.0
+
+
+def test_a_change_of_stage_is_no_start() -> None:
+    known = Knowledge(None, contextlib.nullcontext())
+    given = read_profile(profile("a", encoder=1.0, dit=6.0, decoder=1.0)["inline"])
+    known.watch(started(12.0))
+    known.watch(dataclasses.replace(started(900.0, "q"), changed_at=BEGIN + 890.0))
+    assert known.start_seconds(DIT, given, 1.0) == 12.0
+    before = known.change_seconds(DIT, given, 1.0)
+    assert before == 30.0  # the profile does not say how long it loads
+    for seconds in (2.0, 4.0, 3.0):
+        known.changed(DIT, seconds)
+    assert known.change_seconds(DIT, given, 1.0) == 3.0
+    assert known.start_seconds(DIT, given, 1.0) == 12.0
 
 
 def test_whoever_works_has_some_seconds_left() -> None:

@@ -79,3 +79,15 @@ def test_without_a_profile_the_first_jobs_are_one() -> None:
     assert found.stages["dit"].pools["a"].seconds == 6.0
     assert found.stages["dit"].pools["new"].seconds == 12.0
     assert found.stages["dit"].pools["a"].accelerators == 2
+
+
+def test_only_pods_that_change_their_stage_load_ahead() -> None:
+    inline = profile("ab", encoder=1.0, dit=6.0, decoder=2.0)["inline"]
+    for one in inline["pools"].values():
+        one["load_ahead"] = True
+    pools = {"a": {**pool("a"), "flex": {}}, "b": pool("b"), "c": {**pool("c"), "flex": {}}}
+    spec = Spec.model_validate({"model": {"builtin": "digits"}, "pools": pools})
+    found = bounded(spec, read_profile(inline), bounds_at(spec, 0.0))
+    assert {name: one.load_ahead for name, one in found.pools.items()} == {
+        "a": True, "b": False, "c": False,
+    }  # fmt: skip

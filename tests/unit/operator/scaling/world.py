@@ -14,8 +14,10 @@ from disagfusion_operator.scaling.load import Answers, Load, Source
 from disagfusion_operator.scaling.profiles import read_profile
 from disagfusion_operator.scaling.report import Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
+from disagfusion_operator.scaling.workers import Workers
 
-from disagfusion.errors import UnavailableError
+from disagfusion.errors import FailedPreconditionError, UnavailableError
+from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.observation import Missing
 from disagfusion.scheduling.prometheus.answers import Answer, Outcome
 from disagfusion.scheduling.prometheus.queries import QUERIES
@@ -33,6 +35,7 @@ class World(SmallCluster):
         prometheus: Whether Prometheus answers.
         told: What gateways were told, with their addresses.
         deaf: Addresses of gateways that do not answer.
+        stubborn: Pods whose workers do not change their stage.
         fleets: Address → what its gateway says of its workers.
     """
 
@@ -42,6 +45,7 @@ class World(SmallCluster):
         self.prometheus = True
         self.told: list[tuple[str, fleet_pb2.FleetDecision]] = []
         self.deaf: set[str] = set()
+        self.stubborn: set[str] = set()
         self.fleets: dict[str, fleet_pb2.GetFleetResponse] = {}
 
     def view(self, member: Member) -> PipelineView:
@@ -69,7 +73,7 @@ class World(SmallCluster):
 
     def scaling(self) -> Scaling:
         """Return an operator's balancer, which has just been started."""
-        return Scaling(self, load=Known(self), gateways=Told(self))
+        return Scaling(self, load=Known(self), gateways=Told(self), workers=Changed(self))
 
     async def step(self, scaling: Scaling, member: Member) -> Report:
         return await scaling.step(self.view(member), self.cluster_view(), self.now)
@@ -167,6 +171,26 @@ class Told(Gateways):
         if door.address in self._world.deaf:
             raise UnavailableError("nobody is there")
         self._world.told.append((door.address, request.decision))
+
+
+class Changed(Workers):
+    """Workers that change their stage, as those of the cluster's pods do."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def change(self, host: str, stage: str, tls: TlsSettings | None, seconds: float) -> bool:
+        world = self._world
+        world._called("change", host, stage)
+        pod = world.pods.get(host)
+        if pod is None or pod.ready_at is None or pod.ready_at > world.now:
+            raise UnavailableError("nobody is there")
+        if host in world.stubborn or pod.leaves_at is not None:
+            raise FailedPreconditionError("the worker is leaving", reason="WORKER_LEAVING")
+        if pod.serves != stage:
+            pod.serves = stage
+            pod.changes_at = world.now + world.change_seconds
+        return pod.works(world.now)
 
 
 def counts(member: Member, world: World) -> dict[str, int]:
