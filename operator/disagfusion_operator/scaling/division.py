@@ -55,16 +55,31 @@ def divide(
     """
     ordered = sorted(claims, key=lambda claim: (-claim.priority, claim.key))
     found = _best(ordered, capacity)
+    modest = _best(ordered, capacity, modest=True)
+    if _clearly_better(ordered, modest, found):
+        found = modest
     if before is None or not _keeps(ordered, capacity, before):
         return found
     kept = _retarget(ordered, before)
     return found if _clearly_better(ordered, found, kept) else kept
 
 
-def _best(ordered: Sequence[Claim], capacity: Mapping[PoolKey, int]) -> Division:
+def _best(
+    ordered: Sequence[Claim], capacity: Mapping[PoolKey, int], *, modest: bool = False
+) -> Division:
+    """Divide anew.
+
+    Args:
+        ordered: Of all pipelines.
+        capacity: Of the pools.
+        modest: Minima take the accelerators that do least for the others, instead of those that
+            they have: somebody who does little may sit on the best.
+    """
     table = Table(ordered, capacity)
     for level in _levels(ordered):
         for claim in level:
+            if modest:
+                _give_modest_minima(table, claim)
             _give_minima(table, claim, level)
         _raise(table, level, until=1.0)
     for claim in ordered:
@@ -95,6 +110,15 @@ def _give_minima(table: Table, claim: Claim, level: Sequence[Claim]) -> None:
             if found is None:
                 break
             table.give(claim, found)
+
+
+def _give_modest_minima(table: Table, claim: Claim) -> None:
+    for stage in claim.stages:
+        while table.count(claim, stage) < claim.least[stage]:
+            place = table.humblest(claim, stage)
+            if place is None:
+                break
+            table.give(claim, place)
 
 
 def _made_room(table: Table, claim: Claim, stage: str, level: Sequence[Claim]) -> Place | None:

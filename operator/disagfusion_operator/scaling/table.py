@@ -153,10 +153,20 @@ class Table:
 
     def best(self, claim: Claim, stage: str) -> Place | None:
         """Return where one more replica of a stage does best; None: nowhere."""
-        places = [
-            place for place in claim.seats if place.stage == stage and self.room(claim, place)
-        ]
+        places = self._places(claim, stage)
         return min(places, key=lambda place: self._order(claim, place), default=None)
+
+    def humblest(self, claim: Claim, stage: str) -> Place | None:
+        """Return where one more takes least from others; None: nowhere."""
+
+        def order(place: Place) -> tuple[float, float, str]:
+            seat = claim.seats[place]
+            return (self._quality[seat.pool] * seat.accelerators, -seat.speed, place.pool)
+
+        return min(self._places(claim, stage), key=order, default=None)
+
+    def _places(self, claim: Claim, stage: str) -> list[Place]:
+        return [one for one in claim.seats if one.stage == stage and self.room(claim, one)]
 
     def _order(self, claim: Claim, place: Place) -> tuple[float, float, float, str]:
         """Best first: where a job is cheap, or the stage fast for what the pool does for others."""

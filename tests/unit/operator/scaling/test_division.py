@@ -128,6 +128,20 @@ def test_a_minimum_goes_elsewhere_so_that_another_finds_room() -> None:
     assert share(found, "a-flexible", 1) == 3
 
 
+def test_who_does_little_leaves_the_best_accelerators_to_whoever_needs_them() -> None:
+    held = {Place(stage, "a"): 1 for stage in STAGES}
+    seconds = {"encoder": 0.1, "dit": 6.0, "decoder": 0.1}
+    idle = claim("a-idle", 0.01, pools="ab", seconds=seconds, held=held)
+    busy = claim("b-busy", 1.0, pools="ab", seconds=seconds)
+    found = divide([idle, busy], capacity(4, 6))
+    assert share(found, "b-busy") == 4
+    assert share(found, "a-idle", 1) == 3
+    # Where nobody is the better for it, it stays.
+    calm = replace(busy, need=dict.fromkeys(STAGES, 0.1))
+    kept = divide([idle, calm], capacity(4, 6)).targets[idle.key]
+    assert {place: count for place, count in kept.items() if count} == held
+
+
 def test_a_division_stays_until_another_is_clearly_better() -> None:
     first = divide([claim("p", 1.0), claim("q", 1.0)], capacity(12))
     little = [claim("p", 1.1), claim("q", 1.0)]
