@@ -360,7 +360,7 @@ def main() -> None:
         run(kubectl, division, arguments.phase_seconds, arguments.time_scale)
         for division in arguments.division or DIVISIONS
     ]
-    show(outcomes, Console())
+    show(outcomes, Console(width=120))
     if arguments.output is not None:
         answer = {"environment": environment(), "outcomes": [asdict(one) for one in outcomes]}
         arguments.output.write_text(json.dumps(answer, indent=1) + "\n")
