@@ -90,6 +90,11 @@ class WorkerLink:
         self._loss: asyncio.TimerHandle | None = None
         self._heard = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is no session, and no worker that may yet come back or be lost."""
+        return not self.connected and self._loss is None
+
     async def run(self) -> None:
         """Keep the stream until cancelled."""
         failures = 0

@@ -13,7 +13,7 @@ from disagfusion_gateway.sessions import Sessions
 from disagfusion_gateway.settings import WorkerAddress
 
 _ABSENT_SECONDS = 15.0
-"""For so long a link that is not connected is kept when DNS has its address no more: names are
+"""For so long a link that is idle is kept when DNS has its address no more: names are
 cached, and a worker that changes its stage may be under none for a moment."""
 
 _log = get_logger(__name__)
@@ -75,7 +75,7 @@ class WorkerLinks:
             # A worker may leave DNS before it has finished, and a look-up may fail.
             for address in links.keys() - found:
                 link, task = links[address]
-                if not link.connected and clock() - seen[address] >= _ABSENT_SECONDS:
+                if link.idle and clock() - seen[address] >= _ABSENT_SECONDS:
                     task.cancel()
                     del links[address], seen[address]
             await asyncio.sleep(self._resolve_interval)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from disagfusion_gateway import links
+from disagfusion_gateway.link import LinkSettings, WorkerLink
+from disagfusion_gateway.sessions import Session, Sessions
 from disagfusion_gateway.settings import WorkerAddress
+from disagfusion_gateway.worker_messages import connected
+
+from disagfusion.dispatch import events
+from disagfusion.errors import UnavailableError
+from disagfusion.v1 import stage_pb2
 
 
 class FakeLink:
@@ -17,7 +25,7 @@ class FakeLink:
 
     def __init__(self, address: str, *rest: Any) -> None:
         self.address = address
-        self.connected = True
+        self.idle = False
         self.ended = False
         self.made.append(self)
 
@@ -72,13 +80,64 @@ async def test_a_worker_that_goes_from_one_name_to_another_keeps_its_link(
     await names.again()
     (changed,) = (one for one in made if one.address == "2")
     assert not changed.ended
-    changed.connected = False
+    changed.idle = True
     await names.again()
     # Names are cached: it may be under its new one in a moment.
     assert not changed.ended
     monkeypatch.setattr(links, "_ABSENT_SECONDS", 0.0)
     await names.again()
     assert changed.ended
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+class BrokenLink(WorkerLink):
+    """A link whose worker's stream ends at once; afterwards nobody answers."""
+
+    async def _connect(self) -> None:
+        if self.address == "":
+            raise UnavailableError("nobody is there")
+        self.address = ""
+        hello = stage_pb2.WorkerHello(worker=stage_pb2.Worker(name="w", incarnation="i", state=1))
+        stream = Mock(read=Mock(side_effect=ended), write=Mock(side_effect=ended))
+        await self._serve(stream, Session(hello.worker, Mock()), connected(hello))
+
+
+async def ended(*request: Any) -> None:
+    return None
+
+
+async def test_a_worker_that_no_name_leads_to_any_more_is_lost_and_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    posted: list[events.Event] = []
+    broken, lost = asyncio.Event(), asyncio.Event()
+
+    def post(event: events.Event) -> None:
+        posted.append(event)
+        if isinstance(event, events.WorkerDisconnected):
+            broken.set()
+        if isinstance(event, events.WorkerLost):
+            lost.set()
+
+    async def resolve(name: str) -> set[str]:
+        return set() if broken.is_set() else {"1"}
+
+    monkeypatch.setattr(links, "WorkerLink", BrokenLink)
+    monkeypatch.setattr(links, "_resolve", resolve)
+    monkeypatch.setattr(links, "_ABSENT_SECONDS", 0.0)
+    settings = LinkSettings("g", "1", "p", None, ping_interval=9.0, ping_deadline=9.0, grace=0.05)
+    found = links.WorkerLinks(
+        [WorkerAddress(name="", address="all", dns=True)],
+        *(settings, Sessions(Mock()), post),
+        resolve_interval=0.0,
+    )
+    running = asyncio.create_task(found.run())
+    async with asyncio.timeout(5.0):
+        await lost.wait()
+    kinds = [type(event) for event in posted]
+    assert kinds == [events.WorkerConnected, events.WorkerDisconnected, events.WorkerLost]
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
