@@ -229,7 +229,9 @@ class Changes:
         if await self._write(pod, {}, marks, stage, None, pod.changed_at):
             self._finished[pod.uid] = now
             _log.info("stage changed", pod=pod.name, stage=stage)
-            if pod.uid in self._worked and pod.changed_at is not None:
+            worked = pod.uid in self._worked
+            self._worked.discard(pod.uid)
+            if worked and pod.changed_at is not None:
                 self.measured(pod.place, max(0.0, now - pod.changed_at))
 
     async def _write(

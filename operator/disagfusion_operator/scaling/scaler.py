@@ -279,10 +279,12 @@ class Scaler:
         """Have Deployments ask for fewer replicas, then for as many more as there is room for."""
         view = moment.view
         flexible = {place for group in changing(view.deployments) for place in group}
+        # Of a Deployment of several places, those where a stage does not run are theirs as well.
+        theirs = {view.deployments[place]["metadata"]["name"] for place in moment.fixed}
         wanted = {
             place: desired.get(place, 0)
-            for place in view.deployments
-            if place not in moment.fixed and (place in desired or place in flexible)
+            for place, one in view.deployments.items()
+            if one["metadata"]["name"] not in theirs and (place in desired or place in flexible)
         }
         if moment.auto:
             accounts = {place: moment.account(place) for place in wanted}
