@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -272,9 +273,10 @@ def _address(pod: Object) -> str:
 def _number(text: str | None) -> float | None:
     """Return a number; None where there is none, or people have written something else."""
     try:
-        return None if text is None else float(text)
+        found = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return found if math.isfinite(found) else None
 
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"

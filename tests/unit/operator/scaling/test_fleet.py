@@ -142,8 +142,10 @@ def test_pods_of_a_deployment_that_goes_leave_their_place() -> None:
 
 
 def test_what_people_wrote_on_a_pod_harms_nobody() -> None:
-    odd = pod("a", crew="flex", annotations={"disagfusion.dev/stage-changed-at": "today"}, **READY)
-    assert read_pods([odd])[0].changed_at is None
+    for text in ("today", "nan", "-inf", "1e999"):
+        annotations = {"disagfusion.dev/stage-changed-at": text}
+        odd = pod("a", crew="flex", annotations=annotations, **READY)
+        assert read_pods([odd])[0].changed_at is None
     del odd["metadata"]["labels"]["disagfusion.dev/stage"]
     (found,) = read_pods([odd])
     assert found.place == Place("", "a")
