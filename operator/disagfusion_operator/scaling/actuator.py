@@ -65,8 +65,11 @@ class Actuator:
     def foreign(self, deployments: Mapping[Place, Object]) -> dict[Place, int]:
         """Return the places that others have changed since, with the replicas they wrote.
 
-        Of places that have one Deployment together it is the first.
+        Of places that have one Deployment together it is the first. What was written into one that
+        is taken away meanwhile is forgotten: whoever takes it away writes its replicas.
         """
+        names = {_name(one) for one in deployments.values()}
+        self.written = {name: one for name, one in self.written.items() if name in names}
         found = {}
         for places in together(deployments).values():
             deployment = deployments[places[0]]

@@ -153,6 +153,18 @@ async def test_into_one_that_was_made_anew_nothing_was_written() -> None:
     assert actuator.asked(anew)[DIT] == 5
 
 
+async def test_what_whoever_takes_it_away_wrote_is_no_strangers() -> None:
+    found, deployments = world(3)
+    actuator = Actuator(found, "default")
+    await actuator.grow(deployments, accounts(found, deployments), {DIT: 5})
+    # Its pool becomes another, and the same again before its pods have finished.
+    assert actuator.foreign({}) == {}
+    deployments[DIT]["spec"]["replicas"] = 0
+    deployments[DIT]["metadata"]["generation"] += 1
+    assert actuator.foreign(deployments) == {}
+    assert actuator.asked(deployments)[DIT] == 0
+
+
 def grown(
     asked: Mapping[Place, int], wanted: Mapping[Place, int], free: int, budget: int, each: int = 1
 ) -> dict[Place, int]:
