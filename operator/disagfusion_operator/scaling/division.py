@@ -56,7 +56,7 @@ def divide(
     ordered = sorted(claims, key=lambda claim: (-claim.priority, claim.key))
     found = _best(ordered, capacity)
     modest = _best(ordered, capacity, modest=True)
-    if _clearly_better(ordered, modest, found):
+    if _clearly_better(ordered, modest, found, generous=False):
         found = modest
     if before is None or not _keeps(ordered, capacity, before):
         return found
@@ -256,8 +256,17 @@ def _best_alone(claim: Claim, shares: Mapping[PoolKey, int]) -> Mapping[Place, i
     return table.counts[claim.key]
 
 
-def _clearly_better(ordered: Sequence[Claim], found: Division, kept: Division) -> bool:
-    """Whether, of the highest priority that differs clearly, the worst served is better off."""
+def _clearly_better(
+    ordered: Sequence[Claim], found: Division, kept: Division, *, generous: bool = True
+) -> bool:
+    """Whether, of the highest priority that differs clearly, the worst served is better off.
+
+    Args:
+        ordered: Of all pipelines.
+        found: Another division.
+        kept: The one that it is compared with.
+        generous: Whether those of a higher priority may be served a little worse for it.
+    """
     for level in _levels(ordered):
         missing = [
             sum(_missing(claim, one.targets[claim.key]) for claim in level) for one in (found, kept)
@@ -273,6 +282,8 @@ def _clearly_better(ordered: Sequence[Claim], found: Division, kept: Division) -
                 return True
             if then > now * (1.0 + CLEAR_GAIN) + _SAME:
                 return False
+        if not generous and any(then > now + _SAME for now, then in zip(*ranks, strict=True)):
+            return False
     return False
 
 

@@ -157,11 +157,12 @@ class Table:
         return min(places, key=lambda place: self._order(claim, place), default=None)
 
     def humblest(self, claim: Claim, stage: str) -> Place | None:
-        """Return where one more takes least from others; None: nowhere."""
+        """Return where one more takes least from others, where it runs if it can; None: nowhere."""
 
-        def order(place: Place) -> tuple[float, float, str]:
+        def order(place: Place) -> tuple[float, bool, float, str]:
             seat = claim.seats[place]
-            return (self._quality[seat.pool] * seat.accelerators, -seat.speed, place.pool)
+            moves = self.counts[claim.key][place] >= claim.held.get(place, 0)
+            return (self._quality[seat.pool] * seat.accelerators, moves, -seat.speed, place.pool)
 
         return min(self._places(claim, stage), key=order, default=None)
 

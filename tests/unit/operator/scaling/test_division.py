@@ -142,6 +142,36 @@ def test_who_does_little_leaves_the_best_accelerators_to_whoever_needs_them() ->
     assert {place: count for place, count in kept.items() if count} == held
 
 
+def test_nobody_of_a_higher_priority_is_served_worse_by_leaving_accelerators() -> None:
+    seconds = {"encoder": 0.1, "dit": 6.0, "decoder": 0.1}
+    urgent = claim("urgent", 0.66, pools="ab", seconds=seconds, priority=1, most={"dit": 4})
+    busy = claim("busy", 1.0, pools="ab", seconds=seconds)
+    # With its minima on b it could do 88 %, and the other twice as much as without.
+    found = divide([urgent, busy], capacity(7, 6))
+    assert served(urgent, found.targets[urgent.key]) >= 1.0
+
+
+def test_who_leaves_accelerators_alone_already_stays() -> None:
+    def among(name: str, need: float, *held: str) -> Claim:
+        return replace(
+            claim(name, need),
+            seats={
+                Place(stage, pool): Seat(
+                    POOLS["abc".index(pool)], 1, (2.0 if pool == "a" else 1.0) / each
+                )
+                for stage, each in {"encoder": 0.2, "dit": 12.0, "decoder": 0.2}.items()
+                for pool in "abc"
+            },
+            held={Place(stage, pool): 1 for stage in STAGES for pool in held},
+        )
+
+    idle, calm, busy = among("a-idle", 0.01, "a"), among("b-calm", 0.01, "c"), among("c-busy", 1.0)
+    found = divide([idle, calm, busy], capacity(4, 6, 3))
+    assert share(found, "c-busy") == 4
+    # Those of b are no better than what it has.
+    assert {place: count for place, count in found.targets[calm.key].items() if count} == calm.held
+
+
 def test_a_division_stays_until_another_is_clearly_better() -> None:
     first = divide([claim("p", 1.0), claim("q", 1.0)], capacity(12))
     little = [claim("p", 1.1), claim("q", 1.0)]
