@@ -27,6 +27,8 @@ from disagfusion_operator.scaling.view import Key
 
 CLEAR_GAIN = 0.2
 """Share by which somebody must be served better before a division changes."""
+SLIGHT_LOSS = 0.02
+"""The same by which others may be served worse then."""
 _SAME = 1e-9
 
 
@@ -56,7 +58,7 @@ def divide(
     ordered = sorted(claims, key=lambda claim: (-claim.priority, claim.key))
     found = _best(ordered, capacity)
     modest = _best(ordered, capacity, modest=True)
-    if _clearly_better(ordered, modest, found, generous=False):
+    if _clearly_better(ordered, modest, found):
         found = modest
     if before is None or not _keeps(ordered, capacity, before):
         return found
@@ -256,16 +258,11 @@ def _best_alone(claim: Claim, shares: Mapping[PoolKey, int]) -> Mapping[Place, i
     return table.counts[claim.key]
 
 
-def _clearly_better(
-    ordered: Sequence[Claim], found: Division, kept: Division, *, generous: bool = True
-) -> bool:
+def _clearly_better(ordered: Sequence[Claim], found: Division, kept: Division) -> bool:
     """Whether, of the highest priority that differs clearly, the worst served is better off.
 
-    Args:
-        ordered: Of all pipelines.
-        found: Another division.
-        kept: The one that it is compared with.
-        generous: Whether those of a higher priority may be served a little worse for it.
+    Those that have a higher priority or are served worse than that may lose next to nothing by it:
+    otherwise each of two divisions could be better than the other with every breath of the load.
     """
     for level in _levels(ordered):
         missing = [
@@ -280,10 +277,8 @@ def _clearly_better(
         for now, then in zip(*ranks, strict=True):
             if now > then * (1.0 + CLEAR_GAIN) + _SAME:
                 return True
-            if then > now * (1.0 + CLEAR_GAIN) + _SAME:
+            if then > now * (1.0 + SLIGHT_LOSS) + _SAME:
                 return False
-        if not generous and any(then > now + _SAME for now, then in zip(*ranks, strict=True)):
-            return False
     return False
 
 

@@ -181,6 +181,37 @@ def test_a_division_stays_until_another_is_clearly_better() -> None:
     assert share(divide(much, capacity(12), first), "p") > share(first, "p")
 
 
+def test_a_division_does_not_go_to_and_fro_with_every_breath_of_the_load() -> None:
+    def placed(name: str, need: float, least: int, **seconds: tuple[float, ...]) -> Claim:
+        seats = {
+            Place(stage, pool): Seat(POOLS["abc".index(pool)], 1, 1.0 / one)
+            for pool, each in seconds.items()
+            for stage, one in zip(STAGES, each, strict=True)
+        }
+        return replace(claim(name, need, least=least), seats=seats, most={"dit": 3})
+
+    claims = [
+        replace(placed("p", 0.2, 2, b=(3, 15, 16), c=(4, 11, 15)), expands=True),
+        replace(placed("q", 1.2, 1, a=(0.2, 7.6, 0.5)), expands=True, most={}),
+        placed("r", 0.6, 1, a=(0.9, 14.4, 0.5), b=(3, 64, 2), c=(3, 63, 1.7)),
+    ]
+    division = None
+    found = []
+    for breath in (0.07, -0.07) * 5:
+        parts = (1.0 + breath, 1.0 - breath, 1.0 + breath)
+        now = [
+            replace(
+                one,
+                need={stage: part * need for stage, need in one.need.items()},
+                held={} if division is None else division.targets[one.key],
+            )
+            for one, part in zip(claims, parts, strict=True)
+        ]
+        division = divide(now, capacity(7, 3, 7), division)
+        found.append(division.shares)
+    assert all(shares == found[1] for shares in found[2:])
+
+
 def test_others_that_come_or_another_size_divide_anew() -> None:
     first = divide([claim("p", 1.0)], capacity(12))
     assert share(first, "p") == 12
