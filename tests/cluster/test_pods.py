@@ -16,6 +16,7 @@ from tests.cluster import app as app_module
 from tests.cluster.testing import APP, IMAGE, PYTHON, Cluster, Namespace, archive, container
 from tools.cluster import archives, images
 from tools.cluster.archives import File
+from tools.cluster.errors import ClusterError
 
 SELECTOR = "app=app"
 USER = 65532
@@ -110,14 +111,24 @@ def test_logs_and_the_user_that_the_program_runs_as(app: Namespace) -> None:
 
 
 @pytest.mark.smoke
-def test_a_service_leads_to_both_pods_by_address_and_by_name(app: Namespace) -> None:
+def test_a_service_leads_to_both_pods_by_address_and_by_name(
+    app: Namespace, until: Callable[..., None]
+) -> None:
     pods, address = names(app), app.json("get", "service", "app")["spec"]["clusterIP"]
     code = (
         f"import sys; sys.path.insert(0, {str(Path(APP).parent)!r}); from app import ask\n"
         f"for host in ({address!r}, 'app', 'app.{app.name}.svc.cluster.local'):\n"
         "    print(*sorted({ask(host).split()[0] for _ in range(20)}))"
     )
-    assert python(app, pods[0], code).splitlines() == [" ".join(pods)] * 3
+
+    def leads() -> bool:
+        try:
+            return python(app, pods[0], code).splitlines() == [" ".join(pods)] * 3
+        except ClusterError:
+            return False
+
+    # Pods are ready before every node's rules and the name server know of it.
+    until("the service leads to both pods", 30, leads)
 
 
 def test_a_headless_service_names_every_pod(app: Namespace) -> None:
