@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired.crews import first_stage, stages_on
@@ -18,6 +20,10 @@ from disagfusion.errors import NotFoundError
 from disagfusion.scheduling.decision import Place
 
 from .members import BEGIN, COST, Jobs, Member, Pod, stamp
+
+
+class KilledError(BaseException):
+    """The operator's process ends: nothing catches it."""
 
 
 class SmallCluster(Cluster):
@@ -46,6 +52,20 @@ class SmallCluster(Cluster):
         self.members: dict[Key, Member] = {}
         self.pods: dict[str, Pod] = {}
         self._names = Counter[str]()
+
+    @contextmanager
+    def killed_after(self, survived: int) -> Iterator[None]:
+        """Have whoever calls end with the call after so many; it has to come to that."""
+        last = len(self.calls) + survived
+
+        def fail(call: tuple[Any, ...]) -> None:
+            if len(self.calls) >= last:
+                raise KilledError
+
+        self.failing = fail
+        with pytest.raises(KilledError):
+            yield
+        self.failing = lambda call: None
 
     # What people do.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from disagfusion_operator.api.status import Condition
 from disagfusion_operator.scaling.report import Report
 
@@ -33,23 +32,13 @@ async def test_it_goes_on_wherever_its_operator_was_killed() -> None:
     whole, wanted = len(world.calls), counts(member, world)
     assert whole >= 4
 
-    class KilledError(BaseException):
-        pass
-
     for survived in range(whole):
         world, member = shifted()
         most = Most(world)
 
-        def fail(call: tuple[Any, ...], left: list[int] = [survived]) -> None:  # noqa: B006 -- counts
-            left[0] -= 1
-            if left[0] < 0:
-                raise KilledError
-
-        world.failing = fail
         async with world.scaling() as scaling:
-            with pytest.raises(KilledError):
+            with world.killed_after(survived):
                 await world.run(scaling, 120, most)
-        world.failing = lambda call: None
         async with world.scaling() as scaling:
             await world.run(scaling, 60, most)
         assert most.held <= 8

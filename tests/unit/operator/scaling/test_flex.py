@@ -198,24 +198,14 @@ async def test_it_goes_on_wherever_its_operator_was_killed() -> None:
     whole, wanted = len(world.calls), labelled(world)
     assert whole >= 9  # what is wanted; label, worker and mark of three pods
 
-    class KilledError(BaseException):
-        pass
-
     for survived in range(whole):
         world, member = await settled()
         pods = set(world.pods)
         heavy(world, member)
 
-        def fail(call: tuple[Any, ...], left: list[int] = [survived]) -> None:  # noqa: B006 -- counts
-            left[0] -= 1
-            if left[0] < 0:
-                raise KilledError
-
-        world.failing = fail
         async with world.scaling() as scaling:
-            with pytest.raises(KilledError):
+            with world.killed_after(survived):
                 await world.run(scaling, 120)
-        world.failing = lambda call: None
         async with world.scaling() as scaling:
             await world.run(scaling, 60)
         assert labelled(world) == wanted
