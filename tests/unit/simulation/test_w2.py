@@ -25,7 +25,7 @@ def test_fixed_ratios(
     assert result.latency_seconds["p95"] == pytest.approx(p95, abs=1)
 
 
-def test_the_balancer_knows_nothing_of_the_future_and_beats_every_fixed_ratio() -> None:
+def test_the_balancer_finishes_in_time_and_loses_nothing() -> None:
     result = simulate("hybrid", example_workload(), example_profile())
     assert result.last_finish_seconds <= 1470
     assert result.latency_seconds["p95"] <= 515
