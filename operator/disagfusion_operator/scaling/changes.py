@@ -135,19 +135,25 @@ class Changes:
             live[pod.place] = live.get(pod.place, 0) + 1
         spare, targets = exchange(live, mine(places, keep), mine(places, wanted))
         able = [pod for pod in (*pods, *lost) if spare.get(pod.place)]
-        if starting:
-            able = [pod for pod in able if pod.phase is Phase.STARTING]
         if not targets or not able:
             return 0
-        idle = all(pod.phase is Phase.STARTING for pod in able)
+        idle = starting or all(pod.phase is Phase.STARTING for pod in able)
         seconds = {} if idle else await remaining()
-        # What does not work yet, then what is idle, then what will have done soonest; of those
-        # that are alike the youngest.
+        # What does not work yet, then what is idle, then what will have done soonest, then what
+        # will never work as it is; of those that are alike the youngest.
         able.sort(
             key=lambda pod: (
-                *(pod.phase is Phase.READY, seconds.get(pod.name, -1.0), -pod.created, pod.name),
+                *(pod.failing, pod.phase is Phase.READY, seconds.get(pod.name, -1.0)),
+                *(-pod.created, pod.name),
             )
         )
+        # A stage that keeps pods does not keep such alone that will never work.
+        stays = {pod.place: pod.name for pod in able if keep.get(pod.place) and not pod.failing}
+        able = [
+            pod
+            for pod in able
+            if stays.get(pod.place) != pod.name and not (starting and pod.phase is Phase.READY)
+        ]
         by_name = {pod.name: pod for pod in able}
         chosen = choose([(pod.place, pod.name) for pod in able], spare)
         for name, target in zip(chosen, targets, strict=False):

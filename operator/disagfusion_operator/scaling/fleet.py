@@ -56,6 +56,8 @@ class Pod:
         node: Where it runs; empty: nowhere yet.
         unschedulable: Whether no node has room for it.
         broken: Why its containers cannot run; empty: they can.
+        failing: Whether it is not ready and will not be without somebody's help: its containers
+            cannot run, or ended before it was ready.
         cost: Of its deletion, as it was written on it; None: nothing was.
         crew: Whose it is: a stage, or `flex`; empty where nothing says it.
         address: Of its network; empty before its containers have begun.
@@ -74,6 +76,7 @@ class Pod:
     node: str = ""
     unschedulable: bool = False
     broken: str = ""
+    failing: bool = False
     cost: str | None = None
     crew: str = ""
     address: str = ""
@@ -245,6 +248,7 @@ def _read(pod: Object) -> Pod:
     scheduled = condition(pod, "PodScheduled")
     created = metadata.get("creationTimestamp")
     ready_at = condition(pod, "Ready").get("lastTransitionTime")
+    broken = _broken(pod)
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -255,7 +259,8 @@ def _read(pod: Object) -> Pod:
         node=spec.get("nodeName") or "",
         unschedulable=scheduled.get("status") == "False"
         and scheduled.get("reason") == "Unschedulable",
-        broken=_broken(pod),
+        broken=broken,
+        failing=not is_ready(pod) and (bool(broken) or _ended_early(pod)),
         cost=annotations.get(DELETION_COST),
         crew=labels.get(COMPONENT_LABEL, ""),
         address=_address(pod),
@@ -286,6 +291,19 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 def _broken(pod: Object) -> str:
     reasons = map(waiting_reason, containers(pod))
     return next((reason for reason in reasons if reason in _BROKEN), "")
+
+
+def _ended_early(pod: Object) -> bool:
+    """Tell whether a container that was started again had ended without its pod being ready."""
+    changed = condition(pod, "Ready").get("lastTransitionTime")
+    since = seconds_of(changed) if changed else 0.0
+    for one in containers(pod):
+        ended = (one.get("lastState") or {}).get("terminated") or {}
+        started = ended.get("startedAt")
+        # Since it was started, the pod has neither become ready nor ceased to be.
+        if started and since <= seconds_of(started):
+            return True
+    return False
 
 
 def _refusal(deployment: Object) -> Refusal | None:

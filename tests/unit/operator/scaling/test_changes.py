@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import pytest
 from disagfusion_operator.scaling.changes import Changes
 from disagfusion_operator.scaling.fleet import Account, read_accounts
 
 from disagfusion.scheduling.decision import Place
 
-from .members import BEGIN, Pod, pool, profile
+from .members import BEGIN, Pod, pool, profile, stamp
 from .pipelines import steady
 from .world import Changed, World
 
@@ -18,6 +20,60 @@ ENCODER, DIT, DECODER = PLACES = [Place(stage, "a") for stage in ("encoder", "di
 
 async def nothing() -> Mapping[str, float]:
     return {}
+
+
+def restarted(ready: float, started: float) -> dict[str, Any]:
+    """Return the status of a pod that is not ready since a time, whose container ended."""
+    ended = {"startedAt": stamp(BEGIN + started), "finishedAt": stamp(BEGIN + 30)}
+    return {
+        "conditions": [
+            {"type": "Ready", "status": "False", "lastTransitionTime": stamp(BEGIN + ready)}
+        ],
+        "containerStatuses": [{"restartCount": 1, "lastState": {"terminated": ended}}],
+    }
+
+
+def waiting(reason: str) -> dict[str, Any]:
+    return {"containerStatuses": [{"state": {"waiting": {"reason": reason}}}]}
+
+
+FAILING = [waiting("CrashLoopBackOff"), waiting("ImagePullBackOff"), restarted(1.0, 9.0)]
+READY = {"node": "n", "ready_at": BEGIN}
+
+
+async def exchanged(
+    odd: Mapping[str, Any], wanted: Mapping[Place, int], *others: str, starting: bool = False
+) -> list[str]:
+    """Return which of some DiTs change: one of an odd status, and others by their names."""
+    world = World()
+    member = world.add("p", {"pools": {"a": {**pool("a"), "flex": {}}}})
+    world.now = BEGIN + 60
+    for name in ("odd", *others):
+        begins = {"node": "n"} if name.startswith("starting") or name == "odd" else READY
+        world.pods[name] = Pod(name, member.key, DIT, BEGIN, crew="flex", **begins)  # type: ignore[arg-type]
+    manifests = [one.manifest(world.now) for one in world.pods.values()]
+    manifests[0]["status"] |= odd
+    changes = Changes(world, Changed(world), "default", lambda place, seconds: None)
+    accounts = read_accounts(manifests, member.deployments, {}, None, changes.current)
+    await changes.exchange(
+        *(PLACES, accounts, wanted, wanted, nothing, world.now), starting=starting
+    )
+    return [call[1] for call in world.calls if call[0] == "relabel"]
+
+
+@pytest.mark.parametrize("odd", FAILING)
+async def test_pods_that_will_never_work_change_last(odd: Mapping[str, Any]) -> None:
+    assert await exchanged(odd, {ENCODER: 1, DIT: 2}, "r1", "r2") == ["r1"]
+    assert await exchanged(odd, {ENCODER: 1, DIT: 2}, "starting", "r1") == ["starting"]
+    # Where all change, they do as well; the last that works stays where some are to stay.
+    assert await exchanged(odd, {ENCODER: 3}, "r1", "r2") == ["r1", "r2", "odd"]
+    assert await exchanged(odd, {ENCODER: 1, DIT: 1}, "r1") == ["odd"]
+    paused = await exchanged(odd, {ENCODER: 2, DIT: 1}, "r1", "starting", starting=True)
+    assert paused == ["starting", "odd"]
+
+
+async def test_a_pod_that_worked_and_starts_again_changes_first() -> None:
+    assert await exchanged(restarted(30.0, 9.0), {ENCODER: 1, DIT: 2}, "r1", "r2") == ["odd"]
 
 
 async def test_what_a_change_took_is_told_once() -> None:
