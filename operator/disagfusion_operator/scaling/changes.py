@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from disagfusion.errors import DisagfusionError, NotFoundError
+from disagfusion.errors import DisagfusionError, NotFoundError, UnavailableError
 from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.decision import Place
 from disagfusion.telemetry.logging import get_logger
@@ -59,6 +59,8 @@ class Changes:
         namespace: Of the pipeline.
         measured: Told of a place and the seconds from a label to a worker that serves there.
         written: By uid, what caches may not have seen yet.
+        failures: Why pods could not be written, until somebody forgets it; after one that says that
+            the API server is away it is not asked again.
     """
 
     cluster: Cluster
@@ -66,6 +68,7 @@ class Changes:
     namespace: str
     measured: Callable[[Place, float], None]
     written: dict[str, Written] = field(default_factory=dict)
+    failures: list[DisagfusionError] = field(default_factory=list)
     _worked: set[str] = field(default_factory=set)
     _finished: dict[str, float] = field(default_factory=dict)
 
@@ -118,9 +121,6 @@ class Changes:
 
         Returns:
             How many were.
-
-        Raises:
-            DisagfusionError: The API server could not be asked to.
         """
         pods = [pod for place in places for pod in accounts[place].live]
         lost = [
@@ -156,9 +156,10 @@ class Changes:
         ]
         by_name = {pod.name: pod for pod in able}
         chosen = choose([(pod.place, pod.name) for pod in able], spare)
+        changed = 0
         for name, target in zip(chosen, targets, strict=False):
-            await self._label(by_name[name], target, now)
-        return min(len(chosen), len(targets))
+            changed += await self._label(by_name[name], target, now)
+        return changed
 
     async def doubt(self, pods: Iterable[Pod], served: Mapping[str, str], at: float) -> int:
         """Mark pods whose workers serve another stage than their labels say.
@@ -172,9 +173,6 @@ class Changes:
 
         Returns:
             How many were.
-
-        Raises:
-            DisagfusionError: The API server could not be asked to.
         """
         wrong = [
             pod
@@ -183,12 +181,14 @@ class Changes:
             and served.get(pod.name, pod.place.stage) != pod.place.stage
             and max(pod.begun, self._finished.get(pod.uid, 0.0)) < at
         ]
+        marked = 0
         for pod in wrong:
             before = served[pod.name]
             stage, marks = pod.place.stage, {CHANGING_ANNOTATION: before}
             if await self._write(pod, {}, marks, stage, before, pod.changed_at):
                 _log.warning("another stage than its label's", pod=pod.name, stage=before)
-        return len(wrong)
+                marked += 1
+        return marked
 
     async def tell(self, pods: Iterable[Pod], tls: TlsSettings | None, now: float) -> None:
         """Have workers serve what their pods' labels say, where that has not been seen yet.
@@ -199,9 +199,6 @@ class Changes:
             pods: All that do not terminate.
             tls: Of the workers' ports.
             now: Unix seconds.
-
-        Raises:
-            DisagfusionError: The API server could not be asked to take away a mark.
         """
         asked = [pod for pod in pods if pod.changes_from is not None and pod.address]
         served = await asyncio.gather(*(self._tell(pod, tls) for pod in asked))
@@ -216,7 +213,7 @@ class Changes:
             _log.info("stage not changed yet", pod=pod.name, problem=error.message)
             return False
 
-    async def _label(self, pod: Pod, target: Place, now: float) -> None:
+    async def _label(self, pod: Pod, target: Place, now: float) -> bool:
         before = pod.place.stage
         marks = {
             CHANGED_ANNOTATION: f"{now:.3f}",
@@ -227,8 +224,11 @@ class Changes:
             self._worked.add(pod.uid)
         else:
             self._worked.discard(pod.uid)
-        if await self._write(pod, {STAGE_LABEL: target.stage}, marks, target.stage, before, now):
-            _log.info("stage changes", pod=pod.name, before=before, stage=target.stage)
+        labels = {STAGE_LABEL: target.stage}
+        if not await self._write(pod, labels, marks, target.stage, before, now):
+            return False
+        _log.info("stage changes", pod=pod.name, before=before, stage=target.stage)
+        return True
 
     async def _finish(self, pod: Pod, now: float) -> None:
         stage, marks = pod.place.stage, {CHANGING_ANNOTATION: None}
@@ -249,10 +249,15 @@ class Changes:
         changes_from: str | None,
         changed_at: float | None,
     ) -> bool:
+        if any(isinstance(one, UnavailableError) for one in self.failures):
+            return False
         try:
             answer = await self.cluster.relabel(POD, self.namespace, pod.name, labels, marks)
         except NotFoundError:
             return False  # it went by itself
+        except DisagfusionError as error:
+            self.failures.append(error)
+            return False
         version = answer["metadata"].get("resourceVersion", "")
         if version.isdigit():
             self.written[pod.uid] = Written(stage, changes_from, changed_at, int(version))

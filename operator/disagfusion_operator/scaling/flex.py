@@ -69,6 +69,19 @@ def arranged(total: int, live: Mapping[Place, int], least: Mapping[Place, int]) 
     return counts
 
 
+def unchanged(asked: Mapping[Place, int], wanted: Mapping[Place, int]) -> dict[Place, int]:
+    """Return as many replicas as are wanted where pods cannot change: of what they are already.
+
+    Without that, those of a stage that has too many would end, and come back as what they were.
+
+    Args:
+        asked: Replicas that the Deployment asks for, by place.
+        wanted: Replicas that there should be.
+    """
+    least = {place: min(count, wanted.get(place, 0)) for place, count in asked.items()}
+    return arranged(sum(mine(asked, wanted).values()), asked, least)
+
+
 def exchange(
     live: Mapping[Place, int], keep: Mapping[Place, int], wanted: Mapping[Place, int]
 ) -> tuple[dict[Place, int], list[Place]]:

@@ -20,7 +20,7 @@ from disagfusion_operator.scaling.claims import claim_of, entry_of, lacking
 from disagfusion_operator.scaling.conflict import Watch
 from disagfusion_operator.scaling.deciding import applied
 from disagfusion_operator.scaling.fleet import Account, Pod, read_accounts
-from disagfusion_operator.scaling.flex import arranged, changing
+from disagfusion_operator.scaling.flex import arranged, changing, unchanged
 from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind, Senses
@@ -233,6 +233,9 @@ class Scaler:
         self._intent = replace(self._intent, desired=after)
 
     async def _carry_out(self, moment: Moment, desired: Mapping[Place, int]) -> None:
+        """Go on towards what is wanted; where a pod may not be written, with all the rest."""
+        failures = self._changes.failures
+        failures.clear()
         try:
             moment = await self._changed(moment, desired)
             if not moment.spec.scaling.paused:
@@ -240,6 +243,8 @@ class Scaler:
                 await self._scaled(moment, desired)
         finally:
             self._again(moment)
+        if failures:
+            raise failures[0]
 
     async def _changed(self, moment: Moment, desired: Mapping[Place, int]) -> Moment:
         """Have pods change their stage in place, where that gets nearer to what is wanted.
@@ -286,6 +291,10 @@ class Scaler:
             for place, one in view.deployments.items()
             if one["metadata"]["name"] not in theirs and (place in desired or place in flexible)
         }
+        if self._changes.failures:
+            for group in changing(view.deployments):
+                asked = {place: moment.account(place).asked for place in group if place in wanted}
+                wanted |= unchanged(asked, wanted)
         if moment.auto:
             accounts = {place: moment.account(place) for place in wanted}
             growing = bool(self._growth(moment, wanted))

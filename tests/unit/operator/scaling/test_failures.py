@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from disagfusion_operator.api.status import Condition
 from disagfusion_operator.scaling.report import Report
+
+from disagfusion.errors import DisagfusionError, PermissionDeniedError, UnavailableError
+from disagfusion.scheduling.decision import Place
 
 from .members import BEGIN, Member, pool, profile
 from .pipelines import finding, happenings, shifted, spec, started, steady
@@ -48,8 +52,6 @@ async def test_it_goes_on_wherever_its_operator_was_killed() -> None:
 
 
 async def test_an_api_server_that_is_away_is_told_and_asked_again() -> None:
-    from disagfusion.errors import UnavailableError
-
     world, member = shifted()
 
     def away(call: tuple[Any, ...]) -> None:
@@ -66,6 +68,57 @@ async def test_an_api_server_that_is_away_is_told_and_asked_again() -> None:
     assert finding(report, Condition.SCALING_ACTIVE).holds
     assert counts(member, world)["decoder"] >= 4
     assert world.held() <= 8
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError, UnavailableError])
+@pytest.mark.parametrize("mode", ["Auto", "Off"])
+async def test_where_no_label_may_be_written_it_scales_all_the_same(
+    mode: str, error: type[DisagfusionError]
+) -> None:
+    world = World()
+    world.add_nodes("a", 1, 8)
+    world.add_nodes("b", 1, 8)
+    given = {
+        "pools": {"a": {**pool("a"), "flex": {}}, "b": pool("b")},
+        "stages": {
+            "encoder": {"pools": ["a"], "minReplicas": 2},
+            "dit": {"pools": ["a"]},
+            "decoder": {"pools": ["b"]},
+        },
+        "scaling": {
+            "mode": mode,
+            "objective": "Cost",
+            "profile": profile("ab", encoder=1, dit=1, decoder=1),
+        },
+    }
+    member = world.add("p", given, steady(0.1))
+
+    def refuse(call: tuple[Any, ...]) -> None:
+        if call[0] == "relabel":
+            raise error("a policy refuses it")
+
+    world.failing = refuse
+    flex = member.deployments[Place("dit", "a")]
+    async with world.scaling() as scaling:
+        report = (await world.run(scaling, 60))[member.key]
+        assert world.ready(member)[Place("decoder", "b")] >= 1
+        begun = flex["spec"]["replicas"]
+        assert begun >= 3
+        world.change(member, {**given, "stages": {**given["stages"], "decoder": {
+            "pools": ["b"], "minReplicas": 4,
+        }}})  # fmt: skip
+        pods = {name for name, one in world.pods.items() if one.crew == "flex"}
+        report = (await world.run(scaling, 60))[member.key]
+        assert world.ready(member)[Place("decoder", "b")] >= 4
+        # Those that should be something else do not end, to come back as what they were.
+        assert {name for name, one in world.pods.items() if one.crew == "flex"} == pods
+        active = finding(report, Condition.SCALING_ACTIVE)
+        if mode == "Auto":
+            assert (active.reason, active.message) == ("CannotScale", "a policy refuses it")
+        world.failing = lambda call: None
+        await world.run(scaling, 60)
+    assert world.ready(member)[Place("encoder", "a")] >= 2
+    assert {name for name, one in world.pods.items() if one.crew == "flex"} == pods
 
 
 async def test_without_prometheus_nothing_changes_and_that_is_said() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from disagfusion_operator.scaling.flex import apportioned, arranged, choose, exchange
+from disagfusion_operator.scaling.flex import apportioned, arranged, choose, exchange, unchanged
 from disagfusion_operator.scaling.report import Report
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +50,17 @@ def test_where_nobody_decides_pods_keep_their_stage_beyond_the_minima(
     assert arranged(total, found, least) == found
     if sum(live.values()) == total and all(live[one] >= least[one] for one in live):
         assert found == live
+
+
+@given(COUNTS, COUNTS)
+def test_where_pods_cannot_change_as_many_as_are_wanted_are_what_they_are(
+    asked: Mapping[Place, int], wanted: Mapping[Place, int]
+) -> None:
+    found = unchanged(asked, wanted)
+    assert sum(found.values()) == sum(wanted.values())
+    fewer = sum(wanted.values()) <= sum(asked.values())
+    assert all(found[one] <= asked[one] if fewer else found[one] >= asked[one] for one in asked)
+    assert all(found[one] >= min(asked[one], wanted[one]) for one in asked)
 
 
 @given(COUNTS, COUNTS, COUNTS)
