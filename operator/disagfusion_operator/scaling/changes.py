@@ -25,6 +25,8 @@ from disagfusion_operator.k8s.kinds import POD
 from disagfusion_operator.k8s.port import Cluster
 from disagfusion_operator.scaling.fleet import DELETION_COST, Account, Phase, Pod
 from disagfusion_operator.scaling.flex import choose, exchange, mine
+from disagfusion_operator.scaling.report import Happening
+from disagfusion_operator.scaling.trials import Trials
 from disagfusion_operator.scaling.workers import Workers
 
 _ANSWER_SECONDS = 2.0
@@ -69,6 +71,7 @@ class Changes:
     measured: Callable[[Place, float], None]
     written: dict[str, Written] = field(default_factory=dict)
     failures: list[DisagfusionError] = field(default_factory=list)
+    _trials: Trials = field(default_factory=Trials)
     _worked: set[str] = field(default_factory=set)
     _finished: dict[str, float] = field(default_factory=dict)
 
@@ -94,6 +97,7 @@ class Changes:
     def keep(self, uids: set[str]) -> None:
         """Remember nothing of pods that are gone."""
         self.written = {uid: one for uid, one in self.written.items() if uid in uids}
+        self._trials.keep(uids)
         self._worked &= uids
         self._finished = {uid: at for uid, at in self._finished.items() if uid in uids}
 
@@ -190,7 +194,9 @@ class Changes:
                 marked += 1
         return marked
 
-    async def tell(self, pods: Iterable[Pod], tls: TlsSettings | None, now: float) -> None:
+    async def tell(
+        self, pods: Iterable[Pod], tls: TlsSettings | None, now: float
+    ) -> list[Happening]:
         """Have workers serve what their pods' labels say, where that has not been seen yet.
 
         One that does not answer or refuses goes on with what it has, and is told again.
@@ -199,19 +205,31 @@ class Changes:
             pods: All that do not terminate.
             tls: Of the workers' ports.
             now: Unix seconds.
-        """
-        asked = [pod for pod in pods if pod.changes_from is not None and pod.address]
-        served = await asyncio.gather(*(self._tell(pod, tls) for pod in asked))
-        for pod, serves in zip(asked, served, strict=True):
-            if serves:
-                await self._finish(pod, now)
 
-    async def _tell(self, pod: Pod, tls: TlsSettings | None) -> bool:
+        Returns:
+            Who has not changed for long.
+        """
+        asked = [
+            pod
+            for pod in pods
+            if pod.changes_from is not None and pod.address and self._trials.due(pod, now)
+        ]
+        answers = await asyncio.gather(*(self._tell(pod, tls) for pod in asked))
+        happened = []
+        for pod, answer in zip(asked, answers, strict=True):
+            if answer is True:
+                await self._finish(pod, now)
+            elif (news := self._trials.enter(pod, answer or None, now)) is not None:
+                happened.append(news)
+        return happened
+
+    async def _tell(self, pod: Pod, tls: TlsSettings | None) -> bool | DisagfusionError:
+        """Return whether a pod's worker serves its stage, or why it does not change."""
         try:
             return await self.workers.change(pod.address, pod.place.stage, tls, _ANSWER_SECONDS)
         except DisagfusionError as error:
             _log.info("stage not changed yet", pod=pod.name, problem=error.message)
-            return False
+            return error
 
     async def _label(self, pod: Pod, target: Place, now: float) -> bool:
         before = pod.place.stage
@@ -234,6 +252,7 @@ class Changes:
         stage, marks = pod.place.stage, {CHANGING_ANNOTATION: None}
         if await self._write(pod, {}, marks, stage, None, pod.changed_at):
             self._finished[pod.uid] = now
+            self._trials.forget(pod)
             _log.info("stage changed", pod=pod.name, stage=stage)
             worked = pod.uid in self._worked
             self._worked.discard(pod.uid)

@@ -273,7 +273,8 @@ class Scaler:
             )
             if changed:
                 moment = self._again(moment)
-        await self._changes.tell(self._pods(moment, groups), view.worker_tls, moment.now)
+        pods = self._pods(moment, groups)
+        self._happened += await self._changes.tell(pods, view.worker_tls, moment.now)
         return self._again(moment)
 
     @staticmethod

@@ -200,6 +200,30 @@ async def test_a_worker_that_does_not_change_stays_what_it_is_and_is_told_again(
     calm(world)
 
 
+async def test_workers_that_cannot_be_reached_are_told_seldom_and_of_that_there_is_an_event() -> (
+    None
+):
+    world, member = await settled()
+    heavy(world, member)
+    world.deaf_workers = set(world.pods)
+    seen: list[str] = []
+
+    def watch(member: Member, report: Report) -> None:
+        seen.extend(one.message for one in report.happenings if one.reason == "StageNotChanged")
+
+    async with world.scaling() as scaling:
+        await world.run(scaling, 180, watch)
+        tries = Counter(call[1] for call in world.calls if call[0] == "change")
+        assert tries
+        assert max(tries.values()) <= 11
+        assert len(seen) == len(tries)
+        assert all("to decoder" in one and "nobody is there" in one for one in seen)
+        world.deaf_workers = set()
+        await world.run(scaling, 60)
+    assert serving(world, member)["decoder"] >= 4
+    calm(world)
+
+
 async def test_it_goes_on_wherever_its_operator_was_killed() -> None:
     """Killed before its first call, then after that and before the next, and so on."""
     world, member = await settled()

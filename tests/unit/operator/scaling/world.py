@@ -36,6 +36,7 @@ class World(SmallCluster):
         told: What gateways were told, with their addresses.
         deaf: Addresses of gateways that do not answer.
         stubborn: Pods whose workers do not change their stage.
+        deaf_workers: Pods whose workers cannot be reached.
         fleets: Address → what its gateway says of its workers.
     """
 
@@ -46,6 +47,7 @@ class World(SmallCluster):
         self.told: list[tuple[str, fleet_pb2.FleetDecision]] = []
         self.deaf: set[str] = set()
         self.stubborn: set[str] = set()
+        self.deaf_workers: set[str] = set()
         self.fleets: dict[str, fleet_pb2.GetFleetResponse] = {}
 
     def view(self, member: Member) -> PipelineView:
@@ -183,7 +185,8 @@ class Changed(Workers):
         world = self._world
         world._called("change", host, stage)
         pod = world.pods.get(host)
-        if pod is None or pod.ready_at is None or pod.ready_at > world.now:
+        ready = pod is not None and pod.ready_at is not None and pod.ready_at <= world.now
+        if pod is None or not ready or host in world.deaf_workers:
             raise UnavailableError("nobody is there")
         if host in world.stubborn or pod.leaves_at is not None:
             raise FailedPreconditionError("the worker is leaving", reason="WORKER_LEAVING")
