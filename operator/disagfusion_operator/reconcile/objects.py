@@ -81,7 +81,8 @@ class Objects:
                 place = Place(crew.stages[0], crew.pool)
                 outcomes += await self._stage(key, manifest, observed.deployments.get(place))
         for stray in observed.strays:
-            outcomes += await self._take_away(key, stray, observed)
+            paused = inputs.spec.scaling.paused
+            outcomes += await self._take_away(key, stray, observed, paused=paused)
         wanted += [door, *(manifest for _, manifest in stages)]
         outcomes += await self._prune(key, wanted, observed)
         if not outcomes:
@@ -125,11 +126,22 @@ class Objects:
             return [_refused(manifest, error)]
         return []
 
-    async def _take_away(self, key: Key, stray: Object, observed: Observed) -> list[Outcome]:
-        """Have the pods of a place that is no more finish what they have, then delete it."""
+    async def _take_away(
+        self, key: Key, stray: Object, observed: Observed, *, paused: bool
+    ) -> list[Outcome]:
+        """Have the pods of a place that is no more finish what they have, then delete it.
+
+        In a paused pipeline nothing would be started in their place, so they stay.
+        """
         metadata = stray["metadata"]
         name = metadata["name"]
         crew = crew_of(stray)
+        what = "what changes its stage" if crew[0] == FLEX else crew[0]
+        if paused and stray["spec"].get("replicas", 0):
+            message = (
+                f"{what} no longer runs on {crew[1]}; its pods stay while scaling.paused is true"
+            )
+            return [waits("Paused", message)]
         left = [pod for pod in observed.stage_pods if crew_of(pod) == crew and not is_over(pod)]
         try:
             if stray["spec"].get("replicas", 0):
@@ -141,7 +153,6 @@ class Objects:
         except NotFoundError:
             return []
         pods = f"{len(left)} pods" if len(left) != 1 else "a pod"
-        what = "what changes its stage" if crew[0] == FLEX else crew[0]
         message = f"{what} no longer runs on {crew[1]}; {pods} finish what they have"
         return [waits("RemovingPool", message)]
 

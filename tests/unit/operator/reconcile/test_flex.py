@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench import Bench
+from disagfusion_operator.api.base import STAGES
 from disagfusion_operator.k8s.kinds import DEPLOYMENT, POD
 from disagfusion_operator.k8s.port import BALANCER, Object
 from disagfusion_operator.reconcile.gateways import Fleet
@@ -119,6 +120,46 @@ async def test_stages_of_a_pool_become_pods_that_change_once_they_have_finished(
     assert bench.cluster.names(DEPLOYMENT) == [
         "digits-decoder-cpu", "digits-dit-cpu", "digits-encoder-cpu", "digits-gateway",
     ]  # fmt: skip
+
+
+async def test_a_paused_pipeline_keeps_the_pods_that_others_are_to_replace() -> None:
+    bench = Bench()
+    await bench.settle()
+    old = {pod["metadata"]["uid"] for pod in bench.cluster.all(POD)}
+    begun = ["digits-decoder-cpu", "digits-dit-cpu", "digits-encoder-cpu"]
+    # As the balancer does where nothing is to change.
+    bench.scaling.wanted = dict.fromkeys(((stage, "cpu") for stage in STAGES), 0)
+    bench.write(pools=FLEX, scaling={"paused": True})
+    status = await bench.settle()
+    assert {pod["metadata"]["uid"] for pod in bench.cluster.all(POD)} == old
+    assert bench.deployment("dit")["spec"]["replicas"] == 1
+    assert bench.cluster.names(DEPLOYMENT) == [*begun, "digits-flex-cpu", "digits-gateway"]
+    assert (status["ratio"], status["state"]) == ("1:1:1", "Paused")
+    held = bench.condition("Progressing")
+    assert held["reason"] == "Paused"
+    assert "no longer runs on cpu" in held["message"]
+    assert "scaling.paused" in held["message"]
+    # Taken back, nothing has happened; resumed, they go.
+    bench.scaling.wanted = {}
+    bench.write(scaling={"paused": True})
+    await bench.settle()
+    assert {pod["metadata"]["uid"] for pod in bench.cluster.all(POD)} == old
+    bench.write(pools=FLEX)
+    await bench.settle()
+    assert bench.cluster.names(DEPLOYMENT) == ["digits-flex-cpu", "digits-gateway"]
+
+
+async def test_a_pool_that_is_taken_from_a_paused_pipeline_keeps_its_pods() -> None:
+    bench = Bench()
+    await bench.settle(pools={"cpu": {}, "other": {}}, stages={"decoder": {"pools": ["other"]}})
+    bench.scaling.wanted = {("decoder", "cpu"): 0}
+    bench.write(pools={"cpu": {}}, scaling={"paused": True})
+    assert (await bench.settle())["ratio"] == "1:1:1"
+    assert bench.deployment("decoder", "other")["spec"]["replicas"] == 1
+    bench.scaling.wanted = {}
+    bench.write(pools={"cpu": {}})
+    await bench.settle()
+    assert "digits-decoder-other" not in bench.cluster.names(DEPLOYMENT)
 
 
 async def test_a_new_version_replaces_them_whatever_jobs_there_are() -> None:
