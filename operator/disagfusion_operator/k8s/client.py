@@ -85,6 +85,8 @@ class KubernetesCluster(Cluster):
             ) from error
         # Retries are our own: the library's would not know the deadline.
         configuration.retries = None
+        # As kopf has it: a proxy is the kubeconfig's. Two threads a call would ask the environment.
+        configuration.client_session_kwargs = {"trust_env": False}
         return cls(kubernetes_client.ApiClient(configuration), observe)
 
     async def aclose(self) -> None:

@@ -105,18 +105,17 @@ class Objects:
     async def _stage(self, key: Key, manifest: Object, found: Object | None) -> list[Outcome]:
         """Bring a stage's Deployment to what it should be; its replicas are the balancer's.
 
-        It is made with no replicas, which are then given to the balancer. Until they are, they are
-        the operator's own, and must not be left out: with nobody to say their number there is one.
+        It is made with no replicas. They are the operator's own until the balancer asks for some,
+        and must not be left out before: with nobody to say their number there is one.
         """
         name = manifest["metadata"]["name"]
         try:
             if found is None:
                 there = await self._applier.make(key, manifest, {"replicas": 0})
                 if there is None:
-                    await self._cluster.scale(key.namespace, name, 0)
                     return []
                 found = trims.deployment(there)
-            if _is_ours(found):
+            if _is_ours(found) and not self._applier.is_current(key, manifest):
                 replicas = int(found["spec"].get("replicas", 0))
                 await self._cluster.scale(key.namespace, name, replicas)
             await self._applier.ensure(key, manifest)

@@ -61,7 +61,7 @@ async def test_everything_goes_with_the_pipeline() -> None:
             assert found["metadata"]["labels"]["disagfusion.dev/pipeline"] == "digits"
 
 
-async def test_replicas_are_the_balancers_from_the_first_moment() -> None:
+async def test_there_are_no_replicas_until_the_balancer_asks_for_some() -> None:
     bench = Bench()
     seen: list[int] = []
     before = bench.cluster.follow
@@ -77,7 +77,7 @@ async def test_replicas_are_the_balancers_from_the_first_moment() -> None:
     await bench.look()
     assert set(seen) == {0}
     name = "digits-dit-cpu"
-    assert BALANCER in bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS)
+    assert bench.cluster.owners(DEPLOYMENT, "demo", name, REPLICAS) == [OPERATOR]
     image = ("spec", "template", "spec", "containers", ("name", "dit"), "image")
     assert bench.cluster.owners(DEPLOYMENT, "demo", name, image) == [OPERATOR]
     # Applied without them, they stay as they are, and from then on they are the balancer's alone.
