@@ -53,7 +53,7 @@ class Vitals:
         if silence > self._stalled:
             return Verdict(False, f"the event loop has done nothing for {silence:.0f} s")
         if self.leads and (late := self._overdue()) > self._stalled:
-            return Verdict(False, f"a pipeline has not been looked at for {late:.0f} s")
+            return Verdict(False, f"no look at a pipeline has ended for {late:.0f} s")
         return Verdict(True)
 
     def prepared(self) -> Verdict:

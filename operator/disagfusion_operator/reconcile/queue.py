@@ -38,6 +38,7 @@ class Look:
 @dataclass(slots=True)
 class _Item:
     due: float
+    begun: float = 0.0
     running: bool = False
     woken: bool = False
     failures: int = 0
@@ -76,12 +77,19 @@ class Controller:
         return len(self._items)
 
     def overdue(self) -> float:
-        """Return for how many seconds the pipeline that has waited longest should have had a look.
+        """Return for how many seconds nothing has come of a look that should have.
 
-        A look that goes on for ever counts as well.
+        A look that goes on for ever counts. A pipeline that waits does as long as no other's look
+        ends: many that wait for each other are no reason to begin anew.
         """
         now = self._clock()
-        return max((now - item.due for item in self._items.values()), default=0.0)
+        return max(
+            (
+                now - (item.begun if item.running else max(item.due, self.last_end))
+                for item in self._items.values()
+            ),
+            default=0.0,
+        )
 
     def wake(self, key: Key) -> None:
         """Look at a pipeline soon."""
@@ -104,7 +112,7 @@ class Controller:
                 key = await self._next()
                 await self._free.acquire()
                 item = self._items[key]
-                item.running, item.woken = True, False
+                item.running, item.woken, item.begun = True, False, self._clock()
                 group.create_task(self._serve(key, item))
 
     async def _next(self) -> Key:

@@ -314,6 +314,29 @@ async def test_what_is_gone_is_forgotten_and_what_is_late_is_known() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_pipelines_that_wait_for_each_other_are_not_late() -> None:
+    turns, now = Turns(), 0.0
+    controller = Controller(turns.look, workers=1, clock=lambda: now)
+    running = asyncio.create_task(controller.run())
+    turns.answer, turns.gate = Look(1000.0), asyncio.Event()
+    for number in range(3):
+        controller.wake(Key("n", f"p{number}"))
+    for done in range(1, 3):
+        await looked_at(turns)
+        now += 60.0
+        assert controller.overdue() == 60.0
+        turns.gate.set()
+        await looked(turns, done)
+        turns.gate = asyncio.Event()
+        # The third has waited since the beginning.
+        assert controller.overdue() == 0.0
+    await looked_at(turns)
+    now += 100.0
+    assert controller.overdue() == 100.0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def looked_at(turns: Turns) -> None:
     async with asyncio.timeout(5):
         while not turns.running:  # noqa: ASYNC110 - a few steps
