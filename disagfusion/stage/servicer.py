@@ -122,5 +122,10 @@ class StageServicer(StageServiceServicer):
             raise InvalidArgumentError(
                 "stage", f"is {request.stage}", expected="the number of a stage"
             ) from None
+        name = self._front.machine.describe().name
+        if request.worker not in ("", name):
+            raise FailedPreconditionError(
+                f"the worker here is {name} and not {request.worker}", reason="OTHER_WORKER"
+            )
         self._front.change_stage(stage, self._configure(stage))
         return stage_pb2.ChangeStageResponse(worker=self._front.machine.describe())

@@ -1174,15 +1174,21 @@ class ChangeStageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STAGE_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     stage: _generation_pb2.Stage.ValueType
+    worker: _builtins.str
+    """Name of the worker that is meant: an address may belong to another one by now, which answers
+    FAILED_PRECONDITION. Empty: whichever answers.
+    """
     def __init__(
         self,
         *,
         stage: _generation_pb2.Stage.ValueType = ...,
+        worker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

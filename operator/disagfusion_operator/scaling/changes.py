@@ -226,7 +226,9 @@ class Changes:
     async def _tell(self, pod: Pod, tls: TlsSettings | None) -> bool | DisagfusionError:
         """Return whether a pod's worker serves its stage, or why it does not change."""
         try:
-            return await self.workers.change(pod.address, pod.place.stage, tls, _ANSWER_SECONDS)
+            return await self.workers.change(
+                pod.address, pod.name, pod.place.stage, tls, _ANSWER_SECONDS
+            )
         except DisagfusionError as error:
             _log.info("stage not changed yet", pod=pod.name, problem=error.message)
             return error

@@ -18,11 +18,14 @@ class Workers(ABC):
     """Tells workers."""
 
     @abstractmethod
-    async def change(self, host: str, stage: str, tls: TlsSettings | None, seconds: float) -> bool:
+    async def change(
+        self, host: str, name: str, stage: str, tls: TlsSettings | None, seconds: float
+    ) -> bool:
         """Have a worker take a stage; telling it again changes nothing.
 
         Args:
-            host: Address of its pod.
+            host: Address of its pod; it may belong to another one by now.
+            name: Of the worker, which is its pod's.
             stage: Which.
             tls: None without.
             seconds: That an answer may take.
@@ -31,7 +34,7 @@ class Workers(ABC):
             Whether it serves the stage already.
 
         Raises:
-            DisagfusionError: It does not answer, or refuses.
+            DisagfusionError: It does not answer, or refuses; or it is another worker.
         """
 
 
@@ -45,11 +48,13 @@ class GrpcWorkers(Workers):
     def __init__(self, port: int = STAGE_PORT) -> None:
         self._port = port
 
-    async def change(self, host: str, stage: str, tls: TlsSettings | None, seconds: float) -> bool:
+    async def change(
+        self, host: str, name: str, stage: str, tls: TlsSettings | None, seconds: float
+    ) -> bool:
         """See `Workers`."""
         address = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
         number = stage_number(Stage(stage))
-        request = stage_pb2.ChangeStageRequest(stage=number)
+        request = stage_pb2.ChangeStageRequest(stage=number, worker=name)
         async with open_channel(address, tls=tls) as channel:
             with translated(address):
                 answer = await StageServiceStub(channel).ChangeStage(request, timeout=seconds)

@@ -49,10 +49,13 @@ async def test_a_worker_is_told_until_it_serves_the_stage(cluster: Cluster, tmp_
     workers = GrpcWorkers(int(port))
 
     async def told(stage: str) -> bool:
-        return await workers.change(host, stage, None, PATIENCE)
+        return await workers.change(host, "told", stage, None, PATIENCE)
 
     async with Worker(front.address) as worker:
         await until(lambda: told("encoder"))
+        with pytest.raises(FailedPreconditionError, match="told and not another"):
+            await workers.change(host, "another", "dit", None, PATIENCE)
+        assert await told("encoder")
         await worker.assign("first", pb.STAGE_ENCODER, generation())
         await worker.expect("done", output__job_id="first")
         await worker.assign("second", pb.STAGE_ENCODER, generation())
@@ -95,6 +98,6 @@ async def test_a_worker_that_leaves_changes_no_more(cluster: Cluster, tmp_path: 
 
         await until(drains)
         with pytest.raises(FailedPreconditionError, match="the worker is"):
-            await GrpcWorkers(int(port)).change(host, "dit", None, PATIENCE)
+            await GrpcWorkers(int(port)).change(host, "leaves", "dit", None, PATIENCE)
         await worker.release("first")
         await draining

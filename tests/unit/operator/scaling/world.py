@@ -181,8 +181,11 @@ class Changed(Workers):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def change(self, host: str, stage: str, tls: TlsSettings | None, seconds: float) -> bool:
+    async def change(
+        self, host: str, name: str, stage: str, tls: TlsSettings | None, seconds: float
+    ) -> bool:
         world = self._world
+        assert name == host, "the address of a pod is its name here"
         world._called("change", host, stage)
         pod = world.pods.get(host)
         ready = pod is not None and pod.ready_at is not None and pod.ready_at <= world.now
