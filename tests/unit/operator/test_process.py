@@ -56,7 +56,7 @@ def test_probes_tell_life_from_readiness() -> None:
         vitals.beat()
         overdue = 101.0
         assert ask(server.address, "/healthz") == (
-            503, "a pipeline has not been looked at for 101 s",
+            503, "no look at a pipeline has ended for 101 s",
         )  # fmt: skip
         # Who stands by looks at nothing.
         vitals.leads = False
