@@ -157,12 +157,16 @@ class Table:
         return min(places, key=lambda place: self._order(claim, place), default=None)
 
     def humblest(self, claim: Claim, stage: str) -> Place | None:
-        """Return where one more takes least from others, where it runs if it can; None: nowhere."""
+        """Return where one more takes least from others, where it runs if it can; None: nowhere.
 
-        def order(place: Place) -> tuple[float, bool, float, str]:
+        Nobody leaves accelerators to others for such as cost more, where cost is the objective.
+        """
+
+        def order(place: Place) -> tuple[float, float, bool, float, str]:
             seat = claim.seats[place]
+            worth = self._quality[seat.pool] * seat.accelerators
             moves = self.counts[claim.key][place] >= claim.held.get(place, 0)
-            return (self._quality[seat.pool] * seat.accelerators, moves, -seat.speed, place.pool)
+            return (_cost(claim, seat), worth, moves, -seat.speed, place.pool)
 
         return min(self._places(claim, stage), key=order, default=None)
 
@@ -176,8 +180,12 @@ class Table:
         quality = each / self._quality[seat.pool]
         if self.counts[claim.key][place] < claim.held.get(place, 0):
             quality *= _STAYS
-        cost = 0.0 if claim.expands else seat.cost / seat.speed
-        return (cost, -quality, -each, place.pool)
+        return (_cost(claim, seat), -quality, -each, place.pool)
+
+
+def _cost(claim: Claim, seat: Seat) -> float:
+    """Return what a job costs there, as far as that is a pipeline's objective."""
+    return 0.0 if claim.expands else seat.cost / seat.speed
 
 
 def _qualities(claims: Sequence[Claim]) -> dict[PoolKey, float]:

@@ -142,6 +142,29 @@ def test_who_does_little_leaves_the_best_accelerators_to_whoever_needs_them() ->
     assert {place: count for place, count in kept.items() if count} == held
 
 
+def test_who_looks_at_cost_leaves_accelerators_for_cheaper_ones_only() -> None:
+    seconds = {"encoder": 0.1, "dit": 6.0, "decoder": 0.1}
+    busy = claim("b-busy", 1.0, pools="ab", seconds=seconds)
+
+    def idle(b: float, *, expands: bool = False) -> dict[str, int]:
+        one = claim("a-idle", 0.01, pools="ab", seconds=seconds, expands=expands)
+        seats = {
+            place: replace(seat, cost=b if place.pool == "b" else 1.0)
+            for place, seat in one.seats.items()
+        }
+        one = replace(one, seats=seats, held={Place(stage, "a"): 1 for stage in STAGES})
+        found = divide([one, busy], capacity(4, 6)).targets[one.key]
+        return {
+            pool: sum(count for place, count in found.items() if place.pool == pool)
+            for pool in "ab"
+        }
+
+    # A job takes twice as long on b.
+    assert idle(0.4) == {"a": 0, "b": 3}
+    assert idle(0.6) == {"a": 3, "b": 0}
+    assert idle(0.6, expands=True)["b"] == 3
+
+
 def test_nobody_of_a_higher_priority_is_served_worse_by_leaving_accelerators() -> None:
     seconds = {"encoder": 0.1, "dit": 6.0, "decoder": 0.1}
     urgent = claim("urgent", 0.66, pools="ab", seconds=seconds, priority=1, most={"dit": 4})
