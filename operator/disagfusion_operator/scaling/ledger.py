@@ -34,6 +34,8 @@ MANY = 200
 """Pipelines; more are divided among in a thread, which takes a while."""
 _HURRY_SECONDS = 1.0
 """The same where pipelines, bounds or pools have."""
+_RESTS = 4.0
+"""Times the seconds that a division took pass until the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Ledger:
     _changed: bool = True
     _structural: bool = True
     _dividing: bool = False
+    _took: float = 0.0
     _begun: float | None = None
 
     def enter(self, entry: Entry, now: float) -> None:
@@ -192,9 +195,11 @@ class Ledger:
             return
         self._dividing = True
         try:
-            prepared = self._prepare(cluster, now)
             loop = asyncio.get_running_loop()
+            begun = loop.time()
+            prepared = self._prepare(cluster, now)
             self._adopt(await loop.run_in_executor(threads, divide, *prepared), now)
+            self._took = loop.time() - begun
         finally:
             self._dividing = False
 
@@ -210,7 +215,8 @@ class Ledger:
             self._offers_version = cluster.nodes_version
             self._offers.clear()
             self._changed = True
-        rest = _HURRY_SECONDS if self._changed else DIVIDE_SECONDS
+        # With a thousand pipelines it takes a while, which everything else is to have most of.
+        rest = max(_HURRY_SECONDS if self._changed else DIVIDE_SECONDS, _RESTS * self._took)
         if self._division is not None and now - self._divided_at < rest:
             return False
         return self._changed or now >= self._settled_at

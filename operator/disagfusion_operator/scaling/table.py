@@ -46,6 +46,8 @@ class Claim:
         budget: Accelerators in all; None: no bound.
         limits: Pool → accelerators that it may take at most.
         expands: Whether it uses more than it needs.
+        stages: Names of the stages.
+        pools: Pools where it may be.
     """
 
     key: Key
@@ -59,15 +61,13 @@ class Claim:
     limits: Mapping[PoolKey, int] = field(default_factory=dict)
     expands: bool = False
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """Names of the stages."""
-        return tuple(self.least)
+    stages: tuple[str, ...] = field(init=False, compare=False)
+    pools: frozenset[PoolKey] = field(init=False, compare=False)
 
-    @property
-    def pools(self) -> frozenset[PoolKey]:
-        """Pools where it may be."""
-        return frozenset(seat.pool for seat in self.seats.values())
+    def __post_init__(self) -> None:
+        """Work out what is asked for again and again."""
+        object.__setattr__(self, "stages", tuple(self.least))
+        object.__setattr__(self, "pools", frozenset(one.pool for one in self.seats.values()))
 
 
 def served(claim: Claim, counts: Mapping[Place, int]) -> float:
