@@ -18,8 +18,8 @@ HELM := .tools/cluster/helm
 HELM_UNITTEST := .tools/bin/helm-unittest
 KUBE_SCORE := .tools/bin/kube-score
 # A module of each holds one program or several.
-CLUSTER_PROGRAMS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok pause)
-CLUSTER_TOOLS := $(CLUSTER_PROGRAMS) $(patsubst %,.tools/cluster/%,helm kubeconform)
+CLUSTER_PROGRAMS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok pause helm)
+CLUSTER_TOOLS := $(CLUSTER_PROGRAMS) $(patsubst %,.tools/cluster/%,kubeconform)
 # Nothing is built where another cluster, or the programs of one, are given.
 CLUSTER_GIVEN := $(or $(filter-out $(abspath .cluster/kubeconfig),$(KUBECONFIG)),$(KUBEBUILDER_ASSETS))
 BIN := .venv/bin

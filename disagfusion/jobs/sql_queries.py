@@ -35,8 +35,10 @@ from disagfusion.jobs.sql_statements import (
     EVENTS_AFTER,
     FIND,
     FIND_OF_TENANT,
+    FIND_PIPELINE,
     FIND_SUBMITTED,
     LOCK,
+    PUT_PIPELINE,
     PUT_RECORD,
 )
 from disagfusion.jobs.store import Submission
@@ -339,6 +341,17 @@ def _change(
         fields |= {"job": row.id, "position": event.sequence * _RECORDS_PER_EVENT + i}
         connection.execute(PUT_RECORD[connection.dialect.name], fields)
     _add_event(connection, row.id, event)
+
+
+def put_specification(connection: Connection, pipeline: str, specification: str) -> None:
+    """Keep what a pipeline accepts, in the place of what was kept before."""
+    values = {"name": pipeline, "specification": specification}
+    connection.execute(PUT_PIPELINE[connection.dialect.name], values)
+
+
+def specification(connection: Connection, pipeline: str) -> str:
+    """Return what was kept last of a pipeline; empty where nothing was."""
+    return connection.execute(FIND_PIPELINE, {"name": pipeline}).scalar() or ""
 
 
 def _storable(value: object) -> object:

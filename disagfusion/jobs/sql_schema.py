@@ -152,6 +152,13 @@ gateways = Table(
     Column("beats", BigInteger, nullable=False),
 )
 
+pipelines = Table(
+    "pipelines",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("specification", Text, nullable=False),
+)
+
 _version_metadata = MetaData()
 schema_version = Table(
     "schema_version", _version_metadata, Column("version", Integer, nullable=False)
@@ -165,7 +172,12 @@ def _share(connection: Connection) -> None:
     gateways.create(connection)
 
 
-UPGRADES: tuple[Callable[[Connection], None], ...] = (_share,)
+def _remember(connection: Connection) -> None:
+    """Let what workers say of pipelines outlive them."""
+    pipelines.create(connection)
+
+
+UPGRADES: tuple[Callable[[Connection], None], ...] = (_share, _remember)
 """Step n brings a store from version n + 1 to version n + 2; a new one is made as the last is."""
 
 _LATEST = len(UPGRADES) + 1

@@ -8,7 +8,7 @@ from sqlalchemy import Executable, and_, bindparam, delete, insert, or_, select,
 from sqlalchemy.dialects import postgresql, sqlite
 
 from disagfusion.jobs.model import Output, StageRecord
-from disagfusion.jobs.sql_schema import events, images, jobs, outputs, stage_records
+from disagfusion.jobs.sql_schema import events, images, jobs, outputs, pipelines, stage_records
 
 FIND_SUBMITTED = select(jobs).where(
     or_(
@@ -63,6 +63,19 @@ CHANGE = (
     .where(jobs.c.id == bindparam("row"))
     .values({name: bindparam(f"new_{name}") for name in CHANGED})
 )
+
+
+def _upsert_pipeline(add: sqlite.Insert | postgresql.Insert) -> Executable:
+    return add.on_conflict_do_update(
+        index_elements=("name",), set_={"specification": add.excluded.specification}
+    )
+
+
+PUT_PIPELINE = {
+    "sqlite": _upsert_pipeline(sqlite.insert(pipelines)),
+    "postgresql": _upsert_pipeline(postgresql.insert(pipelines)),
+}
+FIND_PIPELINE = select(pipelines.c.specification).where(pipelines.c.name == bindparam("name"))
 
 
 def _upsert(add: sqlite.Insert | postgresql.Insert) -> Executable:

@@ -225,6 +225,15 @@ class SqlJobStore(JobStore):
         run = partial(sql_retention.delete_jobs, job_ids=tuple(job_ids))
         await self._thread.write(run, patient=False)
 
+    async def put_specification(self, pipeline: str, specification: str) -> None:
+        """Keep what a pipeline accepts."""
+        run = partial(sql_queries.put_specification, pipeline=pipeline, specification=specification)
+        await self._thread.write(run, patient=True)
+
+    async def specification(self, pipeline: str) -> str:
+        """Return what was kept last of a pipeline."""
+        return await self._thread.read(partial(sql_queries.specification, pipeline=pipeline))
+
 
 def _free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free

@@ -216,6 +216,14 @@ class JobStore(ABC):
     async def delete_jobs(self, job_ids: Collection[str]) -> None:
         """Remove these jobs and all that belongs to them. Ended jobs only."""
 
+    @abstractmethod
+    async def put_specification(self, pipeline: str, specification: str) -> None:
+        """Keep what a pipeline accepts, in the place of what was kept before."""
+
+    @abstractmethod
+    async def specification(self, pipeline: str) -> str:
+        """Return what was kept last of a pipeline; empty where nothing was."""
+
     async def __aenter__(self) -> JobStore:
         """Open."""
         await self.open()

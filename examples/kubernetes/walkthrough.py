@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -96,6 +97,13 @@ def own_cluster(walk: Walk) -> None:
         run(sys.executable, "-m", "tools.cluster", "load", *archives, cwd=ROOT)
     os.environ["KUBECONFIG"] = str(KUBECONFIG)
     os.environ["PATH"] = f"{ROOT / '.tools' / 'bin'}:{os.environ['PATH']}"
+
+
+def need(*programs: str) -> None:
+    """End where a program is missing."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing:
+        sys.exit(f"{' and '.join(missing)} must be on the PATH")
 
 
 def install(walk: Walk, registry: str, tag: str) -> None:
@@ -202,6 +210,7 @@ def main() -> None:
     walk = Walk()
     if "KUBECONFIG" not in os.environ:
         own_cluster(walk)
+    need("kubectl", "helm")
     install(walk, arguments.registry, arguments.tag)
     with walk.step("draw through a port-forward"), forwarded() as address:
         with Client(address, timeout=120.0) as client:

@@ -125,6 +125,11 @@ class Scaler:
     def _look(self, view: PipelineView, cluster: ClusterView) -> Moment | None:
         now = self._now
         bounds = self.mind.read(view, now)
+        if self._begins(view):
+            # What a pipeline accepts, gateways know from its workers: each stage is there once.
+            bounds = replace(
+                bounds, least={stage: max(1, count) for stage, count in bounds.least.items()}
+            )
         accounts = self._accounts(view)
         pods = [pod for one in accounts.values() for pod in (*one.live, *one.leaving)]
         for pod in pods:
@@ -146,6 +151,13 @@ class Scaler:
         fixed = self._conflicts(view, accounts, claim)
         fixed = {place: who for place, who in fixed.items() if place in claim.seats}
         return Moment(view, bounds, claim, accounts, fixed, shares, now)
+
+    def _begins(self, view: PipelineView) -> bool:
+        """Tell whether no replica has been wanted yet, or there has been no room for any."""
+        if view.spec.scaling.mode != "Auto":
+            return False
+        intent = self._intent
+        return intent is None or not (intent.asleep or any(intent.desired.values()))
 
     def _accounts(self, view: PipelineView) -> dict[Place, Account]:
         asked = self._actuator.asked(view.deployments)
@@ -178,7 +190,7 @@ class Scaler:
     async def _aim(self, moment: Moment) -> Intent:
         """Return what is wanted: as before, as it is, or what a pipeline begins with."""
         intent = self._intent
-        if intent is not None:
+        if intent is not None and not self._begins(moment.view):
             desired = {place: intent.desired.get(place, 0) for place in moment.places}
             return replace(intent, desired=desired)
         if any(moment.account(place).asked for place in moment.places):

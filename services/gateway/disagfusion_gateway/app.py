@@ -116,7 +116,8 @@ class Gateway:
         now = time.time()
         gateway_metrics = metrics.GatewayMetrics(self._registry, pipeline=settings.pipeline)
         observer = self._observer = Observer(gateway_metrics, settings.pipeline)
-        sessions = Sessions(observer)
+        remembered = await self._store.specification(settings.pipeline)
+        sessions = self._sessions = Sessions(observer, remembered)
         watchers = Watchers()
         fetcher = ResultFetcher(
             sessions, self._store, self._results, concurrency=settings.fetch_concurrency
@@ -226,6 +227,7 @@ class Gateway:
                 group.create_task(self._links.run())
                 group.create_task(self._watch_core())
                 group.create_task(self._retain())
+                group.create_task(self._remember())
                 if self._peering is not None:
                     group.create_task(self._peering.run())
         except BaseExceptionGroup as group:
@@ -242,6 +244,15 @@ class Gateway:
 
     async def _watch_core(self) -> None:
         await asyncio.shield(self._core.failed)
+
+    async def _remember(self) -> None:
+        while True:
+            text = await self._sessions.described_anew()
+            try:
+                await self._store.put_specification(self._settings.pipeline, text)
+            except DisagfusionError as error:
+                # Only a gateway that starts while no worker runs would have needed it.
+                _log.warning("specification not kept", problem=error.message)
 
     async def _retain(self) -> None:
         policy = self._settings.retention

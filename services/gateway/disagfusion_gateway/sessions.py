@@ -78,15 +78,19 @@ class Sessions:
 
     Args:
         observer: Told of the workers.
+        remembered: The specification that a worker described before this gateway began; empty
+            where none is known. It counts where no worker comes.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, remembered: str = "") -> None:
         self._observer = observer
         self._by_name: dict[str, Session] = {}
         self._former: dict[str, None] = {}
         self._spec: PipelineSpec | None = None
         self._spec_json = ""
         self._spec_known = asyncio.Event()
+        self._remembered = remembered
+        self._described = asyncio.Event()
 
     def get(self, name: str, incarnation: str = "") -> Session | None:
         """Return a worker's session; of this incarnation only, where one is given."""
@@ -144,6 +148,13 @@ class Sessions:
                 return
             self._spec_json = worker.spec_json
             self._spec_known.set()
+            self._described.set()
+
+    async def described_anew(self) -> str:
+        """Wait until a worker has described the pipeline otherwise than before; return that."""
+        await self._described.wait()
+        self._described.clear()
+        return self._spec_json
 
     @property
     def workers(self) -> tuple[stage_pb2.Worker, ...]:
@@ -162,18 +173,28 @@ class Sessions:
             wait: Seconds to wait for the first worker that has loaded.
 
         Raises:
-            UnavailableError: None has.
+            UnavailableError: None has, now or before.
         """
         if self._spec is None:
             try:
                 async with asyncio.timeout(wait):
                     await self._spec_known.wait()
             except TimeoutError:
-                raise UnavailableError(
-                    "no worker has loaded the pipeline yet", reason="NOT_LOADED", retry_after=1.0
-                ) from None
-        assert self._spec is not None
+                self._recall()
+        if self._spec is None:
+            raise UnavailableError(
+                "no worker has loaded the pipeline yet", reason="NOT_LOADED", retry_after=1.0
+            )
         return self._spec
+
+    def _recall(self) -> None:
+        """Believe what was said before: all workers may rest until there is a job."""
+        if self._spec is None and self._remembered:
+            try:
+                self._spec = PipelineSpec.from_json(self._remembered)
+            except ValidationError:
+                _log.warning("what was remembered of the pipeline is of another version")
+                self._remembered = ""
 
     def _observe(self) -> None:
         self._observer.workers(list(self.workers))

@@ -79,22 +79,27 @@ def test_digits(pipelines: Pipelines) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["flex", "scale-to-zero"])
-async def test_an_emulated_one_does_a_job(pipelines: Pipelines, name: str) -> None:
-    example = apply(pipelines, name)
-    own = example["metadata"]["name"]
-    if name == "flex":
-        status = pipelines.settled(own)
-        assert status["ratio"] == "1:6:1"
-        assert deployments(pipelines) == {"supple-flex-a10": 8}
-    eventually("its gateway is ready", 90, lambda: pipelines.status(own).get("endpoint"))
+@pytest.mark.parametrize(
+    ("name", "ratio", "made"),
+    [
+        ("flex", "1:6:1", {"supple-flex-a10": 8}),
+        (
+            "scale-to-zero",
+            "1:1:1",
+            dict.fromkeys(("sleepy-encoder-a10", "sleepy-dit-a10", "sleepy-decoder-a10"), 1),
+        ),
+    ],
+)
+async def test_an_emulated_one_does_a_job(
+    pipelines: Pipelines, name: str, ratio: str, made: dict[str, int]
+) -> None:
+    own = apply(pipelines, name)["metadata"]["name"]
+    assert pipelines.settled(own)["ratio"] == ratio
+    assert deployments(pipelines) == made
     async with pipelines.client(own) as client:
-        handle = await client.submit("a job that wakes it", height=512, width=512, seed=1)
+        handle = await client.submit("a picture", height=512, width=512, seed=1)
         (job,) = await ends([handle], 180)
     assert job.state is JobState.SUCCEEDED
-    if name == "scale-to-zero":
-        pipelines.patch(own, {"spec": {"scaling": {"scaleToZero": {"afterSeconds": 5}}}})
-        eventually("it sleeps", 120, lambda: {*deployments(pipelines).values()} == {0})
 
 
 def test_flux_on_two_pools(pipelines: Pipelines, fake: Callable[..., None]) -> None:

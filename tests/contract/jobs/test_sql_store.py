@@ -103,6 +103,7 @@ async def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path
             "ALTER TABLE jobs DROP COLUMN owner",
             "ALTER TABLE jobs DROP COLUMN cancel_requested",
             "DROP TABLE gateways",
+            "DROP TABLE pipelines",
             "UPDATE schema_version SET version = 1",
         ):
             connection.execute(change)
@@ -111,6 +112,8 @@ async def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path
             assert [job.job_id for job in await store.unfinished()] == ["job-1"]
     async with SqlJobStore(f"sqlite:///{path}") as store:
         await succeed(store, "job-1")
+        assert await store.specification("digits") == ""
+        await store.put_specification("digits", "{}")
 
 
 async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:

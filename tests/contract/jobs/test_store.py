@@ -57,6 +57,14 @@ async def test_a_job_is_returned_as_it_was_submitted(store: JobStore) -> None:
     assert await store.images("job-1") == images
 
 
+async def test_what_a_pipeline_accepts_is_kept(store: JobStore) -> None:
+    assert await store.specification("digits") == ""
+    for text in ("first", "second"):
+        await store.put_specification("digits", text)
+    await store.put_specification("other", "third")
+    assert await store.specification("digits") == "second"
+
+
 async def test_success_with_records_outputs_and_numbered_events(store: JobStore) -> None:
     await store.submit(new(images=(InputImage("image", b"x"),)))
     encoded = StageRecord(Stage.ENCODER, 1, "e", compute_seconds=0.5)

@@ -232,3 +232,18 @@ async def test_settings_that_are_refused(tmp_path: Path) -> None:
                 await InProcess(tmp_path, **settings).start()
             assert expected in str(caught.value)
             assert "\n" not in str(caught.value)
+
+
+async def test_jobs_are_accepted_while_all_workers_rest(bench: Any) -> None:
+    stages, gateway, api = await bench.running()
+    first = await api.submit()
+    await finish(api, first.job_id)
+    await gateway.stop()
+    await stages.stop()
+    await bench.gateway(workers=stages.workers, spec_wait_seconds=0.1)
+    api = bench.api()
+    await api.pipeline()
+    job = await api.submit()
+    assert (await api.get(job.job_id)).state == pb.JOB_STATE_QUEUED
+    await stages.start()
+    await finish(api, job.job_id)

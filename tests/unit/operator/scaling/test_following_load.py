@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
+import pytest
 from disagfusion_operator.api.status import Condition
 from disagfusion_operator.scaling.report import Report
 
@@ -12,7 +13,7 @@ from disagfusion.scheduling.decision import Place
 
 from .members import BEGIN, Member
 from .pipelines import DIT, finding, shifted, spec, started, steady
-from .world import counts
+from .world import World, counts
 
 
 async def test_a_pipeline_with_a_budget_begins_with_the_exact_plan_for_it() -> None:
@@ -97,6 +98,50 @@ async def test_all_stages_leave_and_return_together() -> None:
         member.jobs.rate = steady(0.5)
         await world.run(scaling, 20)
         assert counts(member, world) == {"encoder": 1, "dit": 6, "decoder": 1}
+
+
+def resting(**scaling: object) -> dict[str, object]:
+    """Return a pipeline that may have no replica at all."""
+    found = spec(scaleToZero={"afterSeconds": 60}, **scaling)
+    return {
+        **found,
+        "stages": {stage: {"minReplicas": 0} for stage in ("encoder", "dit", "decoder")},
+    }
+
+
+async def test_one_that_may_sleep_shows_itself_first() -> None:
+    world = World()
+    world.add_nodes("a", 2, 4)
+    member = world.add("p", resting(budget=None), steady(0.0))
+    async with world.scaling() as scaling:
+        await world.run(scaling, 40)
+        # Without a worker nobody would know what jobs it accepts.
+        assert counts(member, world) == {"encoder": 1, "dit": 1, "decoder": 1}
+        await world.run(scaling, 60)
+        assert counts(member, world) == {"encoder": 0, "dit": 0, "decoder": 0}
+        await world.run(scaling, 60)
+        assert world.held() == 0
+        member.jobs.rate = steady(0.5)
+        await world.run(scaling, 30)
+    assert min(counts(member, world).values()) >= 1
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_pipeline_begins_when_there_is_room(restart: bool) -> None:
+    world = World()
+    world.add_nodes("another", 1, 4)
+    member = world.add("p", spec(), steady(0.0))
+    scaling = world.scaling()
+    async with scaling:
+        await world.run(scaling, 40)
+        assert world.held() == 0
+        world.add_nodes("a", 2, 4)
+        if not restart:
+            await world.run(scaling, 30)
+    if restart:
+        async with world.scaling() as scaling:
+            await world.run(scaling, 45)
+    assert counts(member, world) == {"encoder": 1, "dit": 6, "decoder": 1}
 
 
 async def test_what_sleeps_leaves_its_pool_to_others() -> None:
