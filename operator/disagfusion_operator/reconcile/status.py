@@ -237,10 +237,9 @@ def _why(account: Account, components: Sequence[str]) -> str:
 
 
 def _asleep(account: Account, stages: Mapping[str, StageStatus]) -> bool:
-    """Tell whether all stages are meant to have no replicas; one that has not begun is not."""
-    made = len({place.stage for place in account.observed.deployments}) == len(STAGES)
+    """Tell whether all stages are meant to have no replicas; for want of room, none is."""
     idle = all(stages[stage].desired == 0 for stage in STAGES)
-    return made and idle and account.report is not None and account.report.choice is not None
+    return idle and account.report is not None and account.report.asleep
 
 
 def _progressing(account: Account, stages: Mapping[str, StageStatus]) -> Finding:

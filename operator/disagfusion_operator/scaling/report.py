@@ -95,6 +95,7 @@ class Report:
         again_after: Seconds after which the next step is due, if nothing happens before.
         budget: Accelerators that may be held.
         usable: Pool → accelerators that this pipeline may hold there.
+        asleep: Whether all stages have left for want of work.
     """
 
     places: Mapping[Place, PlaceReport]
@@ -108,3 +109,4 @@ class Report:
     again_after: float = 10.0
     budget: int = 0
     usable: Mapping[str, int] = field(default_factory=dict)
+    asleep: bool = False

@@ -94,6 +94,7 @@ def report(
         if moment.bounds.budget is None
         else moment.bounds.budget,
         usable=moment.usable(),
+        asleep=moment.auto and bool(mind.asleep),
     )
 
 

@@ -48,7 +48,7 @@ def test_it_sleeps_wakes_and_remembers_what_it_accepts(
 
     scrape()
     eventually("it sleeps", 120, lambda: not workers())
-    assert pipelines.status("sleepy")["ratio"] == "0:0:0"
+    eventually("it says so", 30, lambda: pipelines.status("sleepy")["state"] == "Idle")
     (gateway,) = pipelines.pods("sleepy", "gateway")
     pipelines("delete", "pod", gateway, "--grace-period=0", "--force")
     eventually("another gateway", 60, lambda: {gateway} != {*pipelines.pods("sleepy", "gateway")})

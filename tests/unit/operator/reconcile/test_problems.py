@@ -223,3 +223,19 @@ async def test_a_pod_without_a_node_is_told_though_nothing_is_degraded() -> None
     assert ready["reason"] == "GatewayNotReady"
     assert ready["message"] == "no gateway is ready (gateway: 0/2 nodes have room)"
     assert bench.condition("Degraded")["status"] == "False"
+
+
+async def test_no_replicas_for_want_of_work_is_ready_and_for_want_of_room_is_not() -> None:
+    bench = Bench()
+    bench.scaling.wanted = dict.fromkeys(
+        [("encoder", "cpu"), ("dit", "cpu"), ("decoder", "cpu")], 0
+    )
+    status = await bench.settle()
+    assert status["state"] == "Pending"
+    ready = bench.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "StagesNotReady")
+    bench.scaling.report = {"asleep": True}
+    status = await bench.settle()
+    assert status["state"] == "Idle"
+    ready = bench.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "Idle")
