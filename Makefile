@@ -114,7 +114,7 @@ lock: $(UV) ## Resolve the requirements anew, with hashes
 ##——— Kubernetes: docs/development-cluster.md
 
 .PHONY: cluster-tools
-cluster-tools: $(CLUSTER_TOOLS) ## Build Kubernetes and what else a cluster consists of, from pinned Go modules; ten minutes the first time
+cluster-tools: $(CLUSTER_TOOLS) $(PROMETHEUS) ## Build Kubernetes and what else a cluster consists of, from pinned Go modules; ten minutes the first time
 
 .PHONY: cluster-up
 cluster-up: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_PROGRAMS)) ## Start a cluster with two real nodes on this machine; as root
@@ -125,7 +125,7 @@ cluster-down: setup ## Take that cluster down
 	$(BIN)/python -m tools.cluster down
 
 .PHONY: test-cluster
-test-cluster: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The tests that need a cluster: the one that runs, or one of their own; as root; MARK=smoke for a part
+test-cluster: setup $(PROMETHEUS) $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The tests that need a cluster: the one that runs, or one of their own; as root; MARK=smoke for a part
 	$(BIN)/pytest $(if $(MARK),-m $(MARK)) tests/cluster
 
 .PHONY: smoke

@@ -1,6 +1,6 @@
 """Do pools go from one pipeline to another when the load does?
 
-    make cluster-up && make images IMAGES="gateway emulated operator"
+    make cluster-up cluster-tools && make images IMAGES="gateway emulated operator"
     python benchmarks/kubernetes_pools.py [--phase-seconds 300] [--output DIRECTORY]
 
 Flux, Qwen-Image and Wan, emulated, share three pools of the cluster of `make cluster-up`: real

@@ -1,6 +1,6 @@
 """Does the operator follow a shift of the load, within the budget and without losing a job?
 
-    make cluster-up && make images IMAGES="gateway emulated operator"
+    make cluster-up cluster-tools && make images IMAGES="gateway emulated operator"
     python benchmarks/kubernetes_shift.py [--time-scale 0.1] [--flex] [--output DIRECTORY]
 
 W2 on the cluster of `make cluster-up`: eight emulated accelerators on two real nodes, real pods of

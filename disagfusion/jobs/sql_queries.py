@@ -343,8 +343,18 @@ def _change(
     _add_event(connection, row.id, event)
 
 
-def put_specification(connection: Connection, pipeline: str, specification: str) -> None:
-    """Keep what a pipeline accepts, in the place of what was kept before."""
+def put_specification(
+    connection: Connection, pipeline: str, specification: str, *, again: bool = False
+) -> None:
+    """Keep what a pipeline accepts, in the place of what was kept before.
+
+    Args:
+        connection: To the database.
+        pipeline: Its name.
+        specification: What it accepts.
+        again: It may have been done before, which changes nothing.
+    """
+    del again
     values = {"name": pipeline, "specification": specification}
     connection.execute(PUT_PIPELINE[connection.dialect.name], values)
 

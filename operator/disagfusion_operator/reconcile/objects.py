@@ -116,8 +116,11 @@ class Objects:
                     return []
                 found = trims.deployment(there)
             if _is_ours(found) and not self._applier.is_current(key, manifest):
-                replicas = int(found["spec"].get("replicas", 0))
-                await self._cluster.scale(key.namespace, name, replicas)
+                # The balancer may have asked for some that caches have not seen yet.
+                fresh = trims.deployment(await self._cluster.get(DEPLOYMENT, key.namespace, name))
+                if _is_ours(fresh):
+                    replicas = int(fresh["spec"].get("replicas", 0))
+                    await self._cluster.scale(key.namespace, name, replicas)
             await self._applier.ensure(key, manifest)
         except UnavailableError:
             raise

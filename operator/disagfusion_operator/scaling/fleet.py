@@ -297,7 +297,7 @@ def _ended_early(pod: Object) -> bool:
     """Tell whether a container that was started again had ended without its pod being ready."""
     changed = condition(pod, "Ready").get("lastTransitionTime")
     since = seconds_of(changed) if changed else 0.0
-    for one in containers(pod):
+    for one in pod.get("status", {}).get("containerStatuses") or ():
         ended = (one.get("lastState") or {}).get("terminated") or {}
         started = ended.get("startedAt")
         # Since it was started, the pod has neither become ready nor ceased to be.

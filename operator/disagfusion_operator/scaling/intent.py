@@ -19,16 +19,21 @@ class Intent:
     Attributes:
         desired: By place.
         asleep: The replicas there were before all stages went to zero; empty: they have not.
+        begun: Whether every stage has been ready once: what a pipeline accepts, gateways know from
+            its workers.
     """
 
     desired: Mapping[Place, int]
     asleep: Mapping[Place, int] = field(default_factory=dict)
+    begun: bool = False
 
     def text(self) -> str:
         """Return it as it stands in the annotation."""
-        parts = {"desired": _nested(self.desired)}
+        parts: dict[str, Any] = {"desired": _nested(self.desired)}
         if self.asleep:
             parts["asleep"] = _nested(self.asleep)
+        if self.begun:
+            parts["begun"] = True
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
@@ -38,7 +43,8 @@ def read_intent(text: str | None) -> Intent | None:
         return None
     try:
         found = json.loads(text)
-        return Intent(_flat(found["desired"]), _flat(found.get("asleep", {})))
+        asleep = _flat(found.get("asleep", {}))
+        return Intent(_flat(found["desired"]), asleep, begun=found.get("begun") is True)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 

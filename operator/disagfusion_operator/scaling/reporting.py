@@ -94,8 +94,13 @@ def report(
         if moment.bounds.budget is None
         else moment.bounds.budget,
         usable=moment.usable(),
-        asleep=moment.auto and bool(mind.asleep),
+        asleep=moment.auto and (bool(mind.asleep) or _rests(moment, mind)),
     )
+
+
+def _rests(moment: Moment, mind: Mind) -> bool:
+    """Tell whether stages need not be there, and have nothing to do."""
+    return not any(moment.claim.least.values()) and not any(mind.need.values())
 
 
 def _lacking(moment: Moment, places: Mapping[Place, PlaceReport]) -> list[str]:

@@ -106,7 +106,9 @@ class Scaler:
             news = reporting.happening_of(decision, last, view.spec.scaling.mode)
             self._happened += [] if news is None else [news]
             if self._intent is not None:
-                self._intent = Intent(applied(desired, decision), self.mind.asleep)
+                self._intent = replace(
+                    self._intent, desired=applied(desired, decision), asleep=self.mind.asleep
+                )
                 desired = self._intent.desired
         failure = ""
         try:
@@ -125,8 +127,8 @@ class Scaler:
     def _look(self, view: PipelineView, cluster: ClusterView) -> Moment | None:
         now = self._now
         bounds = self.mind.read(view, now)
-        if self._begins(view):
-            # What a pipeline accepts, gateways know from its workers: each stage is there once.
+        if view.spec.scaling.mode == "Auto" and not self._begun():
+            # What a pipeline accepts, gateways know from its workers.
             bounds = replace(
                 bounds, least={stage: max(1, count) for stage, count in bounds.least.items()}
             )
@@ -152,12 +154,9 @@ class Scaler:
         fixed = {place: who for place, who in fixed.items() if place in claim.seats}
         return Moment(view, bounds, claim, accounts, fixed, shares, now)
 
-    def _begins(self, view: PipelineView) -> bool:
-        """Tell whether no replica has been wanted yet, or there has been no room for any."""
-        if view.spec.scaling.mode != "Auto":
-            return False
-        intent = self._intent
-        return intent is None or not (intent.asleep or any(intent.desired.values()))
+    def _begun(self) -> bool:
+        """Tell whether every stage has been there once."""
+        return self._intent is not None and (self._intent.begun or bool(self._intent.asleep))
 
     def _accounts(self, view: PipelineView) -> dict[Place, Account]:
         asked = self._actuator.asked(view.deployments)
@@ -190,11 +189,20 @@ class Scaler:
     async def _aim(self, moment: Moment) -> Intent:
         """Return what is wanted: as before, as it is, or what a pipeline begins with."""
         intent = self._intent
-        if intent is not None and not self._begins(moment.view):
+        asked = {place: moment.account(place).asked for place in moment.places}
+        if intent is not None and (
+            self._begun()
+            or any(intent.desired.values())
+            or any(asked.values())
+            or moment.spec.scaling.paused
+        ):
             desired = {place: intent.desired.get(place, 0) for place in moment.places}
-            return replace(intent, desired=desired)
-        if any(moment.account(place).asked for place in moment.places):
-            return Intent({place: moment.account(place).asked for place in moment.places})
+            ready = {place.stage for place in moment.places if moment.account(place).ready}
+            begun = intent.begun or ready >= set(moment.claim.stages)
+            return replace(intent, desired=desired, begun=begun)
+        if any(asked.values()):
+            return Intent(asked)
+        # There has been no room for any.
         wanted = await self.mind.first(moment)
         if wanted is None:
             wanted = self._ledger.targets(moment.view.key)

@@ -140,7 +140,9 @@ class Sessions:
         """Take note of what a worker says of itself."""
         session.worker = worker
         self._observe()
-        if worker.spec_json and worker.spec_json != self._spec_json:
+        # Those that leave may be of a version that has gone out of use.
+        leaves = worker.state == stage_pb2.WORKER_STATE_DRAINING
+        if worker.spec_json and worker.spec_json != self._spec_json and not leaves:
             try:
                 self._spec = PipelineSpec.from_json(worker.spec_json)
             except ValidationError as error:
@@ -188,8 +190,8 @@ class Sessions:
         return self._spec
 
     def _recall(self) -> None:
-        """Believe what was said before: all workers may rest until there is a job."""
-        if self._spec is None and self._remembered:
+        """Believe what was said before where all workers rest: one that loads may say otherwise."""
+        if self._spec is None and self._remembered and not self._by_name:
             try:
                 self._spec = PipelineSpec.from_json(self._remembered)
             except ValidationError:

@@ -51,8 +51,9 @@ def test_it_sleeps_wakes_and_remembers_what_it_accepts(
     eventually("it says so", 30, lambda: pipelines.status("sleepy")["state"] == "Idle")
     (gateway,) = pipelines.pods("sleepy", "gateway")
     pipelines("delete", "pod", gateway, "--grace-period=0", "--force")
-    eventually("another gateway", 60, lambda: {gateway} != {*pipelines.pods("sleepy", "gateway")})
-    (gateway,) = pipelines.pods("sleepy", "gateway")
+    (gateway,) = eventually(
+        "another gateway", 60, lambda: {*pipelines.pods("sleepy", "gateway")} - {gateway}
+    )
     pipelines("wait", "--for=condition=Ready", f"pod/{gateway}", "--timeout=60s")
     scrape()
     with Load(address_of(pipelines, "sleepy"), first=5) as load:

@@ -118,7 +118,9 @@ class Breaker:
 
     def _scale(self) -> None:
         replicas = f"--replicas={self.chance.randrange(4)}"
-        self._try("scale", f"deployment/{NAME}-{self._stage()}-small", replicas)
+        # In turn: whoever scales one three times within ten minutes is given it.
+        stage = [*SECONDS][self.done["Deployment scaled"] % len(SECONDS)]
+        self._try("scale", f"deployment/{NAME}-{stage}-small", replicas)
 
     def _delete_deployment(self) -> None:
         self._try("delete", "deployment", f"{NAME}-{self._stage()}-small", "--wait=false")

@@ -175,4 +175,6 @@ def test_two_gateways_on_postgresql(cluster: Cluster, pipelines: Pipelines, tmp_
         pipelines("delete", "dfp", "digits-shared", "--timeout=90s")
     finally:
         server.close()
-    cluster.kubectl("delete", "persistentvolume", pipelines.namespace, "--wait=false")
+        cluster.kubectl(
+            "delete", "persistentvolume", pipelines.namespace, "--wait=false", "--ignore-not-found"
+        )

@@ -138,8 +138,10 @@ async def test_a_locked_database_is_unavailable_not_broken(tmp_path: Path) -> No
             waiting = asyncio.create_task(
                 store.transition(step("job-1", JobState.QUEUED, JobState.ENCODING))
             )
+            keeping = asyncio.create_task(store.put_specification("digits", "{}"))
             assert (await store.load("job-1")).state is JobState.QUEUED
             other.execute("ROLLBACK")
+        await keeping
         assert (await waiting).state is JobState.ENCODING
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from disagfusion_operator.api.status import Condition
@@ -100,7 +101,7 @@ async def test_all_stages_leave_and_return_together() -> None:
         assert counts(member, world) == {"encoder": 1, "dit": 6, "decoder": 1}
 
 
-def resting(**scaling: object) -> dict[str, object]:
+def resting(**scaling: object) -> dict[str, Any]:
     """Return a pipeline that may have no replica at all."""
     found = spec(scaleToZero={"afterSeconds": 60}, **scaling)
     return {
@@ -124,6 +125,47 @@ async def test_one_that_may_sleep_shows_itself_first() -> None:
         member.jobs.rate = steady(0.5)
         await world.run(scaling, 30)
     assert min(counts(member, world).values()) >= 1
+
+
+@pytest.mark.parametrize("prometheus", [False, True])
+async def test_what_may_sleep_takes_no_place_again_and_again(prometheus: bool) -> None:
+    world, busy = started(5.0, budget=None)
+    async with world.scaling() as scaling:
+        await world.run(scaling, 60)
+        found = resting(budget=None)
+        found["scaling"]["scaleToZero"] = {"afterSeconds": 900}
+        member = world.add("q", found, steady(0.0))
+        changes: list[dict[str, int]] = []
+
+        def watch(one: Member, _: Report) -> None:
+            if one is member and (not changes or changes[-1] != counts(one, world)):
+                changes.append(counts(one, world))
+
+        world.prometheus = prometheus
+        await world.run(scaling, 200, watch)
+    assert {"encoder": 1, "dit": 1, "decoder": 1} in changes
+    assert len(changes) <= 8
+    assert sum(counts(busy, world).values()) >= 5
+
+
+async def test_a_paused_pipeline_without_room_says_so_once() -> None:
+    world = World()
+    world.add_nodes("a", 1, 8)
+    member = world.add("p", spec(), steady(0.0))
+    happened: list[str] = []
+    async with world.scaling() as scaling:
+        await world.run(scaling, 3)
+        world.nodes.clear()
+        world.add_nodes("another", 1, 4)
+        for pod in world.pods.values():
+            pod.node, pod.ready_at, pod.unschedulable = "", None, True
+        world.change(member, spec(paused=True))
+        await world.run(
+            scaling,
+            300,
+            lambda _, report: happened.extend(one.reason for one in report.happenings),
+        )
+    assert happened.count("PoolFull") <= 6
 
 
 @pytest.mark.parametrize("restart", [False, True])
