@@ -28,7 +28,7 @@ from tools.cluster.kubectl import Kubectl
 from tools.cluster.layout import Layout
 from tools.cluster.objects import add_volumes
 from tools.cluster.options import Options, differences
-from tools.cluster.processes import PROC, Processes, marked
+from tools.cluster.processes import PROC, Processes, marked, wait_for
 from tools.commands import install
 
 _SERVICE_ACCOUNT_SECONDS = 60
@@ -247,6 +247,7 @@ def kill_others(layout: Layout, proc: Path = PROC) -> int:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    wait_for("the end of programs without records", 10, lambda: not marked(layout.root, proc))
     return len(pids)
 
 

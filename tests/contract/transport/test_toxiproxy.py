@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -66,12 +67,14 @@ class Toxiproxy:
         address = end.transport.address
         where = StreamAddress.decode(address.data)
         upstream = f"{where.host}:{where.port}"
-        proxy = {"name": upstream, "listen": "127.0.0.1:0", "upstream": upstream}
+        # Another test's end may have had the same port.
+        name = uuid4().hex
+        proxy = {"name": name, "listen": "127.0.0.1:0", "upstream": upstream}
         listen = self._ask("POST", "/proxies", proxy)["listen"]
         for kind, attributes in toxics:
             for stream in ("upstream", "downstream"):
                 toxic = {"type": kind, "stream": stream, "attributes": attributes}
-                self._ask("POST", f"/proxies/{upstream}/toxics", toxic)
+                self._ask("POST", f"/proxies/{name}/toxics", toxic)
         port = int(listen.rpartition(":")[2])
         return replace(address, data=replace(where, port=port).encode())
 

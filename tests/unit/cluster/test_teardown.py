@@ -132,7 +132,12 @@ def test_only_what_bears_this_clusters_mark_is_killed(
     environment(proc, 3, ANOTHER_DISAGFUSION_CLUSTER=str(layout.root))
     environment(proc, 4)
     (proc / "5").mkdir()
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
+
+    def kill(pid: int, number: int) -> None:
+        killed.append(pid)
+        shutil.rmtree(proc / str(pid))
+
+    monkeypatch.setattr(os, "kill", kill)
     assert lifecycle.kill_others(layout, proc) == 1
     assert killed == [1]
 
