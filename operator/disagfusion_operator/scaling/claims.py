@@ -10,6 +10,7 @@ from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.scaling.bounds import Bounds
 from disagfusion_operator.scaling.capacity import PoolKey, key_of
 from disagfusion_operator.scaling.fleet import Account, read_accounts
+from disagfusion_operator.scaling.flex import arranged, changing
 from disagfusion_operator.scaling.ledger import Entry
 from disagfusion_operator.scaling.table import Claim, Seat
 from disagfusion_operator.scaling.view import Key, PipelineView
@@ -119,3 +120,23 @@ def entry_of(claim: Claim, spec: Spec, accounts: Mapping[Place, Account]) -> Ent
     mine = {place: one for place, one in accounts.items() if place in claim.seats}
     used = {key: pool for key, pool in pools.items() if key in claim.pools}
     return Entry(claim, used, mine, others)
+
+
+def undecided(
+    view: PipelineView, accounts: Mapping[Place, Account], least: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Return which stages pods that change theirs should have where nobody decides it.
+
+    Args:
+        view: Of the pipeline.
+        accounts: By place.
+        least: Minima of the places that are asked for.
+    """
+    found: dict[Place, int] = {}
+    for group in changing(view.deployments):
+        mine = [place for place in group if place in least]
+        if mine:
+            total = sum(accounts[place].asked for place in mine)
+            live = {place: len(accounts[place].live) for place in mine}
+            found |= arranged(total, live, least)
+    return found

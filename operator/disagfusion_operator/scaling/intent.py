@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from disagfusion.scheduling.decision import Place
+from disagfusion_operator.desired.names import VERSION_ANNOTATION
+from disagfusion_operator.k8s.port import Object
 
 ANNOTATION = "disagfusion.dev/replicas"
 
@@ -19,21 +21,21 @@ class Intent:
     Attributes:
         desired: By place.
         asleep: The replicas there were before all stages went to zero; empty: they have not.
-        begun: Whether every stage has been ready once: what a pipeline accepts, gateways know from
-            its workers.
+        begun: The version of which every stage has been ready once; None: of none. What a version
+            accepts, gateways know from its workers.
     """
 
     desired: Mapping[Place, int]
     asleep: Mapping[Place, int] = field(default_factory=dict)
-    begun: bool = False
+    begun: str | None = None
 
     def text(self) -> str:
         """Return it as it stands in the annotation."""
         parts: dict[str, Any] = {"desired": _nested(self.desired)}
         if self.asleep:
             parts["asleep"] = _nested(self.asleep)
-        if self.begun:
-            parts["begun"] = True
+        if self.begun is not None:
+            parts["begun"] = self.begun
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
@@ -44,9 +46,21 @@ def read_intent(text: str | None) -> Intent | None:
     try:
         found = json.loads(text)
         asleep = _flat(found.get("asleep", {}))
-        return Intent(_flat(found["desired"]), asleep, begun=found.get("begun") is True)
+        begun = found.get("begun")
+        return Intent(
+            _flat(found["desired"]), asleep, begun=begun if isinstance(begun, str) else None
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def version_of(deployments: Iterable[Object]) -> str | None:
+    """Return the version that all Deployments have; None while they have several, or none."""
+    found = {
+        str((template.get("metadata") or {}).get("annotations", {}).get(VERSION_ANNOTATION, ""))
+        for template in (one["spec"].get("template") or {} for one in deployments)
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _nested(counts: Mapping[Place, int]) -> dict[str, dict[str, int]]:

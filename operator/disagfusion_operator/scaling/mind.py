@@ -127,6 +127,10 @@ class Mind:
         """Go on after a restart with all stages at zero."""
         self._decider.state = replace(self._decider.state, asleep=tuple(asleep.items()))
 
+    def wake(self) -> None:
+        """Let all stages be there, for as long as they may be without work."""
+        self._decider.state = replace(self._decider.state, asleep=(), idle_since=None)
+
     def clock(self, now: float) -> float:
         """Return the time by the balancer's clock."""
         return (now - self._begun) / self.scale

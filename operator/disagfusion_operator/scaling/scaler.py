@@ -16,12 +16,12 @@ from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
 from disagfusion_operator.scaling.behavior import time_scale
 from disagfusion_operator.scaling.capacity import overdue, patience
 from disagfusion_operator.scaling.changes import Changes
-from disagfusion_operator.scaling.claims import claim_of, entry_of, lacking
+from disagfusion_operator.scaling.claims import claim_of, entry_of, lacking, undecided
 from disagfusion_operator.scaling.conflict import Watch
 from disagfusion_operator.scaling.deciding import applied
 from disagfusion_operator.scaling.fleet import Account, Pod, read_accounts
-from disagfusion_operator.scaling.flex import arranged, changing, unchanged
-from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent
+from disagfusion_operator.scaling.flex import changing, unchanged
+from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent, version_of
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind, Senses
 from disagfusion_operator.scaling.moment import Moment
@@ -87,6 +87,7 @@ class Scaler:
         self._now = max(now, self._now)
         if time_scale(view.spec) != self.mind.scale:
             await self._think_anew(view)
+        self._wake(view)
         moment = self._look(view, cluster)
         if moment is None:
             # Nobody knows yet what this pipeline may have.
@@ -124,6 +125,14 @@ class Scaler:
         self.mind.fall_asleep(before.asleep)
         await before.aclose()
 
+    def _wake(self, view: PipelineView) -> None:
+        """Have a version that is new to the gateways show itself although there is no work."""
+        intent, version = self._intent, version_of(view.deployments.values())
+        if intent is None or not intent.asleep or version in (None, intent.begun):
+            return
+        self.mind.wake()
+        self._intent = Intent(intent.asleep)
+
     def _look(self, view: PipelineView, cluster: ClusterView) -> Moment | None:
         now = self._now
         bounds = self.mind.read(view, now)
@@ -156,7 +165,8 @@ class Scaler:
 
     def _begun(self) -> bool:
         """Tell whether every stage has been there once."""
-        return self._intent is not None and (self._intent.begun or bool(self._intent.asleep))
+        intent = self._intent
+        return intent is not None and (intent.begun is not None or bool(intent.asleep))
 
     def _accounts(self, view: PipelineView) -> dict[Place, Account]:
         asked = self._actuator.asked(view.deployments)
@@ -174,7 +184,7 @@ class Scaler:
         self._happened += news
         if self._intent is not None and found:
             followed = {place: accounts[place].asked for place in found}
-            followed |= _arranged(view, accounts, lacking(claim, accounts, found))
+            followed |= undecided(view, accounts, lacking(claim, accounts, found))
             self._intent = replace(self._intent, desired={**self._intent.desired, **followed})
         return found
 
@@ -183,7 +193,7 @@ class Scaler:
         asked = {place: moment.account(place).asked for place in moment.places}
         least = self._ledger.targets(moment.view.key)
         mine = {place: least.get(place, 0) for place in moment.places}
-        asked |= _arranged(moment.view, moment.accounts, mine)
+        asked |= undecided(moment.view, moment.accounts, mine)
         return reporting.at_least(moment.claim, asked, least)
 
     async def _aim(self, moment: Moment) -> Intent:
@@ -198,8 +208,10 @@ class Scaler:
         ):
             desired = {place: intent.desired.get(place, 0) for place in moment.places}
             ready = {place.stage for place in moment.places if moment.account(place).ready}
-            begun = intent.begun or ready >= set(moment.claim.stages)
-            return replace(intent, desired=desired, begun=begun)
+            if ready >= set(moment.claim.stages):
+                version = version_of(moment.view.deployments.values())
+                intent = replace(intent, begun=intent.begun if version is None else version)
+            return replace(intent, desired=desired)
         if any(asked.values()):
             return Intent(asked)
         # There has been no room for any.
@@ -373,23 +385,3 @@ class Scaler:
             *(moment, self.mind, self._ledger, desired, self._choice, happened, failure),
             again_after=float(again),
         )
-
-
-def _arranged(
-    view: PipelineView, accounts: Mapping[Place, Account], least: Mapping[Place, int]
-) -> dict[Place, int]:
-    """Return which stages pods that change theirs should have where nobody decides it.
-
-    Args:
-        view: Of the pipeline.
-        accounts: By place.
-        least: Minima of the places that are asked for.
-    """
-    found: dict[Place, int] = {}
-    for group in changing(view.deployments):
-        mine = [place for place in group if place in least]
-        if mine:
-            total = sum(accounts[place].asked for place in mine)
-            live = {place: len(accounts[place].live) for place in mine}
-            found |= arranged(total, live, least)
-    return found

@@ -127,6 +127,31 @@ async def test_one_that_may_sleep_shows_itself_first() -> None:
     assert min(counts(member, world).values()) >= 1
 
 
+async def test_a_new_version_shows_itself_although_there_is_no_work() -> None:
+    world = World()
+    world.add_nodes("a", 2, 4)
+    member = world.add("p", resting(budget=None), steady(0.0))
+
+    def version(name: str) -> None:
+        metadata = {"annotations": {"disagfusion.dev/version": name}}
+        for deployment in member.deployments.values():
+            deployment["spec"]["template"] = {"metadata": metadata}
+
+    version("one")
+    async with world.scaling() as scaling:
+        await world.run(scaling, 120)
+        assert world.held() == 0
+        version("two")
+        await world.run(scaling, 20)
+        assert counts(member, world) == {"encoder": 1, "dit": 1, "decoder": 1}
+        await world.run(scaling, 100)
+        assert world.held() == 0
+    # One that comes later knows that it was there.
+    async with world.scaling() as scaling:
+        await world.run(scaling, 60)
+        assert world.held() == 0
+
+
 @pytest.mark.parametrize("prometheus", [False, True])
 async def test_what_may_sleep_takes_no_place_again_and_again(prometheus: bool) -> None:
     world, busy = started(5.0, budget=None)
