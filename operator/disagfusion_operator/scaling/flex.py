@@ -78,8 +78,7 @@ def unchanged(asked: Mapping[Place, int], wanted: Mapping[Place, int]) -> dict[P
         asked: Replicas that the Deployment asks for, by place.
         wanted: Replicas that there should be.
     """
-    least = {place: min(count, wanted.get(place, 0)) for place, count in asked.items()}
-    return arranged(sum(mine(asked, wanted).values()), asked, least)
+    return apportioned(sum(mine(asked, wanted).values()), asked, wanted)
 
 
 def exchange(

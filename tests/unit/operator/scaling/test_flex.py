@@ -61,6 +61,8 @@ def test_where_pods_cannot_change_as_many_as_are_wanted_are_what_they_are(
     fewer = sum(wanted.values()) <= sum(asked.values())
     assert all(found[one] <= asked[one] if fewer else found[one] >= asked[one] for one in asked)
     assert all(found[one] >= min(asked[one], wanted[one]) for one in asked)
+    # What comes in addition is what is wanted.
+    assert all(found[one] <= max(asked[one], wanted[one]) for one in asked)
 
 
 @given(COUNTS, COUNTS, COUNTS)
