@@ -259,7 +259,8 @@ class Ledger:
     ) -> tuple[int, frozenset[str]]:
         spec, claim = entry.pools[pool], entry.claim
         if spec.accelerator is None or not cluster.nodes:
-            least = sum(claim.least.values()) * spec.accelerators
+            # What sleeps has to have room for when it wakes.
+            least = sum(max(1, count) for count in claim.least.values()) * spec.accelerators
             if spec.capacity is not None:
                 return spec.capacity, frozenset()
             return max(claim.budget or 0, least), frozenset()

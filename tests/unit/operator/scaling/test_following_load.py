@@ -110,10 +110,14 @@ def resting(**scaling: object) -> dict[str, Any]:
     }
 
 
-async def test_one_that_may_sleep_shows_itself_first() -> None:
+@pytest.mark.parametrize("accelerators", [True, False])
+async def test_one_that_may_sleep_shows_itself_first(accelerators: bool) -> None:
     world = World()
     world.add_nodes("a", 2, 4)
-    member = world.add("p", resting(budget=None), steady(0.0))
+    found = resting(budget=None)
+    if not accelerators:
+        found["pools"] = {"a": {}}
+    member = world.add("p", found, steady(0.0))
     async with world.scaling() as scaling:
         await world.run(scaling, 40)
         # Without a worker nobody would know what jobs it accepts.
