@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from disagfusion.emulation.profiles import PREFIX
 from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.k8s.port import Object
 
 GATEWAY_PORT = 7420
 INTERNAL_PORT = 7421
@@ -96,3 +97,8 @@ def served_name(pipeline: str, spec: Spec) -> str:
     if spec.model.emulated is None or pipeline.startswith(PREFIX):
         return pipeline
     return f"{PREFIX}-{pipeline}"
+
+
+def version_of(found: Object) -> str:
+    """Return the version of model and images that a pod, or a pod template, has."""
+    return str((found["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, ""))

@@ -10,7 +10,6 @@ from disagfusion_operator.desired.names import (
     COMPONENT_LABEL,
     POOL_LABEL,
     STAGE_LABEL,
-    VERSION_ANNOTATION,
 )
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import (
@@ -72,11 +71,6 @@ def find(
         if problem:
             found.setdefault((problem.component, problem.pool, problem.reason), problem)
     return sorted(found.values(), key=lambda one: (not one.serious, str(one)))
-
-
-def version_of(found: Object) -> str:
-    """Return the version of model and images that a pod, or a pod template, has."""
-    return str((found["metadata"].get("annotations") or {}).get(VERSION_ANNOTATION, ""))
 
 
 def _of_deployment(deployment: Object) -> Problem | None:

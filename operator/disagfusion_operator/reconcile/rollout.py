@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.api.base import STAGES
+from disagfusion_operator.desired.names import version_of
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import is_leaving, is_over, is_ready
 from disagfusion_operator.reconcile.gateways import Fleet
-from disagfusion_operator.reconcile.problems import version_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from disagfusion.scheduling.decision import Place
-from disagfusion_operator.desired.names import VERSION_ANNOTATION
+from disagfusion_operator.desired.names import version_of
 from disagfusion_operator.k8s.port import Object
 
 ANNOTATION = "disagfusion.dev/replicas"
@@ -54,12 +54,9 @@ def read_intent(text: str | None) -> Intent | None:
         return None
 
 
-def version_of(deployments: Iterable[Object]) -> str | None:
+def common_version(deployments: Iterable[Object]) -> str | None:
     """Return the version that all Deployments have; None while they have several, or none."""
-    found = {
-        str((template.get("metadata") or {}).get("annotations", {}).get(VERSION_ANNOTATION, ""))
-        for template in (one["spec"].get("template") or {} for one in deployments)
-    }
+    found = {version_of(one["spec"]["template"]) for one in deployments}
     return found.pop() if len(found) == 1 else None
 
 

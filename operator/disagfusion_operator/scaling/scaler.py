@@ -21,7 +21,7 @@ from disagfusion_operator.scaling.conflict import Watch
 from disagfusion_operator.scaling.deciding import applied
 from disagfusion_operator.scaling.fleet import Account, Pod, read_accounts
 from disagfusion_operator.scaling.flex import changing, unchanged
-from disagfusion_operator.scaling.intent import ANNOTATION, Intent, read_intent, version_of
+from disagfusion_operator.scaling.intent import ANNOTATION, Intent, common_version, read_intent
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind, Senses
 from disagfusion_operator.scaling.moment import Moment
@@ -127,7 +127,7 @@ class Scaler:
 
     def _wake(self, view: PipelineView) -> None:
         """Have a version that is new to the gateways show itself although there is no work."""
-        intent, version = self._intent, version_of(view.deployments.values())
+        intent, version = self._intent, common_version(view.deployments.values())
         if intent is None or not intent.asleep or version in (None, intent.begun):
             return
         self.mind.wake()
@@ -209,7 +209,7 @@ class Scaler:
             desired = {place: intent.desired.get(place, 0) for place in moment.places}
             ready = {place.stage for place in moment.places if moment.account(place).ready}
             if ready >= set(moment.claim.stages):
-                version = version_of(moment.view.deployments.values())
+                version = common_version(moment.view.deployments.values())
                 intent = replace(intent, begun=intent.begun if version is None else version)
             return replace(intent, desired=desired)
         if any(asked.values()):

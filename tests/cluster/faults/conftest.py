@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.faults.monitoring import Prometheus
 from tests.cluster.operator.pipelines import Installation, Pipelines
 from tests.cluster.testing import Cluster
 from tools.cluster.errors import ClusterError
@@ -71,6 +72,14 @@ def told(
             print(f"--- operator\n{installation.logs()[-_TAIL:]}")
         except ClusterError as error:
             print(f"--- operator: {error}")
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
+    """One that is not started yet."""
+    found = Prometheus(tmp_path)
+    yield found
+    found.stop()
 
 
 @pytest.fixture

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-import yaml
 
 from tests.cluster.faults.load import Load, address_of, two
+from tests.cluster.faults.monitoring import Prometheus
 from tests.cluster.operator.pipelines import Installation, Pipelines, eventually
 from tests.cluster.testing import Cluster
 from tools.cluster import faults
-from tools.cluster.programs import need
 
 OUTAGE_SECONDS = float(os.environ.get("DISAGFUSION_API_OUTAGE_SECONDS", "20"))
-_BRIDGE = "10.89.0.1"
-"""Where pods reach this machine."""
-_PORT = 9091
 
 
 def restarts(pipelines: Pipelines, name: str) -> dict[str, int]:
@@ -94,54 +85,6 @@ def test_the_leader_of_two_operators_is_killed(
     finally:
         installation.scale(1)
     eventually("one is left", 60, lambda: installation.leader() in installation.pods())
-
-
-class Prometheus:
-    """A real one on this machine, that scrapes the pods of a pipeline.
-
-    Args:
-        directory: For its files.
-    """
-
-    url = f"http://{_BRIDGE}:{_PORT}"
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, addresses: list[str]) -> None:
-        """Scrape these once a second."""
-        scrapes = [{"job_name": "pods", "static_configs": [{"targets": addresses}]}]
-        settings = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-            "scrape_configs": scrapes,
-        }
-        config = self._directory / "prometheus.yml"
-        config.write_text(yaml.safe_dump(settings))
-        self._process = subprocess.Popen(
-            [
-                str(need("prometheus")),
-                f"--config.file={config}",
-                f"--storage.tsdb.path={self._directory / 'data'}",
-                f"--web.listen-address={_BRIDGE}:{_PORT}",
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-
-    def stop(self) -> None:
-        """Kill it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
-    """One that is not started yet."""
-    found = Prometheus(tmp_path)
-    yield found
-    found.stop()
 
 
 def test_prometheus_is_away(pipelines: Pipelines, prometheus: Prometheus) -> None:

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.cluster.faults.load import Load, address_of, two
-from tests.cluster.faults.test_control_plane import Prometheus
+from tests.cluster.faults.monitoring import Prometheus
 from tests.cluster.operator.pipelines import SECONDS, Pipelines, eventually
-
-
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
-    found = Prometheus(tmp_path)
-    yield found
-    found.stop()
 
 
 def sleepy(url: str) -> dict[str, Any]:

@@ -169,6 +169,15 @@ class Pipelines:
         self("apply", "--server-side", "--field-manager=tests", "--force-conflicts", "-f", "-",
              text=json.dumps(manifest))  # fmt: skip
 
+    def claim(self, name: str) -> None:
+        """Claim a volume that one node writes to."""
+        spec = {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}},
+        }
+        claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "spec": spec}
+        self("apply", "-f", "-", text=json.dumps({**claim, "metadata": {"name": name}}))
+
     def patch(self, name: str, change: dict[str, Any]) -> None:
         """Change fields of a pipeline."""
         self("patch", "dfp", name, "--type=merge", "-p", json.dumps(change))

@@ -124,16 +124,7 @@ def test_wan_on_three_pools(
         room = {"status": {side: {RDMA: "8"} for side in ("capacity", "allocatable")}}
         patch = yaml.safe_dump(room)
         cluster.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", patch)
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
-    pipelines("apply", "-f", "-", text=yaml.safe_dump(claim))
+    pipelines.claim("models")
     profile = f"--from-file=profile.yaml={EXAMPLES / 'profiles' / 'three-pools.yaml'}"
     pipelines("create", "configmap", "wan", profile)
     example = apply(pipelines, "wan-three-pools")
@@ -153,8 +144,8 @@ def test_two_gateways_on_postgresql(cluster: Cluster, pipelines: Pipelines, tmp_
         url = f"--from-literal=url={server.database()}"
         pipelines("create", "secret", "generic", "jobs", url)
         keys = tmp_path / "keys.txt"
-        command = [Path(sys.executable).with_name("disagfusion"), "keys", "create", "alice"]
-        subprocess.run([*command, "--file", keys], check=True, stdout=subprocess.DEVNULL)
+        command = [str(Path(sys.executable).with_name("disagfusion")), "keys", "create", "alice"]
+        subprocess.run([*command, "--file", str(keys)], check=True, stdout=subprocess.DEVNULL)
         pipelines("create", "secret", "generic", "keys", f"--from-file={keys}")
         path = cluster.layout.volumes / pipelines.namespace
         path.mkdir()

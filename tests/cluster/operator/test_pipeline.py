@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -248,16 +247,7 @@ async def test_what_cannot_run_is_told_within_half_a_minute(
 
 
 async def test_a_wrong_model_path_is_told_within_half_a_minute(pipelines: Pipelines) -> None:
-    claim = {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "models"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
-        },
-    }
-    pipelines("apply", "-f", "-", text=json.dumps(claim))
+    pipelines.claim("models")
     # Any of the images can fetch.
     image = {"image": "localhost/disagfusion-emulated:0.1.0"}
     pipelines.write(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench import Bench
+from disagfusion_operator.desired.names import version_of
 from disagfusion_operator.reconcile.gateways import Fleet, WorkerReport
-from disagfusion_operator.reconcile.problems import version_of
 from disagfusion_operator.reconcile.rollout import Versions, needs_fleet, turns
 from hypothesis import given
 from hypothesis import strategies as st

@@ -127,7 +127,7 @@ class SmallCluster(Cluster):
                         "generation": 1,
                         "managedFields": [],
                     },
-                    "spec": {"replicas": 0},
+                    "spec": {"replicas": 0, "template": {"metadata": {}}},
                     "status": {},
                 }
 
