@@ -2,6 +2,8 @@
 
     GOGC=400 CLUSTER_MAX_REQUESTS_INFLIGHT=2000 CLUSTER_API_QPS=500 make cluster-up
     python benchmarks/kubernetes_scale.py [--pipelines 100] [--accelerators 500] [--output FILE]
+    python benchmarks/kubernetes_scale.py --pipelines 1000 --accelerators 5000 \
+        --operator-memory 2Gi --patience 3600
 
 Installs the chart in the cluster of `make cluster-up`, adds fake nodes with fake accelerators in
 three pools, applies so many pipelines at once, and measures: seconds from the last apply until all
@@ -37,7 +39,6 @@ NAMESPACE = "scale"
 POOLS = {"small": 0.4, "medium": 0.4, "large": 0.2}
 ACCELERATORS_OF_A_NODE = 8
 _TOLERATION = {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}
-_PATIENCE = 1800.0
 _TOLD = 5.0
 _MIB = 2**20
 
@@ -215,8 +216,14 @@ class Operator:
         return found
 
 
-def measure(kubectl: Kubectl, pipelines: int, accelerators: int, rest: float) -> Outcome:
-    """Apply the pipelines and measure."""
+def measure(
+    kubectl: Kubectl, pipelines: int, accelerators: int, *, rest: float, patience: float
+) -> Outcome:
+    """Apply the pipelines and measure.
+
+    Raises:
+        SystemExit: Not all have settled in `patience` seconds; says how many and the memory.
+    """
     for pool, share in POOLS.items():
         count = round(accelerators * share / ACCELERATORS_OF_A_NODE + 0.49)
         objects.add_fake_nodes(kubectl, pool, count, ACCELERATORS_OF_A_NODE, cpu=256)
@@ -235,8 +242,11 @@ def measure(kubectl: Kubectl, pipelines: int, accelerators: int, rest: float) ->
         done, at = following.settled(pipelines, _TOLD)
         waited = time.monotonic() - applied
         print(f"{waited:6.1f} s: {done} of {pipelines} have settled", flush=True)
-        if waited > _PATIENCE:
-            sys.exit(f"{pipelines - done} have not settled in {_PATIENCE:.0f} s")
+        if waited > patience and done < pipelines:
+            sys.exit(
+                f"{pipelines - done} of {pipelines} have not settled {waited:.0f} s after the last"
+                f" apply; operator {operator.resident():.0f} MiB, at most {operator.peak():.0f}"
+            )
     took = at - applied
     time.sleep(rest / 2)  # What their settling caused comes to its end.
     before, since = operator.calls(), time.monotonic()
@@ -275,13 +285,22 @@ def main() -> None:
     parser.add_argument("--pipelines", type=int, default=100)
     parser.add_argument("--accelerators", type=int, default=500)
     parser.add_argument("--rest", type=float, default=180.0, help="seconds at rest")
+    parser.add_argument("--patience", type=float, default=1800.0, help="seconds to settle in")
+    parser.add_argument(
+        "--operator-memory", default="512Mi", help="the operator's limit, the chart's by default"
+    )
     parser.add_argument("--keep", action="store_true", help="leave everything there in the end")
     parser.add_argument("--output", type=Path, help="write the outcome here as JSON")
     arguments = parser.parse_args()
     kubectl = Kubectl(Layout().kubeconfig)
-    install(kubectl)
+    limit = f"operator.resources.limits.memory={arguments.operator_memory}"
+    install(kubectl, limit)
     try:
-        found = measure(kubectl, arguments.pipelines, arguments.accelerators, arguments.rest)
+        found = measure(
+            *(kubectl, arguments.pipelines, arguments.accelerators),
+            rest=arguments.rest,
+            patience=arguments.patience,
+        )
         show(found)
         if arguments.output is not None:
             answer = {"environment": environment(), "outcome": asdict(found)}

@@ -15,8 +15,12 @@ _CHART = Path(__file__).resolve().parents[2] / "charts" / "disagfusion"
 _SECONDS = 360
 
 
-def install(kubectl: Kubectl) -> None:
+def install(kubectl: Kubectl, *values: str) -> None:
     """Install the chart or upgrade it, with the images of this version, and wait until it runs.
+
+    Args:
+        kubectl: The cluster.
+        values: Of the chart, as `--set` takes them.
 
     Raises:
         ClusterError: Helm is not there or failed, with what it said.
@@ -25,6 +29,7 @@ def install(kubectl: Kubectl) -> None:
         *(programs.need("helm"), "upgrade", "--install", "disagfusion", _CHART),
         *("-n", SYSTEM, "--create-namespace", "--wait"),
         *("--set", "images.registry=localhost", "--set", f"images.tag={__version__}"),
+        *(word for value in values for word in ("--set", value)),
         seconds=_SECONDS,
         extra={"KUBECONFIG": str(kubectl.kubeconfig)},
     )
