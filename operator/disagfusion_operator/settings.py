@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from disagfusion_operator.api.base import STAGES, ObjectName
@@ -69,8 +69,8 @@ class OperatorSettings(BaseSettings):
     leader_election: bool = True
     lease_name: ObjectName = "disagfusion-operator"
     lease_seconds: float = Field(default=15.0, ge=3)
-    lease_renew_seconds: float = Field(default=10.0, gt=0)
-    lease_retry_seconds: float = Field(default=2.0, gt=0)
+    lease_renew_seconds: float = Field(default=10.0, gt=0, validate_default=True)
+    lease_retry_seconds: float = Field(default=2.0, gt=0, validate_default=True)
     resync_seconds: float = Field(default=30.0, gt=0)
     list_seconds: float = Field(default=300.0, gt=0)
     workers: int = Field(default=8, ge=1, le=256)
@@ -85,6 +85,26 @@ class OperatorSettings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return {} if value == "" else value
+
+    @field_validator("lease_renew_seconds")
+    @classmethod
+    def _gives_up_in_time(cls, value: float, info: ValidationInfo) -> float:
+        # As the Lease has it, in whole seconds. What is wrong itself has been told already.
+        lease = int(info.data.get("lease_seconds", value + 1))
+        if value >= lease:
+            raise ValueError(
+                f"a leader that gives up after {value:g} s still acts when lease_seconds are over:"
+                f" expected less than {lease}"
+            )
+        return value
+
+    @field_validator("lease_retry_seconds")
+    @classmethod
+    def _tries_again_in_time(cls, value: float, info: ValidationInfo) -> float:
+        renew = info.data.get("lease_renew_seconds", value + 1)
+        if value >= renew:
+            raise ValueError(f"{value:g} s leave no second try: expected less than {renew:g}")
+        return value
 
     @property
     def namespaces(self) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from kubernetes.aio import config as kubernetes_config
 from disagfusion.errors import (
     AbortedError,
     AlreadyExistsError,
-    DeadlineExceededError,
     DisagfusionError,
     InvalidArgumentError,
     NotFoundError,
@@ -334,8 +333,6 @@ def _error(status: int, data: bytes, retry_after: str | None, path: str) -> Disa
         return PermissionDeniedError(message, metadata=metadata)
     if status == 429 or status >= 500:
         seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-        if status == 504:
-            return DeadlineExceededError(message, metadata=metadata)
         return UnavailableError(message, retry_after=seconds, metadata=metadata)
     causes = (told.get("details") or {}).get("causes") or [{}]
     return InvalidArgumentError(causes[0].get("field") or "object", message, metadata=metadata)

@@ -76,7 +76,13 @@ class Election:
     @property
     def leads(self) -> bool:
         """Whether this process is the one that acts."""
-        return self.renewed is not None and self._clock() - self.renewed < self._times.renew
+        return self._left() > 0.0
+
+    def _left(self) -> float:
+        """Return for how many seconds this process may still act."""
+        if self.renewed is None:
+            return 0.0
+        return self.renewed + self._times.renew - self._clock()
 
     async def win(self) -> None:
         """Wait until elected."""
@@ -87,9 +93,10 @@ class Election:
 
     async def keep(self) -> None:
         """Renew until the office is lost."""
-        while self.leads:
-            await asyncio.sleep(self._times.retry)
-            await self.try_once()
+        while (left := self._left()) > 0.0:
+            await asyncio.sleep(min(self._times.retry, left))
+            if self.leads:
+                await self.try_once()
         _log.error("leadership lost", identity=self._identity)
         self.renewed = None
 
@@ -112,7 +119,8 @@ class Election:
         """Take or renew the Lease if it can be had; return whether this process has it."""
         begin = self._clock()
         try:
-            async with asyncio.timeout(self._times.renew):
+            # A try must not outlast the office.
+            async with asyncio.timeout(self._left() if self.leads else self._times.renew):
                 won = await self._take()
         except (AbortedError, AlreadyExistsError, NotFoundError):
             # Somebody wrote it, who need not have taken it: the next try looks.

@@ -32,6 +32,7 @@ Name = tuple[str, str]
 """Namespace and name."""
 
 _TOMBSTONES = 10_000
+_BRIEF = (NODE, AUTOSCALER, SCALED_OBJECT)
 
 
 @dataclass(slots=True)
@@ -80,6 +81,8 @@ class Cache:
         self._pods: dict[Key, dict[str, Object]] = {}
         self._nodes: dict[str, Object] = {}
         self._autoscalers: dict[str, dict[tuple[Kind, str], Object]] = {}
+        # Of nodes and autoscalers, of which nothing is kept that changes every few seconds.
+        self._seen: dict[tuple[Kind, Name], tuple[str, int]] = {}
         self._gone: dict[str, None] = {}
         self._stamps: Counter[Key] = Counter()
         self.nodes_version = 0
@@ -132,6 +135,9 @@ class Cache:
             return
         if _version(found) < self._known_version(kind, metadata):
             return
+        if kind in _BRIEF:
+            name = (metadata.get("namespace", ""), metadata["name"])
+            self._seen[kind, name] = metadata.get("uid", ""), _version(found)
         if kind == NODE:
             self._put_node(found)
         elif kind == PIPELINE:
@@ -219,6 +225,7 @@ class Cache:
         self._wake(key)
 
     def _remove(self, kind: Kind, name: Name, uid: str) -> None:
+        self._seen.pop((kind, name), None)
         if kind == PIPELINE:
             known = self._pipelines.get(name)
             if known is not None and uid in ("", known["metadata"].get("uid")):
@@ -282,8 +289,9 @@ class Cache:
         known: Object | None = None
         if kind == PIPELINE:
             known = self._pipelines.get(name)
-        elif kind == NODE:
-            return 0
+        elif kind in _BRIEF:
+            uid, version = self._seen.get((kind, name), ("", 0))
+            return version if uid == metadata.get("uid", "") else 0
         elif (key := self._owners.get((kind, name))) is not None:
             if kind == POD:
                 known = self._pods.get(key, {}).get(name[1])

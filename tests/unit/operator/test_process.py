@@ -26,6 +26,7 @@ from disagfusion_operator.runtime import Runtime
 from disagfusion_operator.scaling.view import Key
 from disagfusion_operator.settings import OperatorSettings
 from fakes import FakeClock, FakeCluster, pipeline
+from pydantic import ValidationError
 
 from disagfusion.errors import FailedPreconditionError, NotFoundError, PermissionDeniedError
 
@@ -111,6 +112,36 @@ def test_a_wrong_setting_is_one_clear_line() -> None:
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("disagfusion-operator: DISAGFUSION_OPERATOR_WORKERS: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"RENEW": "15"}, "lease_renew_seconds"),
+        ({"LEASE": "10.9"}, "lease_renew_seconds"),
+        ({"RETRY": "10"}, "lease_retry_seconds"),
+        ({"LEASE": "4", "RENEW": "3", "RETRY": "3"}, "lease_retry_seconds"),
+    ],
+)
+def test_a_leader_has_to_give_up_before_another_may_take_over(
+    values: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {
+        "LEASE": "LEASE_SECONDS", "RENEW": "LEASE_RENEW_SECONDS", "RETRY": "LEASE_RETRY_SECONDS",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(f"DISAGFUSION_OPERATOR_{names[name]}", value)
+    with pytest.raises(ValidationError) as caught:
+        OperatorSettings()
+    (problem,) = caught.value.errors()
+    assert problem["loc"] == (named,)
+    assert "expected less than" in problem["msg"]
+
+
+def test_shorter_leases_than_usual_are_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"": "4", "RENEW_": "3.9", "RETRY_": "1"}.items():
+        monkeypatch.setenv(f"DISAGFUSION_OPERATOR_LEASE_{name}SECONDS", value)
+    assert OperatorSettings().lease_renew_seconds == 3.9
 
 
 def test_the_process_loads_no_torch_and_no_solver() -> None:

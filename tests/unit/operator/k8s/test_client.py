@@ -16,7 +16,6 @@ from kubernetes.aio import client as kubernetes_client
 from disagfusion.errors import (
     AbortedError,
     AlreadyExistsError,
-    DeadlineExceededError,
     DisagfusionError,
     InvalidArgumentError,
     NotFoundError,
@@ -197,7 +196,6 @@ async def test_labels_and_annotations_of_a_pod_are_the_balancers(
         (403, {"message": "forbidden"}, PermissionDeniedError),
         (403, {"message": "exceeded quota: few"}, ResourceExhaustedError),
         (422, {"message": "bad"}, InvalidArgumentError),
-        (504, {}, DeadlineExceededError),
     ],
 )
 async def test_refusals_are_told_as_what_they_are(
@@ -223,6 +221,9 @@ async def test_a_server_that_asks_for_patience_is_given_it(server: Server, clust
     assert await cluster.get(SERVICE, "demo", "s") == {"a": 1}
     assert cluster.waits[0] == 3.0
     assert len(server.asked) == 3
+    # One that was too slow may be quicker the next time.
+    server.answers = [(504, {}, {}), (200, {"a": 2}, {})]
+    assert await cluster.get(SERVICE, "demo", "s") == {"a": 2}
     server.answers = [(500, {}, {})] * 3
     with pytest.raises(UnavailableError):
         await cluster.get(SERVICE, "demo", "s")

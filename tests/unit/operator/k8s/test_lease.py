@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
@@ -133,6 +135,39 @@ async def test_keep_ends_when_the_office_is_lost() -> None:
     async with asyncio.timeout(5):
         await keeping
     assert not one.of["a"].leads
+
+
+@pytest.mark.parametrize("seconds", [2.9, 8.9, 9.9])
+async def test_a_try_that_hangs_does_not_outlast_the_office(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries fail at once until so long after the last renewal; then one gets no answer."""
+    one = Candidates("a")
+    election, clock = one.of["a"], one.clocks["a"]
+    election._times = LeaseTimes(duration=15.0, renew=10.0, retry=3.0)
+    await election.win()
+    won, limits = clock.now, [0.0]
+
+    async def sleep(delay: float) -> None:
+        clock.now += delay
+
+    @contextlib.asynccontextmanager
+    async def timeout(limit: float) -> AsyncIterator[None]:
+        limits.append(limit)
+        yield
+
+    async def replace(manifest: Object) -> Object:
+        if clock.now < won + seconds:
+            raise UnavailableError("away")
+        clock.now += limits[-1]
+        raise TimeoutError
+
+    one.cluster.replace = replace  # type: ignore[method-assign]
+    monkeypatch.setattr("disagfusion_operator.k8s.lease.asyncio.sleep", sleep)
+    monkeypatch.setattr("disagfusion_operator.k8s.lease.asyncio.timeout", timeout)
+    await election.keep()
+    assert not election.leads
+    assert clock.now - won == pytest.approx(10.0)
 
 
 async def test_who_only_writes_on_the_lease_takes_nothing() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from bench import Bench
 from disagfusion_operator.k8s.kinds import AUTOSCALER, DEPLOYMENT, NODE, PIPELINE, POD, SERVICE
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.reconcile.cache import Cache
@@ -154,6 +152,32 @@ def test_nodes_have_a_number_that_changes_with_them() -> None:
     cache.drop(NODE, node)
     assert cache.nodes() == []
     assert cache.nodes_version == before + 2
+
+
+def test_a_list_that_is_older_than_an_event_undoes_nothing() -> None:
+    cache = Cache()
+
+    def node(version: int, *, uid: str = "u", cordoned: bool = False) -> Object:
+        metadata = {"name": "n", "uid": uid, "resourceVersion": str(version)}
+        return {"metadata": metadata, "spec": {"unschedulable": True} if cordoned else {}}
+
+    cache.put(NODE, node(5))
+    cache.put(NODE, node(7, cordoned=True))
+    before = cache.nodes_version
+    cache.put(NODE, node(6))
+    assert cache.nodes()[0]["spec"] == {"unschedulable": True}
+    assert cache.nodes_version == before
+    cache.put(NODE, node(8))
+    assert cache.nodes()[0]["spec"] == {}
+    # Another one of the same name has versions of its own.
+    cache.put(NODE, node(2, uid="another", cordoned=True))
+    assert cache.nodes()[0]["spec"] == {"unschedulable": True}
+    metadata = {"namespace": "demo", "name": "h", "uid": "u", "resourceVersion": "5"}
+    target = {"scaleTargetRef": {"kind": "Deployment", "name": "d"}}
+    cache.put(AUTOSCALER, {"metadata": metadata, "spec": target})
+    cache.put(AUTOSCALER, {"metadata": {**metadata, "resourceVersion": "4"}, "spec": {}})
+    (found,) = cache.autoscalers("demo")
+    assert found["spec"] == target
 
 
 def test_an_autoscaler_wakes_the_pipelines_of_its_namespace_when_its_target_changes() -> None:
@@ -341,47 +365,3 @@ async def looked_at(turns: Turns) -> None:
     async with asyncio.timeout(5):
         while not turns.running:  # noqa: ASYNC110 - a few steps
             await asyncio.sleep(0)
-
-
-async def test_a_profile_comes_from_where_it_is_said_to_be() -> None:
-    bench = Bench()
-    stages = {
-        stage: {"pools": {"cpu": {"seconds": 1.0}}} for stage in ("encoder", "dit", "decoder")
-    }
-    profile = {"pools": {"cpu": {"accelerators": 4}}, "stages": stages}
-    source = {"configMap": {"name": "measured"}}
-    bench.write(scaling={"profile": source})
-    await bench.look()
-    degraded = bench.condition("Degraded")
-    assert degraded["status"] == "True"
-    assert "measured" in degraded["message"]
-
-    bench.cluster.create(
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"namespace": "demo", "name": "measured"},
-            "data": {"profile.yaml": json.dumps(profile)},
-        }
-    )
-    await bench.settle()
-    found = bench.scaling.views[-1].profile
-    assert found is not None
-    assert found.stages["dit"].pools["cpu"].seconds == 1.0
-    assert bench.cluster.names(PIPELINE) == ["digits"]
-    bench.calls()
-    for _ in range(6):
-        bench.cluster.clock.now += 10
-        await bench.look()
-    assert [call for call in bench.calls() if call[1] == "configmaps"] == [
-        ("get", "configmaps", "measured")
-    ]
-    await bench.settle(scaling={"profile": {"inline": {**profile, "name": "inline"}}})
-    found = bench.scaling.views[-1].profile
-    assert found is not None
-    assert found.name == "inline"
-    await bench.look()
-    bench.write(scaling={"profile": {"inline": {"pools": {}}}})
-    with_error = await bench.look()
-    assert with_error.failed
-    assert "spec.scaling.profile" in bench.condition("Degraded")["message"]
