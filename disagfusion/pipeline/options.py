@@ -38,7 +38,8 @@ class QuantizationOptions(_Options):
     """Quantization while loading, by diffusers' `PipelineQuantizationConfig`.
 
     Attributes:
-        backend: "bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "quanto", "modelopt", …
+        backend: "bitsandbytes_4bit" or "bitsandbytes_8bit", which need the package bitsandbytes;
+            others where diffusers and transformers configure them alike, by plain values.
         kwargs: Arguments of the backend's configuration class.
         components: Which components; empty means all models of the stage.
     """
@@ -77,10 +78,10 @@ class LoadOptions(_Options):
         device: torch device: "cpu", "cuda", "cuda:1", "mps", "xpu".
         threads: Threads of CPU operations; None leaves torch's setting alone.
         attention_backend: As `set_attention_backend` takes it, such as "native" or "flash".
-        compile: Compile the stage's models.
+        compile: Compile the stage's models; needs a C compiler.
         vae_tiling: Decode and encode in tiles: less memory, slightly different pixels.
         vae_slicing: Decode and encode a batch one by one.
-        quantization: Quantize while loading.
+        quantization: Quantize while loading; needs the backend's package.
         cache: Cache between denoising steps.
         variant: Weight file variant, such as "fp16".
         revision: Revision of a hub repository.

@@ -26,6 +26,7 @@ from disagfusion.pipeline.components import (
 from disagfusion.pipeline.describe import make_spec, served
 from disagfusion.pipeline.families import Family, family_of
 from disagfusion.pipeline.model_files import read_index
+from disagfusion.pipeline.needs import check_needs
 from disagfusion.pipeline.options import LoadOptions
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.pipeline.stages import Stage
@@ -75,7 +76,7 @@ class StageModel:
 
         Raises:
             FailedPreconditionError: The model is missing or damaged; the message says what.
-            InvalidArgumentError: An option does not fit the model.
+            InvalidArgumentError: An option does not fit the model, or needs what is not installed.
         """
         options = options or LoadOptions()
         if options.threads is not None:
@@ -88,6 +89,7 @@ class StageModel:
         pipe = build_pipe(pipe_class, staged.part(stage), staged.blocks, index)
         blocks = [block for _, _, plan in workflows for block in plan.blocks[stage]]
         names = own_components(pipe, blocks, index, family, stage)
+        check_needs({name: pipe.get_component_spec(name).type_hint for name in names}, options)
         load_components(pipe, names, index, options)
         haunt(pipe, ghosts, own=names)
         apply_options(pipe, names, options)

@@ -55,6 +55,16 @@ class Rule:
     field: str = ""
     told: str = ""
 
+    def as_validation(self) -> dict[str, Any]:
+        """Return the rule as a schema has it."""
+        return (
+            {"rule": self.rule, "message": self.message}
+            | ({"fieldPath": self.field} if self.field else {})
+            | ({"messageExpression": self.told} if self.told else {})
+            # Else a rule that speaks of what was before says nothing of what is new.
+            | ({"optionalOldSelf": True} if "oldSelf.hasValue()" in self.rule else {})
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:
@@ -138,12 +148,7 @@ def _extend(schema: dict[str, Any], kind: type[Any]) -> None:
             schema["properties"][field.alias]["default"] = default
     rules = [rule for one in kind.__mro__ for rule in vars(one).get("RULES", ())]
     if rules:
-        schema[VALIDATIONS] = [
-            {"rule": one.rule, "message": one.message}
-            | ({"fieldPath": one.field} if one.field else {})
-            | ({"messageExpression": one.told} if one.told else {})
-            for one in rules
-        ]
+        schema[VALIDATIONS] = [one.as_validation() for one in rules]
 
 
 class Part(Document):

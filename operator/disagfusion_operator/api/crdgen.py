@@ -12,6 +12,7 @@ from disagfusion_operator.api.base import (
     KIND,
     PLURAL,
     SHORT_NAME,
+    STAGES,
     VALIDATIONS,
     VERSION,
     Part,
@@ -31,6 +32,13 @@ ROOT_RULES = (
         " self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')",
         f"a pipeline's name has at most {NAME_LENGTH} lower-case letters, digits and inner dashes"
         " and begins with a letter: Services are named after it",
+    ),
+    Rule(
+        # One that is there keeps its name: refused, it could not even be deleted.
+        "oldSelf.hasValue() ||"
+        f" !self.metadata.name.matches('-({'|'.join((*STAGES, 'gateway'))})$')",
+        "a pipeline's name must not end in -encoder, -dit, -decoder or -gateway: these are names of"
+        " what belongs to another pipeline",
     ),
 )
 
@@ -135,7 +143,7 @@ def _root() -> Schema:
             # A default would look like something that the operator said.
             "status": schema_of(Status, defaults=False),
         },
-        VALIDATIONS: [{"rule": rule.rule, "message": rule.message} for rule in ROOT_RULES],
+        VALIDATIONS: [rule.as_validation() for rule in ROOT_RULES],
     }
 
 

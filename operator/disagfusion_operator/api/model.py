@@ -68,10 +68,12 @@ class Volume(Part):
 
 
 class Store(Part):
-    """An object store that is read over HTTPS.
+    """An object store, or any other web server.
 
     Attributes:
-        url: Where the index of the model's files is; the files stand beside it.
+        url: Where the index of the model's files is; the files stand beside it and are checked
+            against it. Nothing but TLS protects the index itself: https://, unless the network is
+            trusted.
     """
 
     url: Url
@@ -141,10 +143,12 @@ class Options(Part):
 
     Attributes:
         attention_backend: As `set_attention_backend` takes it, such as "native" or "flash".
-        compile: Compile the stages' models.
+        compile: Compile the stages' models; needs images with a C compiler, which the released
+            ones do not have. A stage without one says so and does not become ready.
         vae_tiling: Decode and encode in tiles: less memory, slightly different pixels.
         vae_slicing: Decode and encode a batch one by one.
-        quantization: Quantize while loading.
+        quantization: Quantize while loading; needs images with the backend's package, which the
+            released ones do not have. A stage without it says so and does not become ready.
         cache: Cache between denoising steps.
         variant: Weight file variant, such as "fp16".
         workflows: Serve only these workflows of the model, and load only what they need.

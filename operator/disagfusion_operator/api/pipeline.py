@@ -53,7 +53,9 @@ class Transport(Part):
     Attributes:
         backend: UCX, or plain TCP.
         tls: Encrypts and authenticates; UCX itself cannot, so that it needs the TCP backend.
-        rdma: Lets UCX use RDMA; adds the capability IPC_LOCK to stage pods.
+        rdma: Lets UCX use RDMA. Its memory is locked: the nodes' container runtime has to allow
+            that (RLIMIT_MEMLOCK). The capability IPC_LOCK, which stage pods get, alone has no
+            effect on a process that is not root's.
     """
 
     RULES: ClassVar = (

@@ -28,7 +28,8 @@ class PodTemplate(Part):
         labels: Further labels.
         annotations: Further annotations.
         spec: Fields of a PodSpec, merged as `kubectl patch` merges them; what the operator needs
-            to keep its promises stays: names, ports, probes, security context.
+            to keep its promises stays: names, images, ports, probes, security context, and the
+            variables that decide what is computed.
     """
 
     RULES: ClassVar = (
@@ -56,7 +57,9 @@ class Worker(Part):
         slots: Inputs that may be in a pod at a time, the one that is computed included: 2 is a
             double buffer, more bridges greater jitter.
         send_slots: Outputs on their way to one peer at a time.
-        shared_memory: Of a pod's /dev/shm, which holds inputs and outputs.
+        shared_memory: Memory for inputs and outputs: nine tenths of it are the arena that holds
+            them, in a file that is in memory alone. What of it is used counts against the limit
+            in `resources`. The pod's /dev/shm may become as large.
         pod_template: Laid over the pods.
     """
 

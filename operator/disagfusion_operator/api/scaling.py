@@ -35,6 +35,13 @@ _Matcher = Annotated[
 _Bound = Annotated[int, Field(ge=0, le=10_000)]
 
 
+_SHARE = Rule(
+    "quantity(string(self.tolerance)).isLessThan(quantity('1'))",
+    "tolerance is a share, less than 1",
+    ".tolerance",
+)
+
+
 class RatePolicy(Part):
     """The most that may change within a period, as of a HorizontalPodAutoscaler.
 
@@ -58,6 +65,8 @@ class Direction(Part):
         select_policy: Which of several rates applies; Disabled: no change this way.
         tolerance: Share by which usage may differ from its target without any change.
     """
+
+    RULES: ClassVar = (_SHARE,)
 
     stabilization_window_seconds: _Window | None = None
     policies: Annotated[tuple[RatePolicy, ...], Field(max_length=8)] = ()
@@ -195,6 +204,24 @@ class Scaling(Part):
             "!has(self.scaleToZero) || self.mode == 'Auto'",
             "scaleToZero needs mode Auto: nobody else would wake the pipeline",
             ".scaleToZero",
+        ),
+        _SHARE,
+        Rule(
+            "has(self.scaleToZero) || !has(self.schedule) || self.schedule.all(one,"
+            " (!has(one.minReplicas) || one.minReplicas.all(stage, one.minReplicas[stage] > 0)) &&"
+            " (!has(one.maxReplicas) || one.maxReplicas.all(stage, one.maxReplicas[stage] > 0)))",
+            "bounds in the schedule may be 0 only with scaleToZero",
+            ".schedule",
+        ),
+        Rule(
+            # An unknown one is an error of the expression, whose text the API server passes on. It
+            # forgives no errors in what does not change, as it does what is false.
+            "!has(self.schedule) || oldSelf.hasValue() && has(oldSelf.value().schedule) &&"
+            " oldSelf.value().schedule == self.schedule || self.schedule.all(one,"
+            " one.timeZone.matches(r'^[A-Za-z][A-Za-z0-9_+/-]*$') && one.timeZone != 'Local' &&"
+            " timestamp('2000-01-01T00:00:00Z').getHours(one.timeZone) >= 0)",
+            "expected time zones as the tz database calls them, such as Europe/Berlin",
+            ".schedule",
         ),
     )
 
