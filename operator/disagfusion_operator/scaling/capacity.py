@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from disagfusion_operator.api.base import number
 from disagfusion_operator.api.pools import Pool, Toleration
 from disagfusion_operator.k8s.port import Object
-from disagfusion_operator.k8s.states import condition
-from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.k8s.states import condition, is_over
+from disagfusion_operator.scaling.fleet import Account, Pod
 
 STATIC_SECONDS = 60.0
 """For so long a pod may wait for a node where nobody brings new ones."""
@@ -18,6 +19,8 @@ AUTOSCALED_SECONDS = 900.0
 """The same where somebody does."""
 FULL_SECONDS = 600.0
 """For so long a pool counts as full in which a pod has waited for too long."""
+_LATE_SECONDS = 30.0
+"""For so long after its time a pod that has been asked to end may still be about to."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,10 +63,12 @@ class Offer:
     Attributes:
         accelerators: That pods may be put on.
         closed: Nodes that take no more pods: cordoned, or not ready.
+        open: Nodes that do.
     """
 
     accelerators: int
     closed: frozenset[str] = frozenset()
+    open: frozenset[str] = frozenset()
 
 
 def offered(nodes: Iterable[Object], key: PoolKey, tolerations: Sequence[Toleration]) -> Offer:
@@ -74,7 +79,7 @@ def offered(nodes: Iterable[Object], key: PoolKey, tolerations: Sequence[Tolerat
         key: Which of them count.
         tolerations: Of the pods.
     """
-    total, closed = 0, set()
+    total, closed, accepting = 0, set(), set()
     for node in nodes:
         labels = node["metadata"].get("labels") or {}
         if any(labels.get(name) != value for name, value in key.selector):
@@ -86,8 +91,9 @@ def offered(nodes: Iterable[Object], key: PoolKey, tolerations: Sequence[Tolerat
         if spec.get("unschedulable") or condition(node, "Ready").get("status") != "True":
             closed.add(node["metadata"]["name"])
             continue
+        accepting.add(node["metadata"]["name"])
         total += int(number((status.get("allocatable") or {}).get(key.resource, 0)))
-    return Offer(total, frozenset(closed))
+    return Offer(total, frozenset(closed), frozenset(accepting))
 
 
 def _automatic(taint: Mapping[str, Any]) -> bool:
@@ -103,6 +109,42 @@ def _tolerated(taint: Mapping[str, Any], tolerations: Sequence[Toleration]) -> b
         and (not one.key or one.key == taint.get("key"))
         and (one.operator == "Exists" or one.value == (taint.get("value") or ""))
         for one in tolerations
+    )
+
+
+def holdings(pods: Iterable[Object]) -> Counter[tuple[str, str]]:
+    """Return what pods hold on nodes, by node and resource, as far as others can lack it."""
+    found: Counter[tuple[str, str]] = Counter()
+    for pod in pods:
+        node = pod.get("spec", {}).get("nodeName")
+        if not node or is_over(pod):
+            continue
+        for container in pod["spec"].get("containers") or ():
+            resources = container.get("resources") or {}
+            for name, count in (resources.get("requests") or resources.get("limits") or {}).items():
+                if "/" in name:
+                    found[node, name] += int(number(count))
+    return found
+
+
+def making_room(account: Account, closed: Collection[str], now: float) -> tuple[Pod, ...]:
+    """Return the pods that leave and will soon have made room for others.
+
+    Nobody is to wait for one that does not come to its end, as on a node that has died, nor for one
+    on a node that takes no others.
+
+    Args:
+        account: Of a place.
+        closed: Nodes that take no more pods.
+        now: Unix seconds.
+    """
+    return tuple(
+        pod
+        for pod in account.leaving
+        if pod.node
+        and pod.node not in closed
+        and pod.ends_by is not None
+        and now < pod.ends_by + _LATE_SECONDS
     )
 
 

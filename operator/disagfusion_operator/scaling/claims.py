@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.api.base import STAGES, number
 from disagfusion_operator.api.pipeline import Spec
+from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.scaling.bounds import Bounds
-from disagfusion_operator.scaling.capacity import PoolKey, key_of
-from disagfusion_operator.scaling.fleet import Account, read_accounts
-from disagfusion_operator.scaling.flex import arranged, changing
+from disagfusion_operator.scaling.capacity import PoolKey, holdings, key_of
+from disagfusion_operator.scaling.fleet import Account, place_of, read_accounts
+from disagfusion_operator.scaling.flex import arranged, changing, together
 from disagfusion_operator.scaling.ledger import Entry
 from disagfusion_operator.scaling.table import Claim, Seat
 from disagfusion_operator.scaling.view import Key, PipelineView
@@ -93,6 +94,28 @@ def lacking(
     }
 
 
+def opposed(
+    claim: Claim,
+    accounts: Mapping[Place, Account],
+    deployments: Mapping[Place, Object],
+    foreign: Mapping[Place, int],
+) -> dict[Place, int]:
+    """Return those changes by others that leave a stage less than its minimum.
+
+    Args:
+        claim: Of the pipeline.
+        accounts: By place.
+        deployments: By place.
+        foreign: Replicas that others have asked for, by the first place of a Deployment.
+    """
+    found = {}
+    for place, count in foreign.items():
+        places = together(deployments)[deployments[place]["metadata"]["name"]]
+        if count < sum(lacking(claim, accounts, places).values()):
+            found[place] = count
+    return found
+
+
 def leaving(view: PipelineView) -> Entry:
     """Return a pipeline that is being deleted: it holds what it has, and may have nothing."""
     spec = view.spec
@@ -100,16 +123,19 @@ def leaving(view: PipelineView) -> Entry:
     accounts = read_accounts(view.pods, view.deployments, {})
     none = Bounds(dict.fromkeys(STAGES, 0), dict.fromkeys(STAGES, None), 0)
     claim = claim_of(view.key, spec, none, places, lambda place: 1.0, {}, {}, asleep=False)
-    return entry_of(claim, spec, accounts)
+    return entry_of(claim, spec, accounts, view.pods)
 
 
-def entry_of(claim: Claim, spec: Spec, accounts: Mapping[Place, Account]) -> Entry:
+def entry_of(
+    claim: Claim, spec: Spec, accounts: Mapping[Place, Account], pods: Iterable[Object]
+) -> Entry:
     """Return a pipeline for the ledger.
 
     Args:
         claim: Its own.
         spec: The pipeline's.
         accounts: Its replicas, also at places that it no longer has.
+        pods: The same as objects.
     """
     pools = {key_of(pool, str(claim.key)): pool for pool in spec.pools.values()}
     others = sum(
@@ -119,7 +145,8 @@ def entry_of(claim: Claim, spec: Spec, accounts: Mapping[Place, Account]) -> Ent
     )
     mine = {place: one for place, one in accounts.items() if place in claim.seats}
     used = {key: pool for key, pool in pools.items() if key in claim.pools}
-    return Entry(claim, used, mine, others)
+    elsewhere = holdings(pod for pod in pods if others and place_of(pod) not in claim.seats)
+    return Entry(claim, used, mine, others, elsewhere)
 
 
 def undecided(

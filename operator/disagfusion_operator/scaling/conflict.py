@@ -68,7 +68,6 @@ class Watch:
 
     def __init__(self) -> None:
         self._strikes: dict[str, Strikes] = {}
-        self._known: set[str] = set()
 
     def look(
         self,
@@ -97,7 +96,6 @@ class Watch:
             news.append(Happening("ReplicasChanged", message, "Scale", warning=True))
         acting = scalers(autoscalers)
         found: dict[Place, str] = {}
-        known = set()
         for name, places in together(deployments).items():
             strikes = self._strikes.get(name)
             if (who := acting.get(name)) is None:
@@ -105,11 +103,6 @@ class Watch:
                     continue
                 who = strikes.by
             found.update(dict.fromkeys(places, who))
-            known.add(name)
-            if name not in self._known:
-                message = f"{_called(places)} is scaled by {who}"
-                news.append(Happening("Conflict", message, "LeaveAlone", warning=True))
-        self._known = known
         return found, news
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
 from disagfusion.telemetry.balanced import BalancedPipelines
 from disagfusion_operator.desired.names import served_name
-from disagfusion_operator.k8s.port import Cluster
+from disagfusion_operator.k8s.port import Cluster, Object
+from disagfusion_operator.scaling.capacity import holdings
 from disagfusion_operator.scaling.claims import leaving
 from disagfusion_operator.scaling.exporting import figures
 from disagfusion_operator.scaling.gateways import Gateways, GrpcGateways
@@ -111,6 +113,15 @@ class Scaling:
         """
         self._end(pipeline.key)
         self._ledger.enter(leaving(pipeline), now)
+
+    def hold(self, key: Key, pods: Iterable[Object]) -> None:
+        """Take note of what pods hold whose pipeline cannot be looked after now: others lack it.
+
+        Args:
+            key: Which pipeline; nothing happens where it has been looked after before.
+            pods: That there are.
+        """
+        self._ledger.hold(key, holdings(pods))
 
     def forget(self, key: Key) -> None:
         """Give up everything about a pipeline that is gone."""

@@ -53,7 +53,10 @@ def learning(stages: Sequence[str]) -> Finding:
 
 
 def scaling_limited(
-    decision: Decision | None, full: Mapping[str, str], waiting: Sequence[str]
+    decision: Decision | None,
+    full: Mapping[str, str],
+    waiting: Sequence[str],
+    endless: Sequence[str] = (),
 ) -> Finding:
     """Return whether something keeps the operator from what it would do.
 
@@ -61,6 +64,7 @@ def scaling_limited(
         decision: The last.
         full: Pool → why no more of it can be had.
         waiting: Stages that have fewer replicas than there should be, for want of room.
+        endless: Pools of which nobody says how many accelerators may come.
     """
     kind = Condition.SCALING_LIMITED
     if full:
@@ -69,7 +73,12 @@ def scaling_limited(
     if waiting:
         return Finding(kind, True, "NoRoom", f"{', '.join(waiting)}: no accelerators are free")
     if decision is not None and decision.reason in LIMITS:
-        return Finding(kind, True, named(decision.reason), decision.reason.value)
+        message = decision.reason.value
+        if endless and decision.reason is Reason.AT_LIMIT:
+            message += (
+                f"; {', '.join(endless)}: nodes come for more with capacity or scaling.budget"
+            )
+        return Finding(kind, True, named(decision.reason), message)
     return Finding(kind, False, "WithinBounds")
 
 
@@ -95,14 +104,23 @@ def metrics_available(observation: Observation | None) -> Finding:
     return Finding(kind, True, "Answered")
 
 
-def conflict(conflicts: Mapping[Place, str]) -> Finding:
-    """Return whether somebody else scales, by place."""
-    if not conflicts:
-        return Finding(Condition.CONFLICT, False, "None")
-    told = "; ".join(
+def conflict(conflicts: Mapping[Place, str], gateway: str = "", follows: bool = True) -> Finding:
+    """Return whether somebody else scales.
+
+    Args:
+        conflicts: Who scales stages, by place.
+        gateway: Who scales the gateways; empty: nobody.
+        follows: Whether there may be as many of these as he says.
+    """
+    left = [
         f"{place.stage} on {place.pool}: {who}"
         for place, who in sorted(conflicts.items(), key=lambda one: (one[0].stage, one[0].pool))
-    )
-    return Finding(
-        Condition.CONFLICT, True, "OtherAutoscaler", f"{told}; left alone by the operator"
-    )
+    ]
+    if gateway and follows:
+        left.append(f"gateway: {gateway}")
+    told = [f"{'; '.join(left)}; left alone by the operator"] if left else []
+    if gateway and not follows:
+        told.append(f"gateway: {gateway} is not followed, since SQLite is for one gateway")
+    if not told:
+        return Finding(Condition.CONFLICT, False, "None")
+    return Finding(Condition.CONFLICT, True, "OtherAutoscaler", "; ".join(told))

@@ -65,6 +65,7 @@ class Pod:
             does, or starts with it.
         changed_at: When it got its stage, in Unix seconds; None: it began with it.
         version: Of the object.
+        ends_by: When it is to be gone, in Unix seconds; None: it has not been asked to end.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Pod:
     changes_from: str | None = None
     changed_at: float | None = None
     version: int = 0
+    ends_by: float | None = None
 
     @property
     def begun(self) -> float:
@@ -246,13 +248,13 @@ def _read(pod: Object) -> Pod:
     elif is_ready(pod) and changes_from is None:
         phase = Phase.READY
     scheduled = condition(pod, "PodScheduled")
-    created = metadata.get("creationTimestamp")
+    created, ends_by = metadata.get("creationTimestamp"), metadata.get("deletionTimestamp")
     ready_at = condition(pod, "Ready").get("lastTransitionTime")
     broken = _broken(pod)
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        place=Place(labels.get(STAGE_LABEL, ""), labels.get(POOL_LABEL, "")),
+        place=place_of(pod),
         phase=phase,
         created=seconds_of(created) if created else 0.0,
         ready_at=seconds_of(ready_at) if phase is Phase.READY and ready_at else None,
@@ -267,7 +269,14 @@ def _read(pod: Object) -> Pod:
         changes_from=changes_from,
         changed_at=_number(annotations.get(CHANGED_ANNOTATION)),
         version=int(_number(metadata.get("resourceVersion")) or 0),
+        ends_by=seconds_of(ends_by) if ends_by else None,
     )
+
+
+def place_of(pod: Object) -> Place:
+    """Return where a pod serves, by its labels."""
+    labels = pod["metadata"].get("labels") or {}
+    return Place(labels.get(STAGE_LABEL, ""), labels.get(POOL_LABEL, ""))
 
 
 def _address(pod: Object) -> str:

@@ -17,10 +17,11 @@ from disagfusion_operator.scaling.capacity import (
     Offer,
     Overdue,
     PoolKey,
+    making_room,
     offered,
 )
 from disagfusion_operator.scaling.division import Division, divide
-from disagfusion_operator.scaling.fleet import Account
+from disagfusion_operator.scaling.fleet import Account, Pod
 from disagfusion_operator.scaling.table import Claim
 from disagfusion_operator.scaling.view import ClusterView, Key
 
@@ -47,12 +48,14 @@ class Entry:
         pools: Of its specification, by the cluster's.
         accounts: Its replicas, by place.
         others: Accelerators of replicas at places that it no longer has.
+        elsewhere: What their pods hold, by node and resource.
     """
 
     claim: Claim
     pools: Mapping[PoolKey, Pool]
     accounts: Mapping[Place, Account]
     others: int = 0
+    elsewhere: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def held(self) -> Counter[PoolKey]:
         """Return the accelerators that its replicas hold or have been promised, by pool."""
@@ -104,6 +107,8 @@ class Ledger:
     _placed: Counter[PoolKey] = field(default_factory=Counter)
     _users: Counter[PoolKey] = field(default_factory=Counter)
     _freed_at: dict[PoolKey, float] = field(default_factory=dict)
+    _closed: dict[PoolKey, frozenset[str]] = field(default_factory=dict)
+    _elsewhere: dict[Key, Mapping[tuple[str, str], int]] = field(default_factory=dict)
     _offers: dict[tuple[PoolKey, tuple[Toleration, ...]], Offer] = field(default_factory=dict)
     _offers_version: int | None = None
     _capacity: dict[PoolKey, int] = field(default_factory=dict)
@@ -126,16 +131,52 @@ class Ledger:
         self._add(entry, 1)
         self._changed = self._changed or before is None or before.terms != entry.terms
         for place, account in entry.accounts.items():
-            if account.leaving:
-                self._freed_at[entry.claim.seats[place].pool] = now
+            if self.making_room(pool := entry.claim.seats[place].pool, account, now):
+                self._freed_at[pool] = now
+        self._note(key, entry.elsewhere or None)
         for pool in entry.claim.pools:
             if self.learned.disprove(pool, self._placed[pool], self._offered.get(pool, 0)):
                 self._changed = True
 
+    def hold(self, key: Key, found: Mapping[tuple[str, str], int]) -> None:
+        """Take note of what pods hold of a pipeline of which nothing else is known.
+
+        Args:
+            key: Which pipeline; nothing happens where it has been entered.
+            found: By node and resource.
+        """
+        if key not in self._entries:
+            self._note(key, found)
+
+    def _note(self, key: Key, found: Mapping[tuple[str, str], int] | None) -> None:
+        if self._elsewhere.get(key) == found:
+            return
+        self._changed = True
+        if found is None:
+            del self._elsewhere[key]
+        else:
+            self._elsewhere[key] = found
+
     def forget(self, key: Key) -> None:
         """Give up a pipeline."""
         self._add(self._entries.pop(key, None), -1)
+        self._note(key, None)
         self._changed = True
+
+    def making_room(self, pool: PoolKey, account: Account, now: float) -> tuple[Pod, ...]:
+        """Return the pods of a place that leave and will soon have made room in its pool."""
+        return making_room(account, self._closed.get(pool, ()), now)
+
+    def moving(
+        self, claim: Claim, accounts: Mapping[Place, Account], now: float
+    ) -> dict[Place, Account]:
+        """Return accounts without pods that leave and make no room: nothing waits for them."""
+        found = dict(accounts)
+        for place, account in accounts.items():
+            if account.leaving and (seat := claim.seats.get(place)) is not None:
+                leaving = self.making_room(seat.pool, account, now)
+                found[place] = replace(account, leaving=leaving)
+        return found
 
     def freed_at(self, pool: PoolKey) -> float:
         """Return when somebody was leaving a pool last."""
@@ -209,7 +250,8 @@ class Ledger:
 
     def _due(self, cluster: ClusterView, now: float) -> bool:
         self._begun = now if self._begun is None else self._begun
-        if now - self._begun < GRACE_SECONDS and not set(cluster.pipelines) <= set(self._entries):
+        unseen = set(cluster.pipelines) - self._entries.keys() - self._elsewhere.keys()
+        if unseen and now - self._begun < GRACE_SECONDS:
             return False
         if self._offers_version != cluster.nodes_version:
             self._offers_version = cluster.nodes_version
@@ -237,13 +279,20 @@ class Ledger:
     def _capacities(self, cluster: ClusterView, now: float) -> dict[PoolKey, int]:
         """Return how many accelerators each pool has for all."""
         totals: dict[PoolKey, int] = {}
+        wishes: Counter[PoolKey] = Counter()
         self._offered.clear()
         closed: dict[PoolKey, frozenset[str]] = {}
         for entry in self._entries.values():
             for pool in entry.pools:
-                total, shut = self._total(entry, pool, cluster)
-                totals[pool] = max(totals.get(pool, 0), total)
-                closed[pool] = closed.get(pool, frozenset()) | shut
+                offer = self._offer(pool, entry.pools[pool], cluster)
+                there, wish = _bounds(entry, pool, offer)
+                totals[pool] = max(totals.get(pool, 0), there)
+                wishes[pool] += wish
+                if offer is not None:
+                    closed[pool] = closed.get(pool, frozenset()) | offer.closed
+        self._closed = closed
+        for pool, wish in wishes.items():
+            totals[pool] = max(totals[pool], wish)
         # Replicas on a node that takes no more go on there: that is not less than there was.
         for pool, nodes in closed.items():
             if nodes:
@@ -254,24 +303,22 @@ class Ledger:
                 totals[pool] = min(totals[pool], found.accelerators)
         return dict(sorted(totals.items()))
 
-    def _total(
-        self, entry: Entry, pool: PoolKey, cluster: ClusterView
-    ) -> tuple[int, frozenset[str]]:
-        spec, claim = entry.pools[pool], entry.claim
+    def _offer(self, pool: PoolKey, spec: Pool, cluster: ClusterView) -> Offer | None:
+        """Return what nodes have for those that the ledger knows; None: that cannot be seen."""
         if spec.accelerator is None or not cluster.nodes:
-            # What sleeps has to have room for when it wakes.
-            least = sum(max(1, count) for count in claim.least.values()) * spec.accelerators
-            if spec.capacity is not None:
-                return spec.capacity, frozenset()
-            return max(claim.budget or 0, least), frozenset()
+            return None
         known = (pool, spec.tolerations)
         if known not in self._offers:
             self._offers[known] = offered(cluster.nodes, pool, spec.tolerations)
         offer = self._offers[known]
-        total = self._offered[pool] = max(self._offered.get(pool, 0), offer.accelerators)
-        if spec.provisioning == "Autoscaled":
-            total = max(total, spec.capacity or claim.budget or 0)
-        return total, offer.closed
+        self._offered[pool] = max(self._offered.get(pool, 0), offer.accelerators)
+        taken = sum(
+            count
+            for found in self._elsewhere.values()
+            for (node, resource), count in found.items()
+            if resource == pool.resource and node in offer.open
+        )
+        return replace(offer, accelerators=max(0, offer.accelerators - taken)) if taken else offer
 
     def _bounded(self, claim: Claim, now: float) -> Claim:
         """Return a claim within what a quota lets it have."""
@@ -281,3 +328,31 @@ class Ledger:
             if found is not None:
                 limits[pool] = min(limits.get(pool, found.accelerators), found.accelerators)
         return claim if limits == claim.limits else replace(claim, limits=limits)
+
+
+def _bounds(entry: Entry, pool: PoolKey, offer: Offer | None) -> tuple[int, int]:
+    """Return the accelerators of a pool that are there for all, and those a pipeline adds to it.
+
+    Where nobody says how many there are, it has room for what the pipelines may take, or at least
+    for what they have to have: without a pod that waits no node would ever come.
+
+    Args:
+        entry: Of the pipeline.
+        pool: Which one.
+        offer: What its nodes have; None: that cannot be seen, or does not count.
+    """
+    spec, claim = entry.pools[pool], entry.claim
+    stages = {place.stage for place, seat in claim.seats.items() if seat.pool == pool}
+    # What sleeps has to have room for when it wakes.
+    least = sum(max(1, claim.least[stage]) for stage in stages) * spec.accelerators
+    budget = claim.budget
+    there = 0 if offer is None else offer.accelerators
+    if spec.capacity is not None:
+        if offer is None or spec.provisioning == "Autoscaled":
+            there = max(there, spec.capacity)
+        return there, 0
+    if spec.provisioning == "Autoscaled":
+        return there, least if budget is None else budget
+    if offer is None:
+        return budget or 0, least if budget is None else min(least, budget)
+    return there, 0

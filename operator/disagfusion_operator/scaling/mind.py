@@ -268,7 +268,9 @@ class Mind:
     def _use(self, moment: Moment) -> None:
         assert self._profile is not None, "nothing is decided without"
         seats = moment.claim.seats
-        held = {place: moment.account(place).asked for place in moment.fixed}
+        # Where nothing is carried out, advice is of use also for what others scale.
+        fixed = moment.fixed if moment.auto else ()
+        held = {place: moment.account(place).asked for place in fixed}
         taken = sum(count * seats[place].accelerators for place, count in held.items())
         budget = UNBOUNDED if moment.bounds.budget is None else moment.bounds.budget
         terms = Terms(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from disagfusion.scheduling.decision import Decision, Place, Reason
 from disagfusion.scheduling.observation import Fresh
+from disagfusion_operator.desired.names import gateway_deployment
 from disagfusion_operator.scaling import findings
+from disagfusion_operator.scaling.conflict import scalers
 from disagfusion_operator.scaling.ledger import Ledger
 from disagfusion_operator.scaling.mind import Mind
 from disagfusion_operator.scaling.moment import Moment
@@ -72,10 +74,11 @@ def report(
         findings=(
             active,
             findings.scaling_limited(
-                decision, full, () if mind.asleep else _lacking(moment, places)
+                *(decision, full, () if mind.asleep else _lacking(moment, places, ledger)),
+                _endless(moment),
             ),
             findings.metrics_available(observation),
-            findings.conflict(moment.fixed),
+            findings.conflict(moment.fixed, *_of_gateway(moment)),
         ),
         happenings=happened,
         choice=choice,
@@ -103,14 +106,36 @@ def _rests(moment: Moment, mind: Mind) -> bool:
     return not any(moment.claim.least.values()) and not any(mind.need.values())
 
 
-def _lacking(moment: Moment, places: Mapping[Place, PlaceReport]) -> list[str]:
+def _endless(moment: Moment) -> list[str]:
+    """Return the pools that others bring nodes to, and of which nobody says how many."""
+    if moment.bounds.budget is not None:
+        return []
+    return [
+        name
+        for name, pool in moment.spec.pools.items()
+        if pool.provisioning == "Autoscaled" and pool.capacity is None
+    ]
+
+
+def _of_gateway(moment: Moment) -> tuple[str, bool]:
+    """Return what else scales the gateways, if anything, and whether it may."""
+    autoscalers, gateway = moment.view.autoscalers, moment.spec.gateway
+    who = scalers(autoscalers).get(gateway_deployment(moment.view.key.name), "")
+    return who, gateway.store.sqlite is None
+
+
+def _lacking(moment: Moment, places: Mapping[Place, PlaceReport], ledger: Ledger) -> list[str]:
     """Return the stages with fewer replicas than there should be, for want of room."""
     claim = moment.claim
+    room_comes = any(
+        ledger.making_room(seat.pool, moment.account(place), moment.now)
+        for place, seat in claim.seats.items()
+    )
     found = []
     for stage in claim.stages:
         desired = sum(one.desired for place, one in places.items() if place.stage == stage)
         asked = sum(moment.account(place).asked for place in places if place.stage == stage)
-        waits = desired > asked and not any(one.draining for one in places.values())
+        waits = desired > asked and not room_comes
         if desired < claim.least[stage] or (waits and moment.auto):
             found.append(stage)
     return found
@@ -195,14 +220,24 @@ def changes(before: Mapping[Place, int], after: Mapping[Place, int]) -> str:
 
 
 def at_least(
-    claim: Claim, counts: Mapping[Place, int], minima: Mapping[Place, int]
+    claim: Claim,
+    counts: Mapping[Place, int],
+    minima: Mapping[Place, int],
+    fixed: Collection[Place] = (),
 ) -> dict[Place, int]:
-    """Return counts with what stages lack of their minima, where these belong."""
+    """Return counts with what stages lack of their minima, where these belong.
+
+    Args:
+        claim: Bounds of the pipeline.
+        counts: By place.
+        minima: The same, as the minima of all stages are to be had.
+        fixed: Places that somebody else scales: they stay as they are.
+    """
     found = {place: counts.get(place, 0) for place in claim.seats}
     for stage in claim.stages:
         mine = [place for place in found if place.stage == stage]
         lacking = claim.least[stage] - sum(found[place] for place in mine)
-        for place in mine:
+        for place in (one for one in mine if one not in fixed):
             more = min(max(0, lacking), max(0, minima.get(place, 0) - found[place]))
             found[place] += more
             lacking -= more

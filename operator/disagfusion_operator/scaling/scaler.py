@@ -16,7 +16,13 @@ from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
 from disagfusion_operator.scaling.behavior import time_scale
 from disagfusion_operator.scaling.capacity import overdue, patience
 from disagfusion_operator.scaling.changes import Changes
-from disagfusion_operator.scaling.claims import claim_of, entry_of, lacking, undecided
+from disagfusion_operator.scaling.claims import (
+    claim_of,
+    entry_of,
+    lacking,
+    opposed,
+    undecided,
+)
 from disagfusion_operator.scaling.conflict import Watch
 from disagfusion_operator.scaling.deciding import applied
 from disagfusion_operator.scaling.fleet import Account, Pod, read_accounts
@@ -155,7 +161,7 @@ class Scaler:
             {} if self._intent is None else self._intent.desired,
             asleep=self.mind.resting,
         )
-        self._ledger.enter(entry_of(claim, view.spec, accounts), now)
+        self._ledger.enter(entry_of(claim, view.spec, accounts, view.pods), now)
         shares = self._ledger.shares(view.key, cluster, now)
         if shares is None:
             return None
@@ -179,7 +185,7 @@ class Scaler:
         """Return the places that somebody else scales; what they say is what there should be."""
         foreign = self._actuator.foreign(view.deployments)
         if view.spec.scaling.mode != "Auto":
-            return {}
+            foreign = opposed(claim, accounts, view.deployments, foreign)
         found, news = self._watch.look(view.deployments, view.autoscalers, foreign, self._now)
         self._happened += news
         if self._intent is not None and found:
@@ -194,7 +200,7 @@ class Scaler:
         least = self._ledger.targets(moment.view.key)
         mine = {place: least.get(place, 0) for place in moment.places}
         asked |= undecided(moment.view, moment.accounts, mine)
-        return reporting.at_least(moment.claim, asked, least)
+        return reporting.at_least(moment.claim, asked, least, moment.fixed)
 
     async def _aim(self, moment: Moment) -> Intent:
         """Return what is wanted: as before, as it is, or what a pipeline begins with."""
@@ -294,7 +300,7 @@ class Scaler:
         if await self._changes.doubt(pods, self.mind.served, self.mind.served_at):
             moment = self._again(moment)
         wanted = {place: desired.get(place, 0) for place in view.deployments}
-        accounts = {place: moment.account(place) for place in wanted}
+        accounts = self._moving(moment, wanted)
         growing = not paused and bool(self._growth(moment, wanted))
         keep = gradual(accounts, wanted, moment.claim.least, growing=growing)
         remaining = partial(self.mind.remaining, moment)
@@ -329,7 +335,7 @@ class Scaler:
                 asked = {place: moment.account(place).asked for place in group if place in wanted}
                 wanted |= unchanged(asked, wanted)
         if moment.auto:
-            accounts = {place: moment.account(place) for place in wanted}
+            accounts = self._moving(moment, wanted)
             growing = bool(self._growth(moment, wanted))
             shrunk = await self._actuator.shrink(
                 view.deployments,
@@ -342,10 +348,14 @@ class Scaler:
         growth = self._growth(moment, wanted)
         await self._actuator.grow(view.deployments, moment.accounts, growth)
 
+    def _moving(self, moment: Moment, places: Iterable[Place]) -> dict[Place, Account]:
+        accounts = {place: moment.account(place) for place in places}
+        return self._ledger.moving(moment.claim, accounts, moment.now)
+
     def _growth(self, moment: Moment, wanted: Mapping[Place, int]) -> dict[Place, int]:
         """Return what Deployments may ask for now, where more is wanted."""
         claim, key = moment.claim, moment.view.key
-        entry = entry_of(claim, moment.spec, moment.accounts)
+        entry = entry_of(claim, moment.spec, moment.accounts, ())
         budget = UNBOUNDED if claim.budget is None else claim.budget
         return affordable(
             {place: moment.account(place) for place in wanted},
@@ -359,7 +369,8 @@ class Scaler:
     def _again(self, moment: Moment) -> Moment:
         """Return the moment with what has just been written, and enter it in the ledger."""
         accounts = self._accounts(moment.view)
-        self._ledger.enter(entry_of(moment.claim, moment.spec, accounts), moment.now)
+        entry = entry_of(moment.claim, moment.spec, accounts, moment.view.pods)
+        self._ledger.enter(entry, moment.now)
         return replace(moment, accounts=accounts)
 
     async def _keep(self, moment: Moment) -> None:

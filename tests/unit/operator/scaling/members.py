@@ -36,6 +36,7 @@ class Pod:
     selector: Mapping[str, str] = field(default_factory=dict)
     ready_at: float | None = None
     leaves_at: float | None = None
+    ends_by: float | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     unschedulable: bool = False
     waiting_reason: str = ""
@@ -69,7 +70,8 @@ class Pod:
         if self.crew:
             metadata["labels"]["app.kubernetes.io/component"] = self.crew
         if self.leaves_at is not None:
-            metadata["deletionTimestamp"] = stamp(self.leaves_at)
+            asked = self.leaves_at if self.ends_by is None else self.ends_by
+            metadata["deletionTimestamp"] = stamp(asked)
         status: dict[str, Any] = {
             "phase": "Running" if self.node else "Pending",
             "conditions": conditions,
@@ -78,7 +80,9 @@ class Pod:
             status["podIP"] = self.name
         if self.waiting_reason:
             status["containerStatuses"] = [{"state": {"waiting": {"reason": self.waiting_reason}}}]
-        spec = {"nodeName": self.node} if self.node else {}
+        limits = {"cpu": "1", "nvidia.com/gpu": str(self.accelerators)}
+        spec: Object = {"containers": [{"resources": {"limits": limits}}]}
+        spec |= {"nodeName": self.node} if self.node else {}
         return {"metadata": metadata, "spec": spec, "status": status}
 
     def works(self, now: float) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,6 +87,17 @@ class SmallCluster(Cluster):
     def cordon(self, name: str) -> None:
         self.nodes[name]["spec"]["unschedulable"] = True
         self.nodes_version += 1
+
+    def lose(self, name: str, grace_seconds: float) -> None:
+        """Have a node die, and its pods asked to end there: nobody can tell whether they have."""
+        self.nodes[name]["status"]["conditions"][0]["status"] = "Unknown"
+        self.cordon(name)
+        self.strand([pod for pod in self.pods.values() if pod.node == name], grace_seconds)
+
+    def strand(self, pods: Iterable[Pod], grace_seconds: float) -> None:
+        """Have pods asked to end that do not."""
+        for pod in pods:
+            pod.leaves_at, pod.ends_by = self.now + 1e6, self.now + grace_seconds
 
     def add(
         self,

@@ -7,7 +7,9 @@ from disagfusion_operator.api.pools import Pool, Toleration
 from disagfusion_operator.scaling.capacity import (
     Full,
     Learned,
+    holdings,
     key_of,
+    making_room,
     offered,
     overdue,
     patience,
@@ -147,3 +149,27 @@ def test_a_quota_bounds_its_own_pipeline_only() -> None:
     learned.note(KEY, "default/p", Full(2, BEGIN + 600, "quota"))
     assert learned.at(KEY, "default/p", BEGIN) == Full(2, BEGIN + 600, "quota")
     assert learned.at(KEY, "default/q", BEGIN) is None
+
+
+def test_room_is_made_by_pods_that_come_to_their_end_where_others_can_start() -> None:
+    pods = [
+        Pod(name, Key("default", "p"), Place("dit", "a"), BEGIN, node=node, leaves_at=BEGIN + 60)
+        for name, node in (("here", "n"), ("dead", "gone"), ("nowhere", ""))
+    ]
+    leaving = tuple(read_pods([one.manifest(BEGIN) for one in pods]))
+    account = Account(0, (), leaving)
+    for now, expected in ((BEGIN, ["here"]), (BEGIN + 89, ["here"]), (BEGIN + 90, [])):
+        assert [one.name for one in making_room(account, {"gone"}, now)] == expected
+
+
+def test_pods_hold_what_only_nodes_of_a_kind_have() -> None:
+    key = Key("default", "p")
+    pods = [
+        Pod("w", key, Place("dit", "a"), BEGIN, node="n", accelerators=2),
+        Pod("v", key, Place("dit", "a"), BEGIN, node="n"),
+        Pod("waits", key, Place("dit", "a"), BEGIN),
+        Pod("ended", key, Place("dit", "a"), BEGIN, node="n"),
+    ]
+    found = [one.manifest(BEGIN) for one in pods]
+    found[-1]["status"]["phase"] = "Failed"
+    assert holdings(found) == {("n", "nvidia.com/gpu"): 3}

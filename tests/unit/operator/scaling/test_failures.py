@@ -12,7 +12,7 @@ from disagfusion_operator.scaling.report import Report
 from disagfusion.errors import DisagfusionError, PermissionDeniedError, UnavailableError
 from disagfusion.scheduling.decision import Place
 
-from .members import BEGIN, Member, pool, profile
+from .members import BEGIN, Member, Pod, pool, profile
 from .pipelines import finding, happenings, shifted, spec, started, steady
 from .world import World, counts
 
@@ -246,3 +246,57 @@ async def test_pools_are_divided_only_when_all_pipelines_were_seen() -> None:
         assert world.calls == []
         await world.run(scaling, 20, members=[member])
     assert sum(counts(member, world).values()) == 8
+
+
+@pytest.mark.parametrize("died", [True, False])
+async def test_pods_that_never_end_keep_nobody_from_finding_out_that_a_pool_is_full(
+    died: bool,
+) -> None:
+    """Their node has died, which takes no others; or something else keeps them for ever."""
+    world, member = started(0.9, nodes=2, accelerators=4)
+    seen = []
+    async with world.scaling() as scaling:
+        await world.run(scaling, 60)
+        assert world.held() == 8
+        if died:
+            world.lose("a-1", 3600.0)
+        else:
+            world.strand([pod for pod in world.pods.values() if pod.node == "a-1"], 5.0)
+        reports = await world.run(scaling, 120, lambda _, one: seen.extend(happenings(one)))
+        limited = finding(reports[member.key], Condition.SCALING_LIMITED)
+        assert (limited.holds, limited.reason) == (True, "PoolFull")
+    assert "PoolFull" in seen
+    assert sum(counts(member, world).values()) == 4
+    assert min(counts(member, world).values()) >= 1
+
+
+async def test_a_pod_that_never_ends_keeps_no_stage_from_moving() -> None:
+    """Each of two stages waits for the other's room; what does not end is not under way."""
+    world = World()
+    for name in "ab":
+        world.add_nodes(name, 1, 1)
+    world.add_nodes("c", 1, 2)
+    fast = {"a": 1.0, "b": 1.0, "c": 1.0}
+    pools = {name: pool(name) for name in "abc"}
+    stages = {"encoder": {"pools": ["a", "b"]}, "dit": {"pools": ["a", "b"]}}
+    member = world.add(
+        "p",
+        {
+            "pools": pools,
+            "stages": {**stages, "decoder": {"pools": ["c"]}},
+            "scaling": {"profile": profile("abc", encoder=fast, dit=fast, decoder=fast)},
+        },
+        steady(0.1),
+    )
+    for place in (Place("encoder", "a"), Place("dit", "b"), Place("decoder", "c")):
+        member.deployments[place]["spec"]["replicas"] = 1
+    for _ in range(2):
+        world.tick(10.0)
+    world.pods["stuck"] = Pod("stuck", member.key, Place("decoder", "c"), world.now, node="c-2")
+    world.strand([world.pods["stuck"]], 5.0)
+    other = {"encoder": {"b": 1}, "dit": {"a": 1}, "decoder": {"c": 1}}
+    member.annotations["disagfusion.dev/replicas"] = json.dumps({"desired": other, "begun": ""})
+    async with world.scaling() as scaling:
+        await world.run(scaling, 90)
+    assert world.ready(member)[Place("encoder", "b")] == 1
+    assert world.ready(member)[Place("dit", "a")] == 1

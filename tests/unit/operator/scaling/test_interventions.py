@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from disagfusion_operator.api.status import Condition
 
 from disagfusion.scheduling.decision import Place
@@ -121,6 +122,62 @@ async def test_another_autoscaler_is_left_alone_and_the_rest_goes_on() -> None:
         world.autoscalers = []
         report = (await world.run(scaling, 10))[member.key]
     assert finding(report, Condition.CONFLICT).holds is False
+
+
+@pytest.mark.parametrize("mode", ["Off", "Recommend"])
+async def test_another_autoscaler_is_not_fought_for_minima_either(mode: str) -> None:
+    world, member = started(0.0, mode=mode)
+    two = {"stages": {"dit": {"minReplicas": 2}}}
+    world.change(member, {**spec(mode=mode), **two})
+    async with world.scaling() as scaling:
+        await world.run(scaling, 10)
+        assert counts(member, world)["dit"] == 2
+        world.autoscalers = [autoscaler("p-dit-a")]
+        world.scale_by_hand(member, DIT, 1, "kube-controller-manager")
+        world.calls.clear()
+        report = (await world.run(scaling, 60))[member.key]
+        assert not [call for call in world.calls if call[0] == "scale"]
+        assert report.places[DIT].desired == 1
+        conflict = finding(report, Condition.CONFLICT)
+        assert (conflict.holds, conflict.reason) == (True, "OtherAutoscaler")
+        world.autoscalers = []
+        report = (await world.run(scaling, 10))[member.key]
+        assert finding(report, Condition.CONFLICT).holds is False
+        # Who goes below a minimum again and again is one, too; who goes above is none.
+        for number in (3, 4, 5, 6):
+            world.scale_by_hand(member, DIT, number, "keda")
+            report = (await world.run(scaling, 5))[member.key]
+        assert finding(report, Condition.CONFLICT).holds is False
+        for _ in range(3):
+            world.scale_by_hand(member, DIT, 0, "keda")
+            report = (await world.run(scaling, 5))[member.key]
+    assert counts(member, world)["dit"] == 0
+    assert "dit on a: keda" in finding(report, Condition.CONFLICT).message
+
+
+async def test_what_others_scale_is_still_recommended() -> None:
+    world, member = shifted()
+    heavy = profile("a", encoder=1.0, dit=2.0, decoder=6.0)
+    world.change(member, spec(profile=heavy, mode="Recommend"))
+    world.autoscalers = [autoscaler("p-decoder-a")]
+    async with world.scaling() as scaling:
+        report = (await world.run(scaling, 60))[member.key]
+    assert report.choice is not None
+    assert "decoder" in report.choice.message
+
+
+async def test_another_autoscaler_of_the_gateways_is_told() -> None:
+    world, member = started()
+    world.autoscalers = [autoscaler("p-gateway")]
+    async with world.scaling() as scaling:
+        conflict = finding((await world.run(scaling, 5))[member.key], Condition.CONFLICT)
+        assert conflict.holds
+        assert "is not followed, since SQLite is for one gateway" in conflict.message
+        shared = {"store": {"postgresql": {"urlSecret": {"name": "db", "key": "url"}}}}
+        world.change(member, {**spec(), "gateway": shared})
+        conflict = finding((await world.run(scaling, 5))[member.key], Condition.CONFLICT)
+    told = "gateway: HorizontalPodAutoscaler other; left alone by the operator"
+    assert (conflict.holds, conflict.message) == (True, told)
 
 
 async def test_the_other_pools_of_a_stage_are_still_balanced() -> None:

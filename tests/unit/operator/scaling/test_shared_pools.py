@@ -6,9 +6,15 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+from disagfusion_operator.api.base import STAGES
+from disagfusion_operator.api.status import Condition
 from disagfusion_operator.scaling.report import Report
 
+from disagfusion.scheduling.decision import Place
+
 from .members import BEGIN, Member, pool, profile
+from .pipelines import finding
 from .world import World, counts
 
 POOLS = ("h100", "a100", "a10")
@@ -181,3 +187,90 @@ async def test_jobs_that_come_at_random_move_nothing_from_one_to_another() -> No
     assert len(taken) <= 1
     for member in world.members.values():
         assert sum(member.jobs.waiting.values()) < 20
+
+
+async def test_what_pods_hold_that_nobody_looks_after_is_given_to_nobody() -> None:
+    world = World()
+    world.add_nodes("a", 1, 8)
+    costs_of = profile("a", encoder=1.0, dit=6.0, decoder=1.0)
+    each = {"pools": {"a": pool("a")}, "scaling": {"profile": costs_of}}
+    lost = world.add("lost", {**each, "scaling": {"budget": 3, **each["scaling"]}})
+    async with world.scaling() as scaling:
+        await world.run(scaling, 30)
+    assert world.held() == 3
+    # An operator that is started anew cannot read it, or it was deleted meanwhile.
+    other = world.add("other", each, lambda now: 3.0)
+    seen: list[str] = []
+
+    def watch(_: Member, report: Report) -> None:
+        seen.extend(one.reason for one in report.happenings)
+
+    async with world.scaling() as scaling:
+        for _ in range(90):
+            scaling.hold(lost.key, world.view(lost).pods)
+            await world.run(scaling, 1, watch, [other])
+            assert world.held() <= 8
+        assert sum(counts(other, world).values()) == 5
+        # When its pods are gone, others get what they held.
+        for deployment in lost.deployments.values():
+            deployment["spec"]["replicas"] = 0
+        await world.run(scaling, 30, watch, [other])
+        scaling.hold(lost.key, world.view(lost).pods)
+        await world.run(scaling, 30, watch, [other])
+    assert sum(counts(other, world).values()) == 8
+    assert "PoolFull" not in seen
+
+
+async def test_what_pods_of_a_removed_pool_hold_is_given_to_nobody() -> None:
+    world = World()
+    for name in "ab":
+        world.add_nodes(name, 1, 4)
+    both = profile("ab", encoder=1.0, dit=6.0, decoder=1.0)
+    pools = {"a": pool("a"), "b": pool("b")}
+    mover = world.add("mover", {"pools": pools, "scaling": {"budget": 8, "profile": both}})
+    async with world.scaling() as scaling:
+        await world.run(scaling, 30)
+        assert world.held("a", mover.key) == 4
+        # Its pods on the other pool stay as they are for now.
+        world.change(mover, {"pools": {"b": pool("b")}, "scaling": {"budget": 8, "profile": both}})
+        gone = [place for place in mover.deployments if place.pool == "a"]
+        kept = {place: mover.deployments.pop(place) for place in gone}
+        other = world.add(
+            "other", {"pools": {"a": pool("a")}, "scaling": {"profile": both}}, lambda now: 3.0
+        )
+        await world.run(scaling, 60)
+        assert world.held("a", other.key) == 0
+        mover.deployments |= kept
+        for deployment in kept.values():
+            deployment["spec"]["replicas"] = 0
+        world.settle()
+        for place in gone:
+            del mover.deployments[place]
+        await world.run(scaling, 60)
+    assert world.held("a", other.key) == 4
+
+
+@pytest.mark.parametrize("budget", [None, 4])
+async def test_pipelines_on_a_pool_without_nodes_make_pods_for_which_some_come(
+    budget: int | None,
+) -> None:
+    world = World()
+    world.add_nodes("other", 1, 1)
+    costs_of = profile("a", encoder=1.0, dit=6.0, decoder=1.0)
+    pools = {"a": pool("a", provisioning="Autoscaled")}
+    scaling_of = {"profile": costs_of} | ({} if budget is None else {"budget": budget})
+    members = [
+        world.add(name, {"pools": pools, "scaling": scaling_of}, lambda now: 0.4)
+        for name in ("one", "two")
+    ]
+    async with world.scaling() as scaling:
+        await world.run(scaling, 60)
+        for member in members:
+            assert sum(counts(member, world).values()) == (budget or 3)
+        world.add_nodes("a", 2, budget or 3)
+        reports = await world.run(scaling, 60)
+    for member in members:
+        assert set(world.ready(member)) == {Place(stage, "a") for stage in STAGES}
+        limited = finding(reports[member.key], Condition.SCALING_LIMITED)
+        told = "a: nodes come for more with capacity or scaling.budget"
+        assert (told in limited.message) is (budget is None)
