@@ -20,8 +20,12 @@ KUBE_SCORE := .tools/bin/kube-score
 # A module of each holds one program or several.
 CLUSTER_PROGRAMS := $(patsubst %,.tools/cluster/%,kube etcd coredns kwok pause helm)
 CLUSTER_TOOLS := $(CLUSTER_PROGRAMS) $(patsubst %,.tools/cluster/%,kubeconform)
-# Nothing is built where another cluster, or the programs of one, are given.
+# What a cluster consists of is not built where another one, or the programs of one, are given.
 CLUSTER_GIVEN := $(or $(filter-out $(abspath .cluster/kubeconfig),$(KUBECONFIG)),$(KUBEBUILDER_ASSETS))
+API_TEST_TOOLS := $(if $(CLUSTER_GIVEN),$(patsubst %,.tools/cluster/%,helm kubeconform),$(CLUSTER_TOOLS))
+# Some tests have controllers and fake nodes of their own, whatever is given.
+CLUSTER_TEST_TOOLS := $(if $(CLUSTER_GIVEN),$(filter-out %/coredns %/pause,$(CLUSTER_TOOLS)),$(CLUSTER_TOOLS))
+TEST_IMAGES := gateway emulated operator
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -125,16 +129,16 @@ cluster-down: setup ## Take that cluster down
 	$(BIN)/python -m tools.cluster down
 
 .PHONY: test-cluster
-test-cluster: setup $(PROMETHEUS) $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The tests that need a cluster: the one that runs, or one of their own; as root; MARK=smoke for a part
+test-cluster: setup $(PROMETHEUS) $(CLUSTER_TEST_TOOLS) ## The tests that need a cluster: the one that runs, or one of their own; as root; MARK=smoke for a part
+	$(if $(CLUSTER_GIVEN),,$(MAKE) images IMAGES="$(TEST_IMAGES)")
 	$(BIN)/pytest $(if $(MARK),-m $(MARK)) tests/cluster
 
 .PHONY: smoke
-smoke: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The short part of them, on real nodes and with built images; as root
-	$(MAKE) images IMAGES="gateway emulated operator"
-	$(BIN)/pytest -m smoke tests/cluster
+smoke: ## The short part of them, on real nodes and with built images; as root
+	$(MAKE) test-cluster MARK=smoke
 
 .PHONY: test-api
-test-api: setup $(if $(CLUSTER_GIVEN),,$(CLUSTER_TOOLS)) ## The part of them that needs an API server alone, and no root
+test-api: setup $(API_TEST_TOOLS) ## The part of them that needs an API server alone, and no root
 	$(BIN)/pytest tests/cluster/api
 
 .PHONY: images

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
-from tools.cluster import controlplane, network, nodes
+from tools.cluster import controlplane, images, network, nodes
 from tools.cluster.addresses import NodeAddresses, plan
 from tools.cluster.errors import ClusterError
 from tools.cluster.kubectl import Kubectl
@@ -45,6 +46,31 @@ def partitioned(layout: Layout) -> list[str]:
     """Return the names of the real nodes that are cut off."""
     names = Options.load(layout.options).node_names
     return [node.name for node in plan(names).nodes if network.is_cut(node)]
+
+
+def signal_container(
+    layout: Layout, kubectl: Kubectl, namespace: str, pod: str, number: signal.Signals
+) -> str:
+    """Send a signal to the first process of a pod's container, past the kubelet.
+
+    SIGKILL ends it as a crash does: nothing is said goodbye to, and the kubelet starts it again in
+    the same pod. SIGSTOP has it hang, SIGCONT has it go on.
+
+    Returns:
+        The container, as the pod's status has it: `containerd://…`.
+
+    Raises:
+        ClusterError: There is no such pod, or its first container does not run on a real node.
+    """
+    found = kubectl.json("-n", namespace, "get", "pod", pod)
+    statuses: list[dict[str, Any]] = found.get("status", {}).get("containerStatuses", [])
+    if not statuses or "running" not in statuses[0].get("state", {}):
+        raise ClusterError(f"the container of {namespace}/{pod} does not run")
+    container = str(statuses[0]["containerID"])
+    node = _node(layout, found["spec"]["nodeName"]).name
+    task = container.removeprefix("containerd://")
+    images.ctr(layout, node, "tasks", "kill", "--signal", number.name, task)
+    return container
 
 
 def stop_apiserver(layout: Layout, *, freeze: bool = False) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tools.cluster.errors import ClusterError
@@ -33,6 +33,7 @@ class Record:
             that gets the same number later has another.
         boot: The run of the machine that this is in.
         command: Program and arguments, to start it again.
+        environment: Its variables, for the same.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Record:
     started: int
     boot: str
     command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def boot_id(proc: Path = PROC) -> str:
@@ -154,12 +156,13 @@ class Processes:
         """
         if self.alive(name):
             raise ClusterError(f"{name} runs already")
+        variables = {
+            **(os.environ if environment is None else environment),
+            MARK: str(self._owner),
+        }
         request = {
             "command": list(command),
-            "environment": {
-                **(os.environ if environment is None else environment),
-                MARK: str(self._owner),
-            },
+            "environment": variables,
             "log": str(self.log(name)),
         }
         # Without site packages: it is to be quick.
@@ -170,8 +173,12 @@ class Processes:
         if done.returncode != 0:
             raise ClusterError(f"{name} cannot be started: {command[0]}: {done.stderr.strip()}")
         pid = int(done.stdout)
-        record = Record(name, pid, started_at(pid) or 0, boot_id(), tuple(command))
-        (self._records / f"{name}.json").write_text(json.dumps(asdict(record), indent=2) + "\n")
+        record = Record(name, pid, started_at(pid) or 0, boot_id(), tuple(command), variables)
+        path = self._records / f"{name}.json"
+        path.unlink(missing_ok=True)
+        # Whoever started it may have secrets in the environment.
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(asdict(record), indent=2) + "\n")
         return record
 
     def restart(self, name: str) -> Record:
@@ -183,7 +190,7 @@ class Processes:
         record = self.record(name)
         if record is None:
             raise ClusterError(f"there is no program {name}; there are {', '.join(self.names())}")
-        return self.start(name, record.command)
+        return self.start(name, record.command, record.environment)
 
     def send(self, name: str, number: signal.Signals) -> bool:
         """Send a signal, to that very process only; tell whether it ran."""

@@ -47,24 +47,30 @@ PLUGINS_PACKAGE = "containernetworking-plugins"
 def find(
     name: str, environment: Mapping[str, str] = os.environ, built: Path = BUILT
 ) -> Path | None:
-    """Return where a program of Kubernetes is: that of KUBEBUILDER_ASSETS before the built one."""
+    """Return where a program of Kubernetes is.
+
+    That of KUBEBUILDER_ASSETS comes before the built one, and what is on the PATH comes last.
+    """
     places = [built]
     if (assets := environment.get(ASSETS)) and name in _OF_ASSETS:
         places.insert(0, Path(assets))
     for place in places:
         if os.access(place / name, os.X_OK):
             return place / name
-    return None
+    installed = shutil.which(name, path=environment.get("PATH", ""))
+    return Path(installed) if installed else None
 
 
 def need(name: str, environment: Mapping[str, str] = os.environ, built: Path = BUILT) -> Path:
     """Return where a program of Kubernetes is.
 
     Raises:
-        ClusterError: It was not built.
+        ClusterError: It was not built and is not installed.
     """
     if (found := find(name, environment, built)) is None:
-        raise ClusterError(f"{name} is not in {built}: build it with `make cluster-tools`")
+        raise ClusterError(
+            f"{name} is neither in {built} nor on the PATH: build it with `make cluster-tools`"
+        )
     return found
 
 

@@ -112,6 +112,21 @@ def test_a_program_is_started_again_as_before(processes: Processes) -> None:
         processes.restart("walker")
 
 
+def test_it_is_started_again_with_the_environment_that_it_had(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOGC", "400")
+    tell = "import os, signal; print(os.environ.get('GOGC'), flush=True); signal.pause()"
+    processes.start("teller", [sys.executable, "-c", tell])
+    wait_for("its first line", 30, lambda: processes.tail("teller") == "400")
+    processes.stop("teller")
+    monkeypatch.delenv("GOGC")
+    processes.restart("teller")
+    wait_for("the same line", 30, lambda: processes.tail("teller") == "400\n400")
+    # It may be told secrets by its environment.
+    assert (tmp_path / "records" / "teller.json").stat().st_mode & 0o077 == 0
+
+
 def test_one_that_was_frozen_is_ended_too(processes: Processes) -> None:
     processes.start("sleeper", SLEEP)
     assert processes.send("sleeper", signal.SIGSTOP)

@@ -31,9 +31,18 @@ def test_what_the_assets_lack_is_the_built_one(tmp_path: Path) -> None:
     assert programs.find("etcd", {"KUBEBUILDER_ASSETS": str(assets)}, built) == etcd
 
 
+def test_what_was_not_built_may_be_on_the_path(tmp_path: Path) -> None:
+    built, installed = tmp_path / "built", tmp_path / "installed"
+    environment = {"PATH": str(installed)}
+    other = program(installed, "kubectl")
+    assert programs.find("kubectl", environment, built) == other
+    own = program(built, "kubectl")
+    assert programs.find("kubectl", environment, built) == own
+
+
 def test_a_program_that_was_not_built_is_named_with_what_builds_it(tmp_path: Path) -> None:
     with pytest.raises(
-        ClusterError, match=r"etcd is not in .*: build it with `make cluster-tools`"
+        ClusterError, match=r"etcd is neither in .* nor on the PATH: .* `make cluster-tools`"
     ):
         programs.need("etcd", {}, tmp_path)
 
