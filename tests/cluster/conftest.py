@@ -97,7 +97,8 @@ def installation(cluster: Cluster) -> Iterator[Installation]:
             names = " ".join(IMAGES)
             pytest.fail(f"no {', '.join(missing)}: run make images IMAGES='{names}'", pytrace=False)
         cluster.load(*archives)
-    found = Installation(cluster.kubectl, ROOT / "charts" / "disagfusion")
+    layout = cluster.layout if cluster.own else None
+    found = Installation(cluster.kubectl, ROOT / "charts" / "disagfusion", layout)
     found.clear()
     found.install()
     yield found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -14,8 +15,10 @@ from typing import Any
 import yaml
 
 from disagfusion.client import AsyncClient
+from tools.cluster import faults
 from tools.cluster.errors import ClusterError
 from tools.cluster.kubectl import Kubectl
+from tools.cluster.layout import Layout
 from tools.cluster.programs import need
 
 SYSTEM = "disagfusion-system"
@@ -74,20 +77,58 @@ def eventually(what: str, seconds: float, probe: Callable[[], Any]) -> Any:
     raise AssertionError(f"{what}: not within {seconds:g} s; last seen: {seen!r}")
 
 
+def state_of(kubectl: Kubectl, namespace: str, pod: str) -> dict[str, Any]:
+    """Return what a pod says of its container."""
+    found: dict[str, Any]
+    (found,) = kubectl.json("-n", namespace, "get", "pod", pod)["status"]["containerStatuses"]
+    return found
+
+
+def end_of(kubectl: Kubectl, namespace: str, pod: str, container: str) -> dict[str, Any] | None:
+    """Return how a container of a pod ended; None while that is not known."""
+    state = state_of(kubectl, namespace, pod)
+    for one in (state.get("state", {}), state.get("lastState", {})):
+        ended: dict[str, Any] = one.get("terminated") or {}
+        if ended.get("containerID") == container:
+            return ended
+    return None
+
+
+def kill(layout: Layout, kubectl: Kubectl, namespace: str, pod: str) -> None:
+    """End a pod's container with SIGKILL, and wait until the kubelet has seen that."""
+    container = faults.signal_container(layout, kubectl, namespace, pod, signal.SIGKILL)
+    ended = eventually(
+        "the kubelet tells its end", 30, lambda: end_of(kubectl, namespace, pod, container)
+    )
+    assert ended["exitCode"] == 128 + signal.SIGKILL, ended
+
+
 @dataclass(frozen=True)
 class Installation:
-    """The operator, installed from its chart."""
+    """The operator, installed from its chart.
+
+    Attributes:
+        kubectl: The cluster.
+        chart: Its directory.
+        layout: Of a cluster of tools/cluster; another's containers cannot be killed.
+    """
 
     kubectl: Kubectl
     chart: Path
+    layout: Layout | None = None
 
-    def install(self, **values: Any) -> None:
-        """Install the chart, or upgrade it."""
+    def install(self, *, tag: str = "", **values: Any) -> None:
+        """Install the chart, or upgrade it.
+
+        Args:
+            tag: Of all images, where it is not the chart's own.
+            values: Further ones of the chart.
+        """
         images = {
             name: {"repository": f"localhost/disagfusion-{name}"}
             for name in ("operator", "gateway", "encoder", "dit", "decoder", "flex", "emulated")
         }
-        given = {"images": {"pullPolicy": "Never", **images}, **values}
+        given = {"images": {"pullPolicy": "Never", "tag": tag, **images}, **values}
         self._helm(
             "upgrade", "--install", RELEASE, str(self.chart), "--create-namespace",
             "--wait", "--timeout=90s", "-f", "-", text=yaml.safe_dump(given),
@@ -110,14 +151,29 @@ class Installation:
             one["metadata"]["name"] for one in items if "deletionTimestamp" not in one["metadata"]
         )
 
+    def holder(self) -> str:
+        """Return who has the Lease: a process, of which a pod may have had several."""
+        lease = self.kubectl.json("-n", SYSTEM, "get", "lease", RELEASE)
+        return str(lease["spec"]["holderIdentity"])
+
     def leader(self) -> str:
         """Return the pod that acts."""
-        lease = self.kubectl.json("-n", SYSTEM, "get", "lease", RELEASE)
-        return str(lease["spec"]["holderIdentity"]).rpartition("_")[0]
+        return self.holder().rpartition("_")[0]
 
     def kill(self, pod: str) -> None:
-        """End a pod without giving it any time."""
-        self.kubectl("-n", SYSTEM, "delete", "pod", pod, "--grace-period=0", "--force")
+        """Kill a pod's container; the kubelet starts it again in the same pod.
+
+        It dies with the Lease in its name, as in a crash, so that whoever comes next has to wait
+        until that has expired. Deleting the pod, also by force, would give it two seconds to
+        hand the Lease over.
+        """
+        assert self.layout is not None, "unset KUBECONFIG: another's containers are not killed"
+        kill(self.layout, self.kubectl, SYSTEM, pod)
+
+    def signal(self, pod: str, number: signal.Signals) -> str:
+        """Send a signal to a pod's process and return its container."""
+        assert self.layout is not None, "unset KUBECONFIG: another's processes are not stopped"
+        return faults.signal_container(self.layout, self.kubectl, SYSTEM, pod, number)
 
     def scale(self, replicas: int) -> None:
         """Have so many operators."""
