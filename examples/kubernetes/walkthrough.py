@@ -3,10 +3,10 @@
     python examples/kubernetes/walkthrough.py [--keep] [--tag TAG --registry REGISTRY]
 
 Without KUBECONFIG it starts a cluster of its own on this machine (as root; see
-docs/development-cluster.md), builds the images and gives them to its nodes; with KUBECONFIG it
-uses the images that the registry has. It installs the chart, applies examples/digits.yaml, waits
-until the pipeline is ready, draws digits through a port-forward, and draws the same ones with the
-embedded runtime. Exits with 1 unless
+docs/development-cluster.md), builds the images and gives them to its nodes, if the disk has room
+for all that; with KUBECONFIG it uses the images that the registry has. It installs the chart,
+applies examples/digits.yaml, waits until the pipeline is ready, draws digits through a
+port-forward, and draws the same ones with the embedded runtime. Exits with 1 unless
 
 - every picture is bit-identical to the embedded one's;
 - the pods of the stages are on more than one node, and tensors went over UCX from pod to pod;
@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import disk
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +40,7 @@ from disagfusion.version import __version__
 ROOT = Path(__file__).resolve().parents[2]
 KUBECONFIG = ROOT / ".cluster" / "kubeconfig"
 NAMESPACE, PIPELINE = "digits", "digits"
-OPERATOR_NAMESPACE, RELEASE = "disagfusion-system", "disagfusion"
+OPERATOR_NAMESPACE, RELEASE = "disagfusion", "disagfusion"
 PROMPTS = ("a handwritten seven in red", "a handwritten three in blue", "a zero in green")
 OPTIONS: dict[str, Any] = {"num_inference_steps": 8, "height": 64, "width": 64}
 READY_SECONDS = 300
@@ -88,6 +89,8 @@ def objects(kind: str, labels: str) -> list[dict[str, Any]]:
 
 def own_cluster(walk: Walk) -> None:
     """Start a cluster on this machine and give it the images."""
+    if complaint := disk.complaint(disk.parts(ROOT, os.environ)):
+        sys.exit(complaint)
     with walk.step("start a cluster: two real nodes"):
         run("make", "cluster-up", cwd=ROOT)
     with walk.step("build the images"):
