@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.cluster.rights import rights
 from tools.chart.schemas import LOCATION, write_schemas
 from tools.cluster import programs
 from tools.cluster.kubectl import Kubectl
@@ -108,18 +109,6 @@ def namespaces(kubectl: Kubectl) -> Iterator[tuple[str, str]]:
         kubectl("delete", "namespace", name, "--wait=false")
 
 
-def _rights(kubectl: Kubectl, account: str, namespace: str) -> str:
-    """Return what an account may and others may not: that is to discover and to ask."""
-    own, anybody = (
-        {" ".join(line.split()) for line in kubectl(*ask).splitlines()}
-        for ask in (
-            ("auth", "can-i", "--list", "-n", namespace, f"--as=system:serviceaccount:{one}")
-            for one in (account, f"{namespace}:anybody")
-        )
-    )
-    return "".join(f"{line}\n" for line in sorted(own - anybody))
-
-
 def _compare(name: str, found: str) -> None:
     path = RIGHTS / f"{name}.txt"
     if os.environ.get("WRITE_RIGHTS"):
@@ -137,22 +126,50 @@ def test_a_release_comes_changes_and_goes(
     notes = helm("install", *place, "--take-ownership", values={})
     assert "kubectl apply --namespace default" in notes
     account = f"{system}:disagfusion"
-    _compare("operator-in-the-whole-cluster", _rights(kubectl, account, team))
-    _compare("operator-in-its-own-namespace", _rights(kubectl, account, system))
-    assert _rights(kubectl, f"{team}:default", team) == ""
+    _compare("operator-in-the-whole-cluster", rights(kubectl, account, team))
+    _compare("operator-in-its-own-namespace", rights(kubectl, account, system))
+    assert rights(kubectl, f"{team}:default", team) == ""
 
     values = {"watchNamespaces": [team], "uninstall": {"deletePipelines": False}}
     helm("upgrade", *place, values=values)
-    _compare("operator-in-a-watched-namespace", _rights(kubectl, account, team))
-    _compare("operator-in-a-namespace-that-is-not-watched", _rights(kubectl, account, "default"))
+    _compare("operator-in-a-watched-namespace", rights(kubectl, account, team))
+    _compare("operator-in-a-namespace-that-is-not-watched", rights(kubectl, account, "default"))
     helm("upgrade", *place, values=values | {"rbac": {"nodes": False}})
-    _compare("operator-without-nodes", _rights(kubectl, account, "default"))
+    _compare("operator-without-nodes", rights(kubectl, account, "default"))
 
     kubectl("apply", "-n", team, "-f", str(ROOT / "examples" / "digits.yaml"))
     helm("uninstall", "disagfusion", "--namespace", system)
     assert "digits" in kubectl("get", "dfp", "-n", team), "pipelines stay"
-    assert _rights(kubectl, account, team) == ""
+    assert rights(kubectl, account, team) == ""
     kubectl("delete", "dfp", "--all", "-n", team)
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["all-namespaces", "some-namespaces"])
+def test_who_takes_pipelines_along_may_list_and_delete_these_alone(
+    helm: Helm, kubectl: Kubectl, space: Callable[[str], str], watched: bool
+) -> None:
+    system, team = space("system"), space("team")
+    values = {
+        "watchNamespaces": [team] if watched else [],
+        "uninstall": {"deletePipelines": True},
+    }
+    helm(
+        *("install", "leaving", str(CHART), "--namespace", system, "--take-ownership"),
+        values=values,
+    )
+    hooks = list(yaml.safe_load_all(helm("get", "hooks", "leaving", "--namespace", system)))
+    made = [one for one in hooks if one and one["kind"] not in ("Job", "Pod")]
+    kubectl.apply(made)
+    try:
+        (account,) = (one["metadata"]["name"] for one in made if one["kind"] == "ServiceAccount")
+        there, elsewhere = (
+            rights(kubectl, f"{system}:{account}", namespace) for namespace in (team, system)
+        )
+        _compare("uninstall-hook", there)
+        assert elsewhere == ("" if watched else there)
+    finally:
+        kubectl("delete", "--wait=false", "-f", "-", text=yaml.safe_dump_all(made))
+        helm("uninstall", "leaving", "--namespace", system, "--no-hooks")
 
 
 def test_another_release_takes_the_definition_over(
