@@ -157,7 +157,13 @@ class Peering:
             watched = [job_id for job_id in self._watchers.jobs if not self._core.knows(job_id)]
             try:
                 news = await self._peers.news(watched)
+            except LeaseLostError:
+                raise
             except UnavailableError:
+                continue
+            except DisagfusionError as error:
+                # What one asks for must not end all: the next question may be another.
+                _log.error("no news", problem=error.message)
                 continue
             for job_id in news.cancelled:
                 self._core.post(events.CancelRequested(job_id, "cancelled by the client"))

@@ -132,6 +132,7 @@ class GenerationServicer(GenerationServiceServicer):
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """Stream what has happened to a job and what happens next, until it ends."""
         job_id, last = request.job_id, request.after_sequence
+        validation.check_job_id(job_id)
         ended, place = False, None
         with self._watchers.watching(job_id) as watcher:
             stored = await self._events(job_id, last) if last >= 0 else ()
@@ -164,6 +165,7 @@ class GenerationServicer(GenerationServiceServicer):
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Any) -> pb.CancelJobResponse:
         """End a job, unless it has ended; answers once that is durable."""
+        validation.check_job_id(request.job_id)
         with self._watchers.watching(request.job_id) as watcher:
             job = await self._job(request.job_id)
             if not job.state.ended:
@@ -282,6 +284,7 @@ class GenerationServicer(GenerationServiceServicer):
             )
 
     async def _job(self, job_id: str) -> Job:
+        validation.check_job_id(job_id)
         return await self._store.get(job_id, tenant=current_tenant())
 
     async def _events(self, job_id: str, after: int) -> Sequence[JobEvent]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from disagfusion.errors import InvalidArgumentError
+from disagfusion.errors import InvalidArgumentError, NotFoundError
 from disagfusion.pipeline.spec import PipelineSpec
 from disagfusion.stage.request import IMAGE_FORMATS, output_format, request_values
 from disagfusion.v1 import generation_pb2 as pb
 
 MAX_CLIENT_REQUEST_ID = 128
 MAX_PRIORITY = 100
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Pictures are measured before they are decoded, see _check_image.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -33,6 +35,16 @@ class ImageLimits:
     count: int
     encoded_bytes: int
     pixels: int
+
+
+def check_job_id(job_id: str) -> None:
+    """Judge the id of a job before anybody is asked for it: a database need not take every text.
+
+    Raises:
+        NotFoundError: No job can have it.
+    """
+    if not _JOB_ID.fullmatch(job_id):
+        raise NotFoundError(f"there is no job {job_id[:80]!r}")
 
 
 def check_envelope(request: pb.SubmitJobRequest, *, max_timeout: float) -> None:
@@ -54,6 +66,10 @@ def check_envelope(request: pb.SubmitJobRequest, *, max_timeout: float) -> None:
             "client_request_id",
             f"has {len(request.client_request_id)} characters",
             expected=f"at most {MAX_CLIENT_REQUEST_ID}",
+        )
+    if "\0" in request.client_request_id:
+        raise InvalidArgumentError(
+            "client_request_id", "contains a NUL character", expected="text without NUL"
         )
     if request.HasField("timeout"):
         seconds = request.timeout.seconds + request.timeout.nanos / 1e9

@@ -11,8 +11,9 @@ import pytest
 from gatewaykit.pipeline import MEDIA
 from google.protobuf.duration_pb2 import Duration
 from PIL import Image
+from postgres_server import PostgresServer
 
-from disagfusion.errors import InvalidArgumentError, UnimplementedError
+from disagfusion.errors import InvalidArgumentError, NotFoundError, UnimplementedError
 from disagfusion.v1 import generation_pb2 as pb
 
 
@@ -84,6 +85,7 @@ BAD = [
     ("timeout", {"timeout": Duration(seconds=-5)}, "more than 0"),
     ("timeout", {"timeout": Duration(seconds=10**10)}, "at most"),
     ("client_request_id", {"client_request_id": "x" * 129}, "at most 128"),
+    ("client_request_id", {"client_request_id": "with\0NUL"}, "without NUL"),
 ]
 
 
@@ -114,3 +116,27 @@ async def test_good_images_are_accepted(bench: Any, format: str) -> None:
     _, _, api = await bench.running()
     job = await api.submit(images=[image(encoded(format))])
     assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("job_id", ["", "\0", "x" * 65, "a job", "né"])
+async def test_what_is_no_jobs_id_is_not_asked_for(
+    bench: Any, postgres: PostgresServer, job_id: str
+) -> None:
+    _, gateway, api = await bench.running(database=postgres.database())
+    asked = []
+    jobs = gateway.gateway._store
+
+    async def ask(*args: Any, **_: Any) -> None:
+        asked.append(args)
+
+    jobs.get = jobs.events = ask
+    with pytest.raises(NotFoundError, match="there is no job"):
+        await api.get(job_id)
+    with pytest.raises(NotFoundError, match="there is no job"):
+        await api.cancel(job_id)
+    with pytest.raises(NotFoundError, match="there is no job"):
+        await api.fetch(job_id)
+    with pytest.raises(NotFoundError, match="there is no job"):
+        async for _ in api.watch(job_id):
+            pass
+    assert asked == []
