@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from disagfusion.errors import DisagfusionError
+from disagfusion.errors import DisagfusionError, UnauthenticatedError
 from disagfusion_operator.reconcile.gateways import Gateways, ask_all
 from disagfusion_operator.reconcile.observe import Observed
 from disagfusion_operator.scaling.gateways import Door
@@ -43,13 +43,17 @@ def may_go(observed: Observed, *, served: bool, left: float) -> bool:
     return not served or left < -_CANCEL_SECONDS or not observed.has_gateway()
 
 
-async def leave(gateways: Gateways, doors: Sequence[Door], *, left: float) -> Leaving:
+async def leave(gateways: Gateways, doors: Sequence[Door], *, unheard: str, left: float) -> Leaving:
     """Go on with the end of a pipeline; can be called again and again.
 
     Args:
         gateways: How gateways are talked to.
         doors: Of those that answer.
+        unheard: Why there may be jobs that they do not know; empty: they know all.
         left: Seconds until jobs are cancelled; below zero, they should have been.
+
+    Raises:
+        UnauthenticatedError: A gateway does not know the key.
     """
     if not doors:
         if left <= 0:
@@ -60,10 +64,12 @@ async def leave(gateways: Gateways, doors: Sequence[Door], *, left: float) -> Le
         unfinished = (await ask_all(gateways, doors)).unfinished
         if unfinished and left <= 0:
             await asyncio.gather(*(gateways.cancel(door, REFUSAL) for door in doors))
+    except UnauthenticatedError:
+        raise
     except DisagfusionError as error:
         return Leaving(False, f"a gateway does not answer: {error.message}")
     if not unfinished:
-        return Leaving(True)
+        return Leaving(not unheard, unheard)
     jobs = "1 job is" if unfinished == 1 else f"{unfinished} jobs are"
     if left > 0:
         return Leaving(False, f"{jobs} still under way; cancelled in {left:.0f} s")

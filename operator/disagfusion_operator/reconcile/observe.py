@@ -32,6 +32,10 @@ from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.scaling.view import Key
 
 _STAGED = (*STAGES, FLEX)
+_ADOPTION_SECONDS = 15.0
+"""For which jobs of a gateway that has died may be nobody's: three times a gateway's lease."""
+_LOST_SECONDS = 30.0
+"""After a pod should have been gone, it has no jobs any more: others have adopted them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,31 @@ class Observed:
             if is_ready(pod) and pod["status"].get("podIP")
         )
 
+    def unheard(self, now: float, *, shared: bool) -> str:
+        """Return why there may be jobs that no gateway that answers knows; empty: there are none.
+
+        Each gateway knows its own jobs. Those of one that has died are in a shared store, and
+        nobody's until another has adopted them, which takes it a few seconds. A single gateway
+        reads all that there are before it answers.
+
+        Args:
+            now: Unix seconds.
+            shared: Whether gateways share a store.
+        """
+        live = [pod for pod in self.gateway_pods if not is_over(pod)]
+        silent = [pod for pod in live if pod["status"].get("podIP") and not is_ready(pod)]
+        if any(not _is_lost(pod, now) for pod in silent):
+            return "a gateway does not answer that may have jobs"
+        if not shared:
+            return ""
+        wanted = 0
+        if self.gateway is not None and not is_leaving(self.gateway):
+            wanted = int(self.gateway["spec"].get("replicas", 1))
+        staying = [pod for pod in live if not is_leaving(pod)]
+        if len(staying) < wanted or any(_is_new(pod, now) for pod in staying):
+            return "jobs of a gateway that is gone may not be another's yet"
+        return ""
+
     def has_gateway(self) -> bool:
         """Tell whether a gateway answers, or may yet do so if nobody makes another Deployment."""
         if self.gateway is not None and not is_leaving(self.gateway):
@@ -100,6 +129,39 @@ def observe(cache: Cache, key: Key, spec: Spec) -> Observed:
         tuple(pod for pod in pods if crew_of(pod)[0] in _STAGED),
         tuple(pod for pod in pods if crew_of(pod)[0] == GATEWAY),
     )
+
+
+def _is_lost(pod: Object, now: float) -> bool:
+    """Tell whether a pod should have been gone for a while: its node says nothing any more."""
+    end = pod["metadata"].get("deletionTimestamp")
+    return end is not None and now - seconds_of(end) > _LOST_SECONDS
+
+
+def _is_new(pod: Object, now: float) -> bool:
+    """Tell whether a pod was made, or has become ready, so lately that others are not yet told."""
+    times = (
+        pod["metadata"].get("creationTimestamp"),
+        condition(pod, "Ready").get("lastTransitionTime"),
+    )
+    # Clocks differ: what is a little ahead was just now.
+    return any(time and abs(now - seconds_of(time)) < _ADOPTION_SECONDS for time in times)
+
+
+def is_prepared(pod: Object) -> bool:
+    """Tell whether a pod has a node and its volumes, or cannot have them yet for want of a node."""
+    if pod["status"].get("phase") != "Pending" or is_leaving(pod):
+        return True
+    if condition(pod, "PodScheduled").get("status") != "True":
+        return True
+    states = [one.get("state") or {} for one in containers(pod)]
+    return any(_has_begun(state) for state in states)
+
+
+def _has_begun(state: Mapping[str, object]) -> bool:
+    waiting = state.get("waiting")
+    if isinstance(waiting, Mapping):
+        return waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing")
+    return bool(state)
 
 
 def crew_of(found: Object) -> tuple[str, str]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from disagfusion.emulation.profiles import check_pipeline
 from disagfusion.errors import (
+    AbortedError,
     DisagfusionError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     UnavailableError,
 )
-from disagfusion.rpc.tls import TlsSettings
 from disagfusion.scheduling.profile import Profile
 from disagfusion.telemetry.logging import get_logger
 from disagfusion_operator.api.pipeline import Spec
@@ -22,15 +22,16 @@ from disagfusion_operator.api.reading import Metadata, read_metadata
 from disagfusion_operator.desired.inputs import Inputs, Release
 from disagfusion_operator.desired.names import FINALIZER, INTERNAL_PORT, served_name
 from disagfusion_operator.k8s.port import Cluster, Object
-from disagfusion_operator.k8s.states import is_ready, seconds_of
+from disagfusion_operator.k8s.states import is_over, is_ready, seconds_of
 from disagfusion_operator.reconcile import status as statuses
 from disagfusion_operator.reconcile.apply import Applier
 from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.gateways import Fleet, Gateways, ask_all
-from disagfusion_operator.reconcile.leaving import Leaving, leave, may_go
+from disagfusion_operator.reconcile.doors import Doors, Ways
+from disagfusion_operator.reconcile.gateways import Fleet, Gateways
+from disagfusion_operator.reconcile.leaving import Leaving, may_go
 from disagfusion_operator.reconcile.objects import Objects
 from disagfusion_operator.reconcile.observe import Observed, observe
-from disagfusion_operator.reconcile.outcome import Kind, Outcome, failed, worst
+from disagfusion_operator.reconcile.outcome import Kind, Outcome, failed, waits, worst
 from disagfusion_operator.reconcile.problems import find
 from disagfusion_operator.reconcile.queue import Look
 from disagfusion_operator.reconcile.rollout import (
@@ -44,7 +45,6 @@ from disagfusion_operator.reconcile.surroundings import Profiles
 from disagfusion_operator.reconcile.tokens import Tokens
 from disagfusion_operator.reconcile.writer import Writer
 from disagfusion_operator.scaling.controller import Scaling
-from disagfusion_operator.scaling.gateways import Door
 from disagfusion_operator.scaling.report import Report
 from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 
@@ -81,8 +81,7 @@ class _Pass:
     resource: Object
     observed: Observed
     inputs: Inputs
-    tls: TlsSettings | None = None
-    doors: tuple[Door, ...] = ()
+    ways: Ways = field(default_factory=Ways)
     fleet: Fleet | None = None
     turns: dict[str, Turn] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -117,7 +116,6 @@ class Reconciler:
     ) -> None:
         self._cluster = cluster
         self._cache = cache
-        self._gateways = gateways
         self._scaling = scaling
         self._release = release
         self._settings = settings
@@ -127,9 +125,8 @@ class Reconciler:
         self._tokens = Tokens(cluster, clock)
         self._profiles = Profiles(cluster, clock)
         self._writer = Writer(cluster, cache, now, clock)
-        self._clock = clock
         self._specs = Specs(cache)
-        self._reasons: dict[Key, tuple[float, Fleet | None]] = {}
+        self._doors = Doors(gateways, self._tokens, settings.gateway_port, now=now, clock=clock)
 
     async def look(self, key: Key) -> Look:
         """Look at a pipeline.
@@ -146,7 +143,7 @@ class Reconciler:
             if metadata.deletion_timestamp:
                 await self._writer.let_go(metadata)
                 return Look(None)
-            self._scaling.forget(key)
+            # What the balancer knows stays: what runs goes on, and holds what it has.
             await self._writer.invalid(resource, spec.message)
             return Look(self._settings.resync)
         observed = observe(self._cache, key, spec)
@@ -185,9 +182,8 @@ class Reconciler:
         await self._writer.hold(state.metadata)
         profile = await self._profile(state)
         state.inputs = _with_profile(state.inputs, profile)
-        key = await self._tokens.key_of(state.key, state.inputs)
-        state.tls = await self._tokens.certificates(state.key, state.inputs)
-        state.doors = self._doors(state.observed, key, state.tls)
+        state.ways = await self._doors.find(state.key, state.inputs, state.observed)
+        state.outcomes += state.ways.outcomes
         await self._take_turns(state)
         state.outcomes += await self._objects.bring(
             state.key, state.inputs, state.observed, state.turns
@@ -197,25 +193,34 @@ class Reconciler:
         state.report = await self._scale(state, profile)
 
     async def _profile(self, state: _Pass) -> Profile | None:
-        try:
-            profile = await self._profiles.of(state.key, state.spec)
-        except NotFoundError as error:
-            raise InvalidArgumentError("spec.scaling.profile", error.message) from error
+        """Return the profile; where it cannot be had, the last one that could, or none.
+
+        Raises:
+            InvalidArgumentError: An emulated pipeline has none, or what it is called does not do.
+            UnavailableError: The API server is away.
+        """
         if state.inputs.emulated:
             check_pipeline(served_name(state.key.name, state.spec))
-        return profile
-
-    def _doors(self, observed: Observed, key: str, tls: TlsSettings | None) -> tuple[Door, ...]:
-        port = self._settings.gateway_port
-        return tuple(Door(_host(one, port), key, tls) for one in observed.addresses())
+        try:
+            return await self._profiles.of(state.key, state.spec)
+        except UnavailableError:
+            raise
+        except DisagfusionError as error:
+            if not isinstance(error, InvalidArgumentError):
+                error = InvalidArgumentError("spec.scaling.profile", error.message)
+            profile = self._profiles.last(state.key)
+            if profile is None and state.inputs.emulated:
+                raise error from None
+            state.outcomes.append(_outcome_of(error))
+            return profile
 
     async def _take_turns(self, state: _Pass) -> None:
         target = state.inputs.version
         versions = versions_of(state.observed.deployments, state.observed.stage_pods)
         if needs_fleet(target, versions):
-            state.fleet = await self._ask(state)
+            state.fleet = await self._doors.ask(state.key, state.inputs, state.ways, state.observed)
         elif not _all_ready(state.observed):
-            state.fleet = await self._ask_why(state)
+            state.fleet = await self._doors.ask_why(state.key, state.ways)
         state.turns = turns(target, versions, state.fleet)
         # Nobody needs the old pods of a stage that is behind the first and whose turn it is.
         whole = {
@@ -224,26 +229,6 @@ class Reconciler:
             if turn.old and turn.may and stage != next(iter(state.turns))
         }
         state.inputs = dataclasses.replace(state.inputs, whole=frozenset(whole))
-
-    async def _ask_why(self, state: _Pass) -> Fleet | None:
-        """Return what gateways say of workers that are not ready, a few seconds ago or now."""
-        read, fleet = self._reasons.get(state.key, (-1e9, None))
-        if self._clock() - read < _UNREADY / 2:
-            return fleet
-        fleet = await self._ask(state)
-        self._reasons[state.key] = self._clock(), fleet
-        return fleet
-
-    async def _ask(self, state: _Pass) -> Fleet | None:
-        expected = [pod for pod in state.observed.gateway_pods if "podIP" in pod["status"]]
-        if not state.doors or len(state.doors) < len(expected):
-            # One that does not answer may have jobs that nobody else knows.
-            return None
-        try:
-            return await ask_all(self._gateways, state.doors)
-        except DisagfusionError as error:
-            _log.warning("gateway not asked", pipeline=str(state.key), problem=error.message)
-            return None
 
     async def _scale(self, state: _Pass, profile: Profile | None) -> Report:
         spec = state.spec
@@ -260,8 +245,8 @@ class Reconciler:
             autoscalers=self._cache.autoscalers(state.key.namespace),
             prometheus_url=spec.scaling.prometheus.url or self._settings.prometheus_url,
             prometheus_token=await self._prometheus_key(state),
-            doors=state.doors,
-            worker_tls=state.tls,
+            doors=state.ways.doors,
+            worker_tls=state.ways.tls,
             hold=f"{' and '.join(rolling)} get a new version" if rolling else "",
         )
         cluster = ClusterView(
@@ -309,7 +294,9 @@ class Reconciler:
         served = bool((state.resource.get("status") or {}).get("endpoint"))
         # First of all: what cannot be read or asked must not hold up the end for ever.
         over = may_go(state.observed, served=served, left=left)
-        found = Leaving(True) if over else await self._drain(state, left)
+        found = Leaving(True)
+        if not over:
+            found = await self._doors.leave(state.key, state.inputs, state.observed, left=left)
         if found.over:
             await self._writer.let_go(state.metadata)
             return Look(self._settings.resync)
@@ -322,19 +309,6 @@ class Reconciler:
         )
         await self._writer.write(state.resource, account)
         return Look(_SOON / 2)
-
-    async def _drain(self, state: _Pass, left: float) -> Leaving:
-        doors: tuple[Door, ...] = ()
-        if state.observed.addresses():
-            try:
-                key = await self._tokens.key_of(state.key, state.inputs)
-                tls = await self._tokens.certificates(state.key, state.inputs)
-                doors = self._doors(state.observed, key, tls)
-            except UnavailableError:
-                raise
-            except DisagfusionError as error:
-                _log.warning("no key to a gateway", problem=error.message)
-        return await leave(self._gateways, doors, left=left)
 
     def _hold(self, key: Key, uid: str, spec: Spec, observed: Observed) -> None:
         # Until they are gone, its pods hold room that others may not have.
@@ -363,15 +337,10 @@ class Reconciler:
         self._scaling.forget(key)
         self._applier.forget(key)
         self._objects.forget(key)
-        self._tokens.forget(key)
         self._profiles.forget(key)
         self._writer.forget(key)
         self._specs.forget(key)
-        self._reasons.pop(key, None)
-
-
-def _host(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        self._doors.forget(key)
 
 
 def _with_profile(inputs: Inputs, profile: Profile | None) -> Inputs:
@@ -382,10 +351,14 @@ def _with_profile(inputs: Inputs, profile: Profile | None) -> Inputs:
 
 
 def _all_ready(observed: Observed) -> bool:
-    pods = (*observed.gateway_pods, *observed.stage_pods)
+    # One that has ended stays for hours, for people to look at.
+    pods = [pod for pod in (*observed.gateway_pods, *observed.stage_pods) if not is_over(pod)]
     return bool(observed.gateway_pods) and all(map(is_ready, pods))
 
 
 def _outcome_of(error: DisagfusionError) -> Outcome:
     reason = "".join(part.capitalize() for part in error.reason.split("_"))
+    if isinstance(error, AbortedError):
+        # Somebody else was quicker, or is to go first: the next look finds out.
+        return waits(reason, error.message)
     return failed(reason, error.message)

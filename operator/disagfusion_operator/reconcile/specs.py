@@ -20,6 +20,7 @@ class Specs:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._known: dict[Key, tuple[str, int, Spec | InvalidArgumentError]] = {}
+        self._last: dict[Key, tuple[str, Spec]] = {}
         self._readable: tuple[int, tuple[Key, ...]] = (-1, ())
 
     def of(self, key: Key, resource: Object) -> Spec | InvalidArgumentError:
@@ -30,18 +31,20 @@ class Specs:
         if known is not None and known[:2] == stamp:
             return known[2]
         try:
-            spec: Spec | InvalidArgumentError = read_pipeline(resource)[1]
+            spec = read_pipeline(resource)[1]
         except InvalidArgumentError as error:
-            spec = error
+            self._known[key] = (*stamp, error)
+            return error
         self._known[key] = (*stamp, spec)
+        self._last[key] = stamp[0], spec
         return spec
 
     def last(self, key: Key) -> tuple[str, Spec] | None:
-        """Return uid and specification of a pipeline that may be gone; None: not known."""
-        known = self._known.get(key)
-        if known is None or isinstance(known[2], InvalidArgumentError):
-            return None
-        return known[0], known[2]
+        """Return uid and last specification that could be understood of a pipeline.
+
+        It may be gone. None: nothing is known of it.
+        """
+        return self._last.get(key)
 
     def readable(self) -> tuple[Key, ...]:
         """Return the pipelines that can be understood and are not about to go."""
@@ -60,3 +63,4 @@ class Specs:
     def forget(self, key: Key) -> None:
         """Forget a pipeline."""
         self._known.pop(key, None)
+        self._last.pop(key, None)

@@ -35,6 +35,12 @@ _LENGTH = 1024
 _COSMETIC = ("throughput", "backlog", "bottleneck", "decision")
 """What changes all the time while a pipeline works; it is written now and then."""
 _COSMETIC_SECONDS = 30.0
+_BALANCING = (
+    Condition.SCALING_ACTIVE,
+    Condition.SCALING_LIMITED,
+    Condition.METRICS_AVAILABLE,
+    Condition.CONFLICT,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +82,8 @@ def build(account: Account, before: Mapping[str, Any], now: str) -> Status:
         before: The one that there is, as the resource has it.
         now: The time as Kubernetes writes it.
     """
-    stages = _stages(account)
-    findings = _findings(account, stages)
+    stages = _stages(account, before)
+    findings = _findings(account, stages, before)
     report = account.report
     endpoint = str(before.get("endpoint", ""))
     if any(map(is_ready, account.observed.gateway_pods)):
@@ -85,7 +91,10 @@ def build(account: Account, before: Mapping[str, Any], now: str) -> Status:
     return Status(
         observed_generation=account.generation,
         state=_state(account, {one.type: one for one in findings}),
-        conditions=_conditions(findings, before, account.generation, now),
+        conditions=(
+            *_conditions(findings, before, account.generation, now),
+            *(() if account.draining else _kept(findings, before)),
+        ),
         stages=stages,
         ratio=":".join(str(stages[stage].ready) for stage in STAGES),
         bottleneck=report.bottleneck if report else "",
@@ -93,7 +102,7 @@ def build(account: Account, before: Mapping[str, Any], now: str) -> Status:
         if report is None or report.throughput is None
         else f"{report.throughput:.3g}",
         backlog=report.backlog if report else None,
-        decision=_decision(report),
+        decision=_decision(report, before),
         cold_start=cold_start(account.observed.stage_pods),
         endpoint=endpoint,
     )
@@ -104,16 +113,19 @@ def invalid(generation: int, message: str, before: Mapping[str, Any], now: str) 
     findings = [
         Finding(Condition.READY, False, "InvalidSpec", message),
         Finding(Condition.DEGRADED, True, "InvalidSpec", message),
+        Finding(Condition.SCALING_ACTIVE, False, "InvalidSpec", message),
     ]
-    kept = {
-        name: value for name, value in before.items() if name in ("stages", "ratio", "endpoint")
-    }
+    names = ("stages", "ratio", "decision", "endpoint")
+    kept = {name: value for name, value in before.items() if name in names}
     status = Status.model_validate(kept) if kept else Status()
     return status.model_copy(
         update={
             "observed_generation": generation,
             "state": "Invalid",
-            "conditions": _conditions(findings, before, generation, now),
+            "conditions": (
+                *_conditions(findings, before, generation, now),
+                *_kept(findings, before),
+            ),
         }
     )
 
@@ -163,7 +175,7 @@ def transitions(status: Status, before: Mapping[str, Any]) -> list[ConditionStat
     return found
 
 
-def _stages(account: Account) -> dict[str, StageStatus]:
+def _stages(account: Account, before: Mapping[str, Any]) -> dict[str, StageStatus]:
     by_place = counts(account.observed.stage_pods)
     places = {*by_place, *account.observed.deployments}
     found: dict[str, StageStatus] = {}
@@ -171,7 +183,7 @@ def _stages(account: Account) -> dict[str, StageStatus]:
         pools: dict[str, PlaceStatus] = {}
         for place in sorted((one for one in places if one.stage == stage), key=_order):
             pools[place.pool] = by_place.get(place, PlaceStatus()).model_copy(
-                update={"desired": _desired(account, place)}
+                update={"desired": _desired(account, place, before)}
             )
         images = {
             image_of(one)
@@ -194,19 +206,24 @@ def _order(place: Place) -> tuple[str, str]:
     return place.stage, place.pool
 
 
-def _desired(account: Account, place: Place) -> int:
+def _desired(account: Account, place: Place, before: Mapping[str, Any]) -> int:
     if account.report is not None and place in account.report.places:
         return account.report.places[place].desired
     deployment = account.observed.deployments.get(place)
-    if deployment is None or crew_of(deployment)[0] == FLEX:
-        # How many of its pods are to have which stage, only the balancer says.
+    if deployment is None:
         return 0
+    if crew_of(deployment)[0] == FLEX:
+        # How many of its pods are to have which stage, only the balancer says, or has said.
+        told = ((before.get("stages") or {}).get(place.stage) or {}).get("pools") or {}
+        return int((told.get(place.pool) or {}).get("desired", 0))
     return int(deployment["spec"].get("replicas", 0))
 
 
-def _findings(account: Account, stages: Mapping[str, StageStatus]) -> list[Finding]:
+def _findings(
+    account: Account, stages: Mapping[str, StageStatus], before: Mapping[str, Any]
+) -> list[Finding]:
     found = [
-        _ready(account, stages),
+        _ready(account, stages, before),
         _progressing(account, stages),
         _degraded(account),
     ]
@@ -215,7 +232,9 @@ def _findings(account: Account, stages: Mapping[str, StageStatus]) -> list[Findi
     return found
 
 
-def _ready(account: Account, stages: Mapping[str, StageStatus]) -> Finding:
+def _ready(
+    account: Account, stages: Mapping[str, StageStatus], before: Mapping[str, Any]
+) -> Finding:
     if account.draining:
         return Finding(Condition.READY, False, "Deleting", account.draining)
     if not any(map(is_ready, account.observed.gateway_pods)):
@@ -224,7 +243,7 @@ def _ready(account: Account, stages: Mapping[str, StageStatus]) -> Finding:
     missing = [stage for stage in STAGES if not stages[stage].ready]
     if not missing:
         return Finding(Condition.READY, True, "Serving", "every stage has a replica that is ready")
-    if _asleep(account, stages):
+    if _asleep(account, stages, before):
         return Finding(Condition.READY, True, "Idle", "there is no work; the next job wakes it")
     message = f"no replica of {' and '.join(missing)} is ready{_why(account, missing)}"
     return Finding(Condition.READY, False, "StagesNotReady", message)
@@ -236,10 +255,13 @@ def _why(account: Account, components: Sequence[str]) -> str:
     return f" ({found[0]})" if found else ""
 
 
-def _asleep(account: Account, stages: Mapping[str, StageStatus]) -> bool:
+def _asleep(account: Account, stages: Mapping[str, StageStatus], before: Mapping[str, Any]) -> bool:
     """Tell whether all stages are meant to have no replicas; for want of room, none is."""
-    idle = all(stages[stage].desired == 0 for stage in STAGES)
-    return idle and account.report is not None and account.report.asleep
+    if any(stages[stage].desired for stage in STAGES):
+        return False
+    if account.report is None or not account.report.places:
+        return bool(before.get("state") == "Idle")
+    return account.report.asleep
 
 
 def _progressing(account: Account, stages: Mapping[str, StageStatus]) -> Finding:
@@ -301,6 +323,19 @@ def _conditions(
     return tuple(found)
 
 
+def _kept(findings: Sequence[Finding], before: Mapping[str, Any]) -> tuple[ConditionStatus, ...]:
+    """Return the conditions of the balancer's as they were, where it says nothing now.
+
+    Nobody knows better while an operator that has just started finds out what there is.
+    """
+    told = {one.type.value for one in findings}
+    return tuple(
+        ConditionStatus.model_validate(one)
+        for one in before.get("conditions") or ()
+        if one["type"] in _BALANCING and one["type"] not in told
+    )
+
+
 def _state(account: Account, found: Mapping[Condition, Finding]) -> str:
     if account.draining:
         return "Draining"
@@ -313,9 +348,10 @@ def _state(account: Account, found: Mapping[Condition, Finding]) -> str:
     return "Loading" if account.observed.stage_pods else "Pending"
 
 
-def _decision(report: Report | None) -> DecisionStatus | None:
+def _decision(report: Report | None, before: Mapping[str, Any]) -> DecisionStatus | None:
     if report is None or report.choice is None:
-        return None
+        last = before.get("decision")
+        return None if last is None else DecisionStatus.model_validate(last)
     choice = report.choice
     return DecisionStatus(
         time=text_of(choice.time), reason=choice.reason, message=choice.message[:_LENGTH]

@@ -88,6 +88,11 @@ class Profiles:
         known.read = self._clock()
         return known.profile
 
+    def last(self, key: Key) -> Profile | None:
+        """Return the profile that a pipeline had last, as far as this process has read it."""
+        known = self._known.get(key)
+        return None if known is None else known.profile
+
     def forget(self, key: Key) -> None:
         """Forget a pipeline."""
         self._known.pop(key, None)

@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from disagfusion.errors import AlreadyExistsError, NotFoundError
+from disagfusion.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+)
 from disagfusion.rpc.auth import KEY_PREFIX
 from disagfusion.rpc.tls import TlsSettings
-from disagfusion_operator.api.base import SecretKey
+from disagfusion_operator.api.base import KIND, SecretKey
 from disagfusion_operator.desired.gateway import KEYS_KEY, TOKEN_KEY
 from disagfusion_operator.desired.inputs import Inputs, manifest
 from disagfusion_operator.desired.names import internal_secret, labels
@@ -23,6 +28,8 @@ from disagfusion_operator.k8s.port import Cluster, Object
 from disagfusion_operator.scaling.view import Key
 
 _KEPT_SECONDS = 300.0
+_DOUBTED_SECONDS = 15.0
+"""The same of a key that a gateway does not know, or waits for."""
 _FILES = {"cert": "tls.crt", "key": "tls.key", "ca": "ca.crt"}
 
 
@@ -31,6 +38,7 @@ class _Known:
     uid: str
     value: str
     read: float
+    doubted: bool = False
 
 
 class Tokens:
@@ -51,16 +59,24 @@ class Tokens:
         self._files: dict[tuple[Key, str], tuple[float, TlsSettings]] = {}
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
-    async def key_of(self, key: Key, inputs: Inputs) -> str:
+    async def key_of(self, key: Key, inputs: Inputs, *, doubted: bool = False) -> str:
         """Return the key of a pipeline's internal port; its Secret is there afterwards.
 
+        Args:
+            key: The pipeline.
+            inputs: What it is made of.
+            doubted: Whether something speaks for it that the Secret is not there any more.
+
         Raises:
+            AbortedError: The Secret is that of a pipeline that is gone, and goes after it.
+            FailedPreconditionError: Somebody has changed the Secret: it is of no use.
             DisagfusionError: The API server does not give it.
         """
         known = self._keys.get(key)
-        fresh = known is not None and self._clock() - known.read < _KEPT_SECONDS
-        if known is not None and fresh and known.uid == inputs.uid:
-            return known.value
+        if known is not None and known.uid == inputs.uid:
+            kept = _DOUBTED_SECONDS if doubted or known.doubted else _KEPT_SECONDS
+            if self._clock() - known.read < kept:
+                return known.value
         name = internal_secret(inputs.name)
         try:
             found = await self._cluster.get(SECRET, key.namespace, name)
@@ -69,9 +85,20 @@ class Tokens:
                 found = await self._cluster.replace(_secret(inputs, name))
             except AlreadyExistsError:
                 found = await self._cluster.get(SECRET, key.namespace, name)
-        value = base64.b64decode(found["data"][TOKEN_KEY]).decode()
+        if _is_of_another(found, inputs.uid):
+            # What gateways would mount now is gone in a moment.
+            raise AbortedError(
+                f"the Secret {name} goes with the pipeline of this name that was here before",
+                reason="NAMESAKE_GOES",
+            )
+        value = _token_of(found)
         self._keys[key] = _Known(inputs.uid, value, self._clock())
         return value
+
+    def doubt(self, key: Key) -> None:
+        """Take note that a gateway does not know the key: the Secret may be another by now."""
+        if (known := self._keys.get(key)) is not None:
+            known.doubted = True
 
     async def value(self, key: Key, secret: SecretKey) -> str:
         """Return a value of a Secret that people name in a pipeline.
@@ -139,9 +166,37 @@ class Tokens:
         return path
 
 
+def _is_of_another(found: Object, uid: str) -> bool:
+    """Tell whether a Secret belongs to another pipeline."""
+    owners = found["metadata"].get("ownerReferences") or ()
+    pipelines = {one.get("uid") for one in owners if one.get("kind") == KIND}
+    return bool(pipelines) and uid not in pipelines
+
+
+def _token_of(found: Object) -> str:
+    """Return the key that a Secret has, if it also has what gateways know it by."""
+    data = found.get("data") or {}
+    try:
+        value = base64.b64decode(data[TOKEN_KEY]).decode()
+        known = base64.b64decode(data[KEYS_KEY]).decode()
+    except (KeyError, ValueError):
+        value = known = ""
+    if not value or _hash(value) not in known:
+        raise FailedPreconditionError(
+            f"somebody has changed the Secret {found['metadata']['name']}: delete it, and it is"
+            " made anew",
+            reason="SECRET_CHANGED",
+        )
+    return value
+
+
+def _hash(value: str) -> str:
+    return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+
+
 def _secret(inputs: Inputs, name: str) -> Object:
     value = KEY_PREFIX + secrets.token_urlsafe(32)
-    line = f"operator: sha256:{hashlib.sha256(value.encode()).hexdigest()}\n"
+    line = f"operator: {_hash(value)}\n"
     data = {TOKEN_KEY: value, KEYS_KEY: line}
     encoded = {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}
     return manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from disagfusion_operator.scaling.view import ClusterView, Key, PipelineView
 from fake_nodes import FakeNodes
 from fakes import FakeCluster, pipeline
 
-from disagfusion.errors import UnavailableError
+from disagfusion.errors import UnauthenticatedError, UnavailableError
 
 IMAGES = ("encoder", "dit", "decoder", "gateway", "flex", "emulated")
 RELEASE = Release(
@@ -32,23 +33,29 @@ class FakeGateways(Gateways):
     """Gateways that say what they are told to.
 
     Attributes:
-        state: What all of them know together; None: they do not answer.
+        state: What each of them knows; None: they do not answer.
+        known: What some know, by address.
+        refusing: Whether they do not know the key.
         admission: What each was told last, by address.
         cancelled: Why jobs were cancelled, once for each gateway.
     """
 
     def __init__(self) -> None:
         self.state: Fleet | None = Fleet()
+        self.known: dict[str, Fleet] = {}
+        self.refusing = False
         self.admission: dict[str, str] = {}
         self.cancelled: list[str] = []
         self.asked = 0
 
     async def fleet(self, door: Door) -> Fleet:
         self.asked += 1
+        if self.refusing:
+            raise UnauthenticatedError("the API key is not known")
         if self.state is None:
             raise UnavailableError("away")
         assert door.key.startswith("dfk_")
-        return self.state
+        return self.known.get(door.address, self.state)
 
     async def admit(self, door: Door, *, refuse: str) -> None:
         self.admission[door.address] = refuse
@@ -65,11 +72,16 @@ class FakeScaling:
         self.views: list[PipelineView] = []
         self.forgotten: list[Key] = []
         self.left: list[PipelineView] = []
+        self.held: dict[Key, set[str]] = {}
         self.wanted: dict[tuple[str, str], int] = {}
         self.report: dict[str, Any] = {}
+        self.knows = True
+        """Whether it knows what the pipeline may have."""
 
     async def step(self, view: PipelineView, cluster: ClusterView, now: float) -> Report:
         self.views.append(view)
+        if not self.knows:
+            return Report({}, again_after=1.0)
         places = {}
         first = {stage: view.spec.pools_of(stage)[0] for stage, _ in view.spec.stages.items()}
         least = {stage: what.min_replicas for stage, what in view.spec.stages.items()}
@@ -85,6 +97,9 @@ class FakeScaling:
 
     def leave(self, view: PipelineView, now: float) -> None:
         self.left.append(view)
+
+    def hold(self, key: Key, pods: Iterable[Object]) -> None:
+        self.held[key] = {pod["metadata"]["name"] for pod in pods}
 
     def forget(self, key: Key) -> None:
         self.forgotten.append(key)

@@ -61,6 +61,8 @@ class FakeNodes:
             pod
             for pod in cluster.all(POD)
             if any(one["uid"] == metadata["uid"] for one in pod["metadata"]["ownerReferences"])
+            # What has failed stays, and has a successor.
+            and pod["status"]["phase"] != "Failed"
         ]
         live = [pod for pod in mine if "deletionTimestamp" not in pod["metadata"]]
         old = [pod for pod in live if not version.items() <= pod["metadata"]["annotations"].items()]

@@ -10,9 +10,11 @@ from bench import RELEASE, Bench
 from disagfusion_operator.api.base import SecretKey
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired.inputs import Inputs
-from disagfusion_operator.k8s.kinds import SECRET
+from disagfusion_operator.k8s.kinds import DEPLOYMENT, PIPELINE, POD, SECRET, SERVICE
+from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.reconcile.gateways import Fleet, WorkerReport, fleet_of, joined, tag_of
 from disagfusion_operator.reconcile.tokens import Tokens
+from disagfusion_operator.scaling.gateways import Door
 from disagfusion_operator.scaling.view import Key
 from fakes import FakeCluster
 
@@ -157,3 +159,123 @@ async def test_a_key_to_prometheus_that_is_missing_keeps_no_replica_from_startin
     bench.cluster.create(secret("prometheus", token=b"t"))
     assert (await bench.settle())["state"] == "Ready"
     assert bench.scaling.views[-1].prometheus_token == "t"
+
+
+def changed(found: Object, **data: str | None) -> Object:
+    """Return what a Secret has, with something else in it."""
+    encoded = {k: v and base64.b64encode(v.encode()).decode() for k, v in data.items()}
+    return {k: v for k, v in (found["data"] | encoded).items() if v is not None}
+
+
+@pytest.mark.parametrize(
+    "edit", [{"token": "dfk_other"}, {"token": None}, {"keys": "operator: sha256:0\n"}]
+)
+async def test_a_secret_that_somebody_has_changed_is_told_and_nothing_else_suffers(
+    edit: dict[str, str | None],
+) -> None:
+    bench = Bench()
+    await bench.settle()
+    found = bench.cluster.peek(SECRET, "demo", "digits-internal")
+    bench.cluster.change(SECRET, "demo", "digits-internal", "data", value=changed(found, **edit))
+    bench.cluster.clock.now += 301
+    bench.cluster.remove(SERVICE, "demo", "digits-dit")
+    assert (await bench.look()).failed
+    degraded = bench.condition("Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "SecretUnavailable")
+    assert "the Secret digits-internal: delete it" in degraded["message"]
+    assert "digits-dit" in bench.cluster.names(SERVICE)
+    assert bench.scaling.views[-1].doors == ()
+    bench.cluster.remove(SECRET, "demo", "digits-internal")
+    assert (await bench.settle())["state"] == "Ready"
+    assert bench.condition("Degraded")["status"] == "False"
+    assert bench.scaling.views[-1].doors
+
+
+async def test_the_secret_of_a_pipeline_that_was_here_before_is_not_used() -> None:
+    bench = Bench()
+    cluster = bench.cluster
+    await Tokens(cluster, cluster.clock).key_of(KEY, inputs("gone"))
+    bench.write()
+    look = await bench.look()
+    assert (look.again, look.failed) == (2.0, False)
+    progressing = bench.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("True", "NamesakeGoes")
+    assert bench.condition("Degraded")["status"] == "False"
+    # A gateway that came now would have the key of a Secret that is about to go.
+    assert cluster.names(DEPLOYMENT) == []
+    cluster.remove(SECRET, "demo", "digits-internal")
+    assert (await bench.settle())["state"] == "Ready"
+    (owner,) = cluster.peek(SECRET, "demo", "digits-internal")["metadata"]["ownerReferences"]
+    assert owner["uid"] == cluster.peek(PIPELINE, "demo", "digits")["metadata"]["uid"]
+
+
+async def test_a_secret_that_belongs_to_nobody_is_used_if_it_is_of_use() -> None:
+    cluster = FakeCluster()
+    key = await Tokens(cluster, cluster.clock).key_of(KEY, inputs("gone"))
+    path = ("metadata", "ownerReferences")
+    cluster.change(SECRET, "demo", "digits-internal", *path, value=[])
+    assert await Tokens(cluster, cluster.clock).key_of(KEY, inputs()) == key
+
+
+async def test_a_gateway_that_waits_for_its_secret_does_not_wait_for_long() -> None:
+    bench = Bench()
+    await bench.settle()
+    bench.cluster.remove(SECRET, "demo", "digits-internal")
+    (pod,) = bench.nodes.pods(component="gateway")
+    bench.calls()
+    bench.cluster.clock.now += 20
+    await bench.look()
+    assert bench.cluster.names(SECRET) == [], "at rest it is not asked for"
+    creating = {"name": "gateway", "state": {"waiting": {"reason": "ContainerCreating"}}}
+    pulling = {"name": "gateway", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+    scheduled = {"type": "PodScheduled", "status": "True"}
+
+    def show(*conditions: Object, container: Object) -> None:
+        status = {"phase": "Pending", "podIP": "10.0.0.9", "conditions": [*conditions]}
+        status["containerStatuses"] = [container]
+        bench.cluster.change(POD, "demo", pod["metadata"]["name"], "status", value=status)
+
+    # For want of a node, or of an image, it waits for as long as it must.
+    for conditions, container in (((), creating), ((scheduled,), pulling)):
+        show(*conditions, container=container)
+        await bench.look()
+        assert bench.cluster.names(SECRET) == []
+    show(scheduled, container=creating)
+    await bench.look()
+    assert bench.cluster.names(SECRET) == ["digits-internal"]
+    bench.calls()
+    for _ in range(14):
+        bench.cluster.clock.now += 1
+        await bench.look()
+    assert not [call for call in bench.calls() if call[1] == "secrets"]
+
+
+@pytest.mark.parametrize("while_leaving", [False, True], ids=["rollout", "deletion"])
+async def test_a_key_that_gateways_do_not_know_is_read_again(while_leaving: bool) -> None:
+    bench = Bench()
+    await bench.settle()
+    before = bench.scaling.views[-1].doors[0].key
+    bench.cluster.remove(SECRET, "demo", "digits-internal")
+    uid = bench.cluster.peek(PIPELINE, "demo", "digits")["metadata"]["uid"]
+    another = await Tokens(bench.cluster, bench.cluster.clock).key_of(KEY, inputs(uid))
+    bench.gateways.refusing = True
+    bench.cluster.clock.now += 16
+    if while_leaving:
+        await bench.cluster.delete(PIPELINE, "demo", "digits")
+    else:
+        bench.write(stages={"dit": {"image": "registry/dit:2"}})
+    seen: list[str] = []
+    fleet = bench.gateways.fleet
+
+    async def ask(door: Door) -> Fleet:
+        seen.append(door.key)
+        return await fleet(door)
+
+    bench.gateways.fleet = ask  # type: ignore[method-assign]
+    bench.calls()
+    for _ in range(10):
+        bench.cluster.clock.now += 1
+        await bench.look()
+    assert (seen[0], seen[-1]) == (before, another)
+    # And not again and again: a file in a pod takes a minute to follow its Secret.
+    assert len([call for call in bench.calls() if call[1] == "secrets"]) == 1
