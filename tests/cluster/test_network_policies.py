@@ -7,16 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.testing import APP, PYTHON, Cluster, Namespace, archive, container
-
-# Long enough for an answer, short where none will come.
-ASK = (
-    "import socket, sys\n"
-    "try:\n"
-    "    socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5).close()\n"
-    "    print('reached')\n"
-    "except OSError:\n"
-    "    print('not reached')"
+from tests.cluster.testing import (
+    APP,
+    PYTHON,
+    Cluster,
+    Namespace,
+    archive,
+    container,
+    reaches,
 )
 
 
@@ -70,12 +68,6 @@ def policy(namespace: Namespace) -> Iterator[Callable[..., None]]:
 
     yield apply
     namespace("delete", "networkpolicy", "tested", "--ignore-not-found")
-
-
-def reaches(namespace: Namespace, pod: str, address: str, port: int = 7000) -> bool:
-    said = namespace("exec", pod, "--", PYTHON, "-c", ASK, address, str(port)).strip()
-    assert said in ("reached", "not reached"), said
-    return said == "reached"
 
 
 FRIENDS = {"podSelector": {"matchLabels": {"role": "friend"}}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,15 @@ GROUP = "tests.disagfusion.dev"
 IMAGE = "localhost/cluster-tests:1"
 APP = "/app/app.py"
 PYTHON = "python3"
+# Long enough for an answer, short where none will come.
+_ASK = (
+    "import socket, sys\n"
+    "try:\n"
+    "    socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.5).close()\n"
+    "    print('reached')\n"
+    "except OSError:\n"
+    "    print('not reached')"
+)
 _SOURCE = Path(__file__).with_name("app.py")
 
 
@@ -112,6 +121,20 @@ class Cluster:
             yield Namespace(name, self.kubectl)
         finally:
             self.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+
+
+def reaches(run: Callable[..., str], pod: str, address: str, port: int = 7000) -> bool:
+    """Tell whether a pod's connection to an address comes about.
+
+    Args:
+        run: kubectl in the pod's namespace.
+        pod: Its image has Python.
+        address: Of another pod.
+        port: At which something listens.
+    """
+    said = run("exec", pod, "--", PYTHON, "-c", _ASK, address, str(port)).strip()
+    assert said in ("reached", "not reached"), said
+    return said == "reached"
 
 
 def widget_definition() -> dict[str, Any]:
