@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Generator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -22,10 +22,10 @@ from disagfusion.errors import (
     InvalidArgumentError,
     NotFoundError,
     ResourceExhaustedError,
-    UnavailableError,
 )
 from disagfusion.jobs.model import Output
-from disagfusion.jobs.results import ResultKey, ResultStore
+from disagfusion.jobs.results import ResultKey, ResultStorageError, ResultStore
+from disagfusion.telemetry.logging import get_logger
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +34,8 @@ _CHUNK_BYTES = 1024 * 1024
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME = re.compile(r"(?P<job>[A-Za-z0-9_-]{1,64})\.(?P<attempt>\d+)\.(?P<index>\d+)")
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+_log = get_logger(__name__)
 
 
 class DirectoryResultStore(ResultStore):
@@ -63,10 +65,8 @@ class DirectoryResultStore(ResultStore):
 
     async def open(self) -> None:
         """Create the directories and see whether they can be written."""
-        try:
+        with _working(f"results cannot be stored in {self._root}"):
             await asyncio.to_thread(self._prepare)
-        except OSError as error:
-            raise UnavailableError(f"results cannot be stored in {self._root}: {error}") from error
 
     async def aclose(self) -> None:
         """Close."""
@@ -75,30 +75,28 @@ class DirectoryResultStore(ResultStore):
         """Store one result durably; all of it or nothing."""
         target = self._path(key)
         if await self.free_bytes() < output.size_bytes:
-            raise _no_room(self._root)
+            raise _no_room(f"a result cannot be stored in {self._root}")
         name = f"{os.path.basename(target)}.{secrets.token_hex(8)}"
         temporary = os.path.join(self._temporary, name)
         try:
-            with _create(temporary) as file:
+            with _working(f"a result cannot be stored in {self._root}"), _create(temporary) as file:
                 await _receive(file, output, chunks)
                 await _in_thread(self._publish, file, temporary, target)
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise _no_room(self._root) from error
-            raise UnavailableError(f"a result cannot be stored: {error}") from error
         finally:
-            _unlink_all([temporary])
+            _tidy(temporary)
 
     async def read(
         self, key: ResultKey, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[bytes]:
         """Read a result, or a range of it, in chunks of at most 1 MiB."""
         path = self._path(key)
-        try:
-            file = _open(path)
-        except FileNotFoundError as error:
-            raise NotFoundError(f"output {key.index} of job {key.job_id} is not stored") from error
-        with file:
+        what = f"output {key.index} of job {key.job_id}"
+        with _working(f"{what} cannot be read"):
+            try:
+                file = _open(path)
+            except FileNotFoundError as error:
+                raise NotFoundError(f"{what} is not stored") from error
+        with _working(f"{what} cannot be read"), file:
             size = os.fstat(file.fileno()).st_size
             if not 0 <= offset <= size or (length is not None and length < 0):
                 raise InvalidArgumentError(
@@ -109,14 +107,15 @@ class DirectoryResultStore(ResultStore):
             while left > 0:
                 chunk = await _in_thread(file.read, min(left, _CHUNK_BYTES))
                 if not chunk:
-                    raise DataLossError(f"output {key.index} of job {key.job_id} is truncated")
+                    raise DataLossError(f"{what} is truncated")
                 left -= len(chunk)
                 yield chunk
 
     async def delete(self, keys: Collection[ResultKey]) -> None:
         """Remove results; those that are not there are ignored."""
         paths = [self._path(key) for key in keys]
-        await asyncio.to_thread(_unlink_all, paths)
+        with _working("results cannot be removed"):
+            await asyncio.to_thread(_unlink_all, paths)
 
     async def discard(self, job_id: str, attempt: int) -> None:
         """Remove whatever one attempt of a job has stored."""
@@ -128,7 +127,8 @@ class DirectoryResultStore(ResultStore):
                 names = [name for name in os.listdir(directory) if name.startswith(prefix)]
                 _unlink_all([os.path.join(directory, name) for name in names])
 
-        await asyncio.to_thread(remove)
+        with _working(f"what attempt {attempt} of job {job_id} stored cannot be removed"):
+            await asyncio.to_thread(remove)
 
     async def clean(
         self,
@@ -138,11 +138,14 @@ class DirectoryResultStore(ResultStore):
         keep_jobs: Collection[str] = (),
     ) -> int:
         """Remove what a crash has left."""
-        return await asyncio.to_thread(self._clean, frozenset(keep), frozenset(keep_jobs), before)
+        with _working(f"{self._root} cannot be cleaned"):
+            keys, jobs = frozenset(keep), frozenset(keep_jobs)
+            return await asyncio.to_thread(self._clean, keys, jobs, before)
 
     async def free_bytes(self) -> int:
         """Return how much may still be written, in bytes."""
-        free = await asyncio.to_thread(self._free_bytes, self._root)
+        with _working(f"nobody knows how much is free in {self._root}"):
+            free = await asyncio.to_thread(self._free_bytes, self._root)
         return max(0, free - self._min_free_bytes)
 
     def _prepare(self) -> None:
@@ -239,9 +242,30 @@ def _write_all(file: io.FileIO, chunk: bytes) -> None:
 
 
 def _unlink_all(paths: Collection[str | Path]) -> None:
+    """Remove files, as many as can be.
+
+    Raises:
+        OSError: The first that cannot.
+    """
+    problem: OSError | None = None
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
+
+
+def _tidy(temporary: str) -> None:
+    """Remove what is left of a write, which has its outcome already."""
+    try:
+        _unlink_all([temporary])
+    except OSError as error:
+        # The next cleaning finds it.
+        _log.warning("temporary file left", problem=str(error))
 
 
 def _sync_directory(directory: str | Path) -> None:
@@ -256,7 +280,18 @@ def _free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
 
 
-def _no_room(root: Path) -> ResourceExhaustedError:
+@contextlib.contextmanager
+def _working(otherwise: str) -> Generator[None]:
+    """Raise what the system says as one of our errors: the message says what does not go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _no_room(otherwise) from error
+        raise ResultStorageError(f"{otherwise}: {error}", retry_after=1.0) from error
+
+
+def _no_room(otherwise: str) -> ResourceExhaustedError:
     return ResourceExhaustedError(
-        f"the disk of {root} is full", reason="DISK_FULL", retry_after=5.0
+        f"{otherwise}: the disk is full", reason="DISK_FULL", retry_after=5.0
     )

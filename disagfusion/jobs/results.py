@@ -6,7 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Collection
 from dataclasses import dataclass
 
+from disagfusion.errors import UnavailableError
 from disagfusion.jobs.model import Output
+
+
+class ResultStorageError(UnavailableError):
+    """The place does not work now, such as a network volume that is away: worth trying again."""
+
+    default_reason = "RESULT_STORAGE"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -19,14 +26,17 @@ class ResultKey:
 
 
 class ResultStore(ABC):
-    """Encoded pictures and videos by key; use as an asynchronous context manager."""
+    """Encoded pictures and videos by key; use as an asynchronous context manager.
+
+    Every method but `aclose` raises `ResultStorageError` where the place does not work.
+    """
 
     @abstractmethod
     async def open(self) -> None:
         """Make ready.
 
         Raises:
-            UnavailableError: The place cannot be used; the message says why.
+            ResultStorageError: The place cannot be used; the message says why.
         """
 
     @abstractmethod

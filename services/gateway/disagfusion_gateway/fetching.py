@@ -20,7 +20,7 @@ from disagfusion.errors import (
     UnavailableError,
 )
 from disagfusion.jobs.model import Output
-from disagfusion.jobs.results import ResultKey, ResultStore
+from disagfusion.jobs.results import ResultKey, ResultStorageError, ResultStore
 from disagfusion.jobs.retention import discard_result
 from disagfusion.jobs.store import JobStore
 from disagfusion.rpc.errors import from_rpc_error
@@ -108,10 +108,13 @@ class ResultFetcher:
                     await self._results.write(key, output, self._chunks(action, output))
         except (NotFoundError, DataLossError, InvalidArgumentError, FailedPreconditionError) as e:
             failure, message = events.ResultFailure.LOST, e.message
-        except ResourceExhaustedError as error:
+        except (ResourceExhaustedError, ResultStorageError) as error:
             failure, message = events.ResultFailure.STORAGE, error.message
         except DisagfusionError as error:
             failure, message = events.ResultFailure.UNAVAILABLE, error.message
+        except Exception as error:  # noqa: BLE001 - without an outcome the job would wait for ever
+            _log.exception("result not fetched", job_id=job_id, attempt=attempt)
+            failure, message = events.ResultFailure.UNAVAILABLE, f"{type(error).__name__}: {error}"
         else:
             failpoints.reach("gateway.result.stored")
             post(events.ResultStored(job_id, attempt, action.media))
@@ -155,6 +158,12 @@ class ResultFetcher:
                 yield message.chunk
         except TimeoutError:
             raise UnavailableError(f"{action.worker} does not answer") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # A channel that closes cancels its calls.
+            raise UnavailableError(f"the connection to {action.worker} broke") from None
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         finally:

@@ -1,13 +1,16 @@
 """What every result store must do, and what the one in a directory does on disk."""
 
 import asyncio
+import errno
 import hashlib
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,7 +23,7 @@ from disagfusion.errors import (
 )
 from disagfusion.jobs.directory_results import DirectoryResultStore
 from disagfusion.jobs.model import Output
-from disagfusion.jobs.results import ResultKey, ResultStore
+from disagfusion.jobs.results import ResultKey, ResultStorageError, ResultStore
 
 CONTENT = bytes(range(256)) * 5000
 KEY = ResultKey("job-1", 1, 0)
@@ -196,6 +199,64 @@ async def test_the_floor_is_kept_free(tmp_path: Path) -> None:
         assert caught.value.reason == "DISK_FULL"
         free += 1
         await put(results, KEY)
+
+
+def away(*_: Any, **__: Any) -> NoReturn:
+    raise OSError(errno.ESTALE, "Stale file handle")
+
+
+@pytest.mark.parametrize("call", ["open", "replace", "fsync", "stat", "unlink", "listdir"])
+async def test_a_volume_that_is_away_is_said_to_be_so(
+    results: ResultStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    lost, kept = ResultKey("job-2", 1, 0), ResultKey("job-3", 1, 0)
+    for key in (KEY, lost, kept):
+        await put(results, key)
+    places = {
+        "open": ("disagfusion.jobs.directory_results.io.FileIO", lambda: put(results, KEY)),
+        "replace": ("os.replace", lambda: put(results, KEY)),
+        "fsync": ("os.fsync", lambda: put(results, KEY)),
+        "stat": ("os.statvfs", results.free_bytes),
+        "unlink": ("os.unlink", lambda: results.delete([lost])),
+        "listdir": ("os.listdir", lambda: results.discard("job-2", 1)),
+    }
+    name, work = places[call]
+    with monkeypatch.context() as patched:
+        patched.setattr(name, away)
+        with pytest.raises(ResultStorageError, match="Stale file handle"):
+            await work()
+        if call == "open":
+            with pytest.raises(ResultStorageError, match="Stale file handle"):
+                await get(results, KEY)
+    await work()
+    assert await get(results, kept) == CONTENT
+
+
+async def test_a_result_that_is_stored_counts_although_nothing_can_be_tidied(
+    results: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "unlink", away)
+    await put(results, KEY)
+    assert await get(results, KEY) == CONTENT
+    with pytest.raises(DataLossError):
+        await results.write(ResultKey("job-2", 1, 0), announced(CONTENT), stream([b"x"]))
+
+
+async def test_one_file_that_cannot_be_removed_keeps_no_other(
+    results: ResultStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    unlink = os.unlink
+    keys = [ResultKey(f"job-{number}", 1, 0) for number in range(3)]
+    for key in keys:
+        await put(results, key)
+
+    def remove(path: str) -> None:
+        away() if "job-0" in path else unlink(path)
+
+    monkeypatch.setattr(os, "unlink", remove)
+    with pytest.raises(ResultStorageError):
+        await results.delete(keys)
+    assert files(tmp_path) == {"job-0.1.0"}
 
 
 async def test_a_place_that_is_no_directory(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ QUICK = {
     "reconnect_grace_seconds": 0.2,
 }
 
+NAMES = ("encoder-0", "dit-0", "decoder-0")
 DEATHS = [
     ("encoder-0", "assigned"),
     ("encoder-0", "started"),
@@ -75,8 +76,13 @@ async def test_a_worker_that_dies(bench: Any, name: str, place: str) -> None:
         assert stages["dit-0"].counts["steps"] == STEPS
 
 
-@pytest.mark.parametrize("name", ["encoder-0", "dit-0", "decoder-0"])
-@pytest.mark.parametrize("place", ["assigned", "started", "finished"])
+BREAKS = [
+    *((name, place) for name in NAMES for place in ("assigned", "started", "finished")),
+    ("decoder-0", "media"),
+]
+
+
+@pytest.mark.parametrize(("name", "place"), BREAKS)
 async def test_a_stream_that_breaks_loses_nothing(bench: Any, name: str, place: str) -> None:
     stages, gateway, api = await bench.running()
     gate = stages[name].hold(place)
