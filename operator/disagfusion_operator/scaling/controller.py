@@ -101,7 +101,8 @@ class Scaling:
         self._names[pipeline.key] = name
         for decision in scaler.mind.news():
             self._metrics.decided(*name, decision.reason.name.lower())
-        held = pipeline.spec.scaling.paused or bool(pipeline.hold)
+        scaling = pipeline.spec.scaling
+        held = scaling.paused or scaling.mode == "Off" or bool(pipeline.hold)
         self._metrics.show(*name, figures(report, scaler.mind.summary(), held=held))
 
     def leave(self, pipeline: PipelineView, now: float) -> None:

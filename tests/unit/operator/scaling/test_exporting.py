@@ -17,7 +17,7 @@ REASONS = [reason.name.lower() for reason in Reason]
 async def test_every_pipeline_is_exported_until_it_is_gone() -> None:
     registry = CollectorRegistry()
     world = World()
-    world.add_nodes("a", 2, 8)
+    world.add_nodes("a", 3, 8)
     spec = {
         "pools": {"a": pool("a")},
         "scaling": {
@@ -27,6 +27,7 @@ async def test_every_pipeline_is_exported_until_it_is_gone() -> None:
     }
     first = world.add("p", spec, lambda now: 0.5)
     second = world.add("p", {**spec, "scaling": {**spec["scaling"], "paused": True}}, namespace="x")
+    world.add("p", {**spec, "scaling": {**spec["scaling"], "mode": "Off"}}, namespace="off")
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"disagfusion_{name}", {"pipeline": "p", **labels})
@@ -43,6 +44,7 @@ async def test_every_pipeline_is_exported_until_it_is_gone() -> None:
         assert value("model_correction_ratio", **at) == 1.0
         assert value("balancer_held", namespace="default") == 0
         assert value("balancer_held", namespace="x") == 1
+        assert value("balancer_held", namespace="off") == 1
         decided = value("balancer_decisions_total", namespace="default", reason="balanced")
         assert decided is not None
         assert decided >= 4
