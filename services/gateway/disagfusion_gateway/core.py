@@ -20,8 +20,8 @@ from disagfusion import failpoints
 from disagfusion.dispatch import actions, events
 from disagfusion.dispatch.dispatcher import Dispatcher
 from disagfusion.dispatch.settings import Load
-from disagfusion.errors import NotFoundError
-from disagfusion.jobs.model import Job, JobEvent, NewJob, Stage, StaleTransitionError
+from disagfusion.errors import NotFoundError, UnavailableError
+from disagfusion.jobs.model import InputImage, Job, JobEvent, NewJob, Stage, StaleTransitionError
 from disagfusion.jobs.store import JobStore, Submission
 from disagfusion.telemetry.logging import get_logger
 from disagfusion.v1 import stage_pb2
@@ -35,6 +35,7 @@ from disagfusion_gateway.watchers import Watchers
 
 # Nobody can say when a full disk has room again, or a database is back.
 _SETTLING_SECONDS = 10.0
+_RETRY_SECONDS = 0.25
 
 _log = get_logger(__name__)
 
@@ -338,7 +339,15 @@ class Core:
 
         if not job.has_images:
             return Step(action.job_id, carry_out)
-        return self._waiting(action.job_id, self._store.images(action.job_id), carry_out)
+        return self._waiting(action.job_id, self._images(action.job_id), carry_out)
+
+    async def _images(self, job_id: str) -> tuple[InputImage, ...]:
+        """Return a job's images; wait while the store is away, as the changes before them do."""
+        while True:
+            try:
+                return await self._store.images(job_id)
+            except UnavailableError:
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def _send(self, action: actions.Send) -> Step:
         receiver = self._sessions.get(action.to, action.to_incarnation)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from typing import Any
 
 import pytest
 from gatewaykit import eventually
+from PIL import Image
 from postgres_server import PostgresServer
 
 from disagfusion.errors import UnavailableError
-from disagfusion.jobs.model import NewJob
+from disagfusion.jobs.model import InputImage, NewJob
 from disagfusion.jobs.store import Submission
 from disagfusion.v1 import generation_pb2 as pb
 
@@ -60,6 +62,39 @@ async def test_a_submission_whose_commit_was_not_answered(
     job = await api.submit(client_request_id="once")
     assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
     assert len((await api.list()).jobs) == 1
+
+
+async def test_images_are_read_once_the_database_is_back(
+    bench: Any, postgres: PostgresServer
+) -> None:
+    stages, gateway, api = await bench.running(database=postgres.database())
+    gate = stages["encoder-0"].hold("started")
+    # As many as the encoder has slots.
+    jobs = [await api.submit() for _ in range(2)]
+    await gate.reached.wait()
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    store = gateway.gateway._store
+    images, asked = store.images, asyncio.Event()
+
+    async def noted(job_id: str) -> tuple[InputImage, ...]:
+        try:
+            found: tuple[InputImage, ...] = await images(job_id)
+            return found
+        finally:
+            asked.set()
+
+    store.images = noted
+    jobs.append(await api.submit(images=[pb.InputImage(content=picture.getvalue())]))
+    assert not asked.is_set()
+    postgres.stop()
+    try:
+        gate.open()
+        await asked.wait()
+    finally:
+        postgres.start()
+    for job in jobs:
+        assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
 
 
 async def test_a_lease_that_is_lost_ends_the_gateway(bench: Any, postgres: PostgresServer) -> None:
