@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -28,6 +28,8 @@ _CONNECT = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
     "application_name": "disagfusion",
+    # Behind one address a standby may answer, or a server that has become one.
+    "target_session_attrs": "read-write",
 }
 # A gateway that was stopped within a transaction must not keep its locks from the others, and one
 # that meets such locks must not wait for longer than it has until its own lease is up.
@@ -37,6 +39,7 @@ _SESSION = {
     "statement_timeout": "60s",
 }
 _DISK_FULL = "53100"
+_READ_ONLY = "25006"
 
 
 def parse_url(text: str) -> URL:
@@ -87,6 +90,12 @@ def _postgresql(url: URL) -> Engine:
             for name, value in _SESSION.items():
                 cursor.execute(f"SET {name} = '{value}'")
         connection.commit()  # type: ignore[attr-defined]
+
+    @event.listens_for(engine, "handle_error")
+    def _judge(context: ExceptionContext) -> None:
+        # It has handed over to another server: only a new connection leads there.
+        if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+            context.is_disconnect = True
 
     return engine
 

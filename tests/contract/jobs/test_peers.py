@@ -258,6 +258,30 @@ async def test_changes_wait_while_the_server_is_away_and_connections_are_made_an
     assert (await a.submit(new("job-2"))).created
 
 
+async def test_a_server_that_may_only_be_read_is_left_for_its_successor(
+    postgres: PostgresServer, url: str, opened: Open
+) -> None:
+    a = await opened("a")
+    await a.submit(new())
+    name = url.partition("@/")[2].partition("?")[0]
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    # A server that steps back says so to the connections that it has, too.
+    await a._thread.read(
+        lambda connection: connection.connection.driver_connection.execute(
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+        )
+    )
+    waiting = asyncio.create_task(a.transition(step("job-1", JobState.QUEUED, JobState.ENCODING)))
+    with pytest.raises(UnavailableError):
+        await a.submit(new("job-2"))
+    with pytest.raises(UnavailableError, match="read-only"):
+        await SqlJobStore(url, owner="b", pipeline="flux").open()
+    assert not waiting.done()
+    postgres.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert (await waiting).state is JobState.ENCODING
+    assert (await a.submit(new("job-2"))).created
+
+
 async def test_a_commit_that_was_done_without_an_answer_is_not_done_again(
     postgres: PostgresServer, url: str, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
