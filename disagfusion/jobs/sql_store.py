@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from disagfusion.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from disagfusion.jobs import sql_queries, sql_retention
 from disagfusion.jobs.model import (
@@ -46,8 +48,8 @@ class SqlJobStore(JobStore):
         pipeline: What that gateway serves.
         synchronous: SQLite's `PRAGMA synchronous`; "FULL" survives a loss of power.
         max_input_bytes: Bound on a job's request and images together.
-        min_free_bytes: New jobs are refused when less than this is free on the database's disk,
-            so that there is room to finish those that were accepted.
+        min_free_bytes: New jobs are refused when less than this is free on the database's disk
+            and within its file, so that there is room to finish those that were accepted.
         free_bytes: Says how much is free at a path.
     """
 
@@ -107,7 +109,7 @@ class SqlJobStore(JobStore):
                 f"request and images have {size} bytes",
                 expected=f"at most {self._max_input_bytes}",
             )
-        if self.free_bytes() < size:
+        if not await self._has_room(size):
             known = await self.repeated(job)
             if known is not None:
                 return Submission(known, created=False)
@@ -121,12 +123,14 @@ class SqlJobStore(JobStore):
         """Return the job that this one repeats."""
         return await self._thread.read(partial(sql_queries.repeated, job=job))
 
-    def free_bytes(self) -> int:
-        """Return how much new jobs may still take, in bytes, above the floor that is kept free."""
+    async def _has_room(self, size: int) -> bool:
+        """Tell whether a job of so many bytes fits, above the floor that is kept free."""
         path = self._thread.path
         if path is None:
-            return self._max_input_bytes
-        return max(0, self._free_bytes(path.parent) - self._min_free_bytes)
+            return True
+        room = await asyncio.to_thread(self._free_bytes, path.parent) - self._min_free_bytes
+        # The file never shrinks: what has gone out of it is room for what comes.
+        return room >= size or room + await self._thread.read(_unused_bytes) >= size
 
     async def transition(self, transition: Transition) -> JobEvent:
         """Apply a change; waits while the disk is full."""
@@ -237,6 +241,11 @@ class SqlJobStore(JobStore):
 
 def _free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
+
+
+def _unused_bytes(connection: Connection) -> int:
+    pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
 
 
 def _listing(tenant: str, states: Collection[JobState]) -> bytes:
