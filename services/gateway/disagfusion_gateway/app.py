@@ -71,6 +71,7 @@ class Gateway:
         self._incarnation = secrets.token_hex(8)
         self._identity = f"{settings.name[:_MAX_NAME]}/{self._incarnation}"
         self._peering: Peering | None = None
+        self._began = time.time()
         self.address = settings.listen
         self.metrics_address = ""
         self.internal_address = ""
@@ -113,7 +114,7 @@ class Gateway:
         self._store = self._job_store()
         await self._stack.enter_async_context(self._store)
         peers, shares = self._store.peers, self._store.peers is not None
-        now = time.time()
+        now = self._began
         gateway_metrics = metrics.GatewayMetrics(self._registry, pipeline=settings.pipeline)
         observer = self._observer = Observer(gateway_metrics, settings.pipeline)
         remembered = await self._store.specification(settings.pipeline)
@@ -154,10 +155,11 @@ class Gateway:
             self._stack.push_async_callback(self._peering.resign)
         self._stack.push_async_callback(core.aclose)
         self._stack.push_async_callback(fetcher.aclose)
-        await retention.clean_results(self._store, self._results, now, shared=shares)
         if self._peering is not None:
+            # At once: those who see no beat for a while take this gateway for dead.
             await self._peering.start()
         else:
+            await retention.clean_results(self._store, self._results, now)
             for job in await self._store.unfinished():
                 core.recover(job)
         # Only now: as long as jobs are still read, no work would be a mistake and not a zero.
@@ -230,6 +232,7 @@ class Gateway:
                 group.create_task(self._remember())
                 if self._peering is not None:
                     group.create_task(self._peering.run())
+                    group.create_task(self._clean())
         except BaseExceptionGroup as group:
             lost = group.subgroup(LeaseLostError)
             if lost is None:
@@ -244,6 +247,13 @@ class Gateway:
 
     async def _watch_core(self) -> None:
         await asyncio.shield(self._core.failed)
+
+    async def _clean(self) -> None:
+        """Remove what gateways that died have left, which takes long where there are many files."""
+        try:
+            await retention.clean_results(self._store, self._results, self._began, shared=True)
+        except DisagfusionError as error:
+            _log.warning("leftovers not removed", problem=error.message)
 
     async def _remember(self) -> None:
         while True:

@@ -13,6 +13,7 @@ from PIL import Image
 from postgres_server import PostgresServer
 
 from disagfusion.errors import UnavailableError
+from disagfusion.jobs.directory_results import DirectoryResultStore
 from disagfusion.jobs.model import InputImage, NewJob
 from disagfusion.jobs.store import Submission
 from disagfusion.v1 import generation_pb2 as pb
@@ -134,3 +135,27 @@ async def test_the_eldest_removes_what_is_old(bench: Any, postgres: PostgresServ
         while (await api.list()).jobs:
             pass
     assert second.gateway._peering.eldest
+
+
+async def test_a_gateway_lives_while_it_cleans_up(
+    bench: Any, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = await bench.stages()
+    database = postgres.database()
+    name = database.partition("@/")[2].partition("?")[0]
+    shared = {"workers": stages.workers, "database": database, "lease_seconds": 0.1}
+    done = asyncio.Event()
+
+    async def slow(_: DirectoryResultStore, keep: object, **options: object) -> int:
+        await done.wait()
+        return 0
+
+    await bench.gateway(**shared)
+    monkeypatch.setattr(DirectoryResultStore, "clean", slow)
+    await bench.gateway(**shared, listen=f"unix:{bench.directory}/second.sock")
+    # For longer than the other one waits for a sign of life.
+    youngest = "SELECT beats FROM gateways ORDER BY id DESC LIMIT 1"
+    async with asyncio.timeout(30):
+        while postgres.execute(youngest, name)[0][0] < 20:
+            await asyncio.sleep(0.02)
+    done.set()
