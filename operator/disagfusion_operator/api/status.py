@@ -120,7 +120,7 @@ class DecisionStatus(Part):
 
 
 class ColdStart(Part):
-    """How long the last pod to become ready took, in seconds since it was made.
+    """How long the newest pod that is ready took to become so, in seconds since it was made.
 
     Attributes:
         stage: Of the pod.
@@ -152,7 +152,7 @@ class Status(Part):
         throughput: Jobs per second by Prometheus, over its window.
         backlog: Unfinished jobs.
         decision: The balancer's last.
-        cold_start: The last pod's.
+        cold_start: Of the newest pod that is ready.
         endpoint: Where clients in the cluster reach the gateway.
     """
 

@@ -217,39 +217,38 @@ def is_settled(deployment: Object) -> bool:
     )
 
 
-def cold_start(pods: Sequence[Object]) -> ColdStart | None:
-    """Return how long the stage pod that became ready last took."""
-    newest: tuple[str, ColdStart] | None = None
-    for pod in pods:
-        ready = condition(pod, "Ready")
-        scheduled = condition(pod, "PodScheduled")
-        if not is_ready(pod) or not scheduled or _restarted(pod) or _has_changed(pod):
-            continue
-        at = ready.get("lastTransitionTime") or ""
-        if newest is not None and at <= newest[0]:
-            continue
-        begin = seconds_of(pod["metadata"]["creationTimestamp"])
-        place = place_of(pod)
-        newest = (
-            at,
-            ColdStart(
-                stage=place.stage,
-                pool=place.pool,
-                scheduled=seconds_of(scheduled["lastTransitionTime"]) - begin,
-                pulled=_since(begin, _first_start(pod)),
-                loaded=_since(begin, _weights_end(pod)),
-                ready=seconds_of(at) - begin,
-            ),
-        )
-    return None if newest is None else newest[1]
+def cold_start(pods: Sequence[Object], before: ColdStart | None = None) -> ColdStart | None:
+    """Return how long the newest stage pod that is ready took to become so.
+
+    Args:
+        pods: Of the stages.
+        before: What was found the last time; it stays where no pod tells more.
+    """
+    started = [pod for pod in pods if _tells_of_its_start(pod)]
+    if not started:
+        return before
+    pod = max(started, key=lambda one: str(one["metadata"]["creationTimestamp"]))
+    begin = seconds_of(pod["metadata"]["creationTimestamp"])
+    place = place_of(pod)
+    found = ColdStart(
+        stage=place.stage,
+        pool=place.pool,
+        scheduled=seconds_of(condition(pod, "PodScheduled")["lastTransitionTime"]) - begin,
+        pulled=_since(begin, _first_start(pod)),
+        loaded=_since(begin, _weights_end(pod)),
+        ready=seconds_of(condition(pod, "Ready")["lastTransitionTime"]) - begin,
+    )
+    # The same pod, ready once more: that was no start.
+    if before is not None and found == before.model_copy(update={"ready": found.ready}):
+        return before
+    return found
 
 
-def _has_changed(pod: Object) -> bool:
-    return CHANGED_ANNOTATION in (pod["metadata"].get("annotations") or {})
-
-
-def _restarted(pod: Object) -> bool:
-    return any(one.get("restartCount") for one in pod["status"].get("containerStatuses") or ())
+def _tells_of_its_start(pod: Object) -> bool:
+    changed = CHANGED_ANNOTATION in (pod["metadata"].get("annotations") or {})
+    restarted = any(one.get("restartCount") for one in pod["status"].get("containerStatuses") or ())
+    times = (condition(pod, one).get("lastTransitionTime") for one in ("PodScheduled", "Ready"))
+    return is_ready(pod) and all(times) and not changed and not restarted
 
 
 def _since(begin: float, time: str | None) -> float | None:
@@ -260,7 +259,8 @@ def _first_start(pod: Object) -> str | None:
     times = [
         state.get("startedAt")
         for one in containers(pod)
-        for state in (one.get("state") or {}).values()
+        for states in (one.get("state"), one.get("lastState"))
+        for state in (states or {}).values()
     ]
     return min((time for time in times if time), default=None)
 

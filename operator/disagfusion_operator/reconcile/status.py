@@ -9,6 +9,7 @@ from typing import Any
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.api.base import API_VERSION, KIND, STAGES
 from disagfusion_operator.api.status import (
+    ColdStart,
     Condition,
     ConditionStatus,
     DecisionStatus,
@@ -103,7 +104,7 @@ def build(account: Account, before: Mapping[str, Any], now: str) -> Status:
         else f"{report.throughput:.3g}",
         backlog=report.backlog if report else None,
         decision=_decision(report, before),
-        cold_start=cold_start(account.observed.stage_pods),
+        cold_start=cold_start(account.observed.stage_pods, _cold_start(before)),
         endpoint=endpoint,
     )
 
@@ -115,7 +116,7 @@ def invalid(generation: int, message: str, before: Mapping[str, Any], now: str) 
         Finding(Condition.DEGRADED, True, "InvalidSpec", message),
         Finding(Condition.SCALING_ACTIVE, False, "InvalidSpec", message),
     ]
-    names = ("stages", "ratio", "decision", "endpoint")
+    names = ("stages", "ratio", "decision", "coldStart", "endpoint")
     kept = {name: value for name, value in before.items() if name in names}
     status = Status.model_validate(kept) if kept else Status()
     return status.model_copy(
@@ -356,6 +357,11 @@ def _decision(report: Report | None, before: Mapping[str, Any]) -> DecisionStatu
     return DecisionStatus(
         time=text_of(choice.time), reason=choice.reason, message=choice.message[:_LENGTH]
     )
+
+
+def _cold_start(before: Mapping[str, Any]) -> ColdStart | None:
+    last = before.get("coldStart")
+    return None if last is None else ColdStart.model_validate(last)
 
 
 def _without(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,3 +106,30 @@ def test_clocks_that_differ_give_nothing_below_zero() -> None:
     found = cold_start([pod(fetched=(-1, -1), started=-1)])
     assert found is not None
     assert (found.pulled, found.loaded) == (0, 0)
+
+
+def test_a_pod_that_is_ready_once_more_did_not_start_again() -> None:
+    first = cold_start([pod()])
+    assert first is not None
+    assert cold_start([pod(ready=7_000)], first) == first
+
+
+def test_an_older_pod_that_is_ready_once_more_is_not_the_newest() -> None:
+    newer = pod(stage="decoder", made=90, fetched=None, started=3, ready=20)
+    found = cold_start([pod(ready=7_000), newer])
+    assert found is not None
+    assert (found.stage, found.ready) == ("decoder", 20)
+
+
+def test_the_last_one_stays_when_its_pod_has_gone() -> None:
+    first = cold_start([pod()])
+    assert cold_start([], first) == first
+
+
+def test_an_image_is_pulled_once_although_the_fetch_is_tried_again() -> None:
+    again = pod(fetched=(40, 70))
+    failed = {"terminated": {"exitCode": 1, "startedAt": at(10), "finishedAt": at(12)}}
+    again["status"]["initContainerStatuses"][0] |= {"restartCount": 1, "lastState": failed}
+    found = cold_start([again])
+    assert found is not None
+    assert (found.pulled, found.loaded) == (10, 70)
