@@ -52,7 +52,7 @@ class MachineCore:
         self._worker = worker
         self._worker.slots = settings.slots
         self.slots = InputSlots(settings.slots, settings.slot_bytes, new_id)
-        self.held = HeldStore(settings.held_bytes, settings.held_seconds)
+        self.held = HeldStore(settings.held_bytes, settings.held_seconds, self._keeps)
         self.engine = EngineLifecycle(settings.restart, now)
         self.gateways = Gateways()
         self._floor = AttemptFloor()
@@ -164,12 +164,11 @@ class MachineCore:
 
     # The consequences of events.
 
-    def _forget(self, session: str, now: float) -> None:
-        for slot in self.slots.offered(session):
-            self.slots.release(slot)
-        self.gateways.remove(session)
-        if not self.gateways:
-            self._drain.alone(now)
+    def _keeps(self, held: HeldOutput) -> bool:
+        """Tell whether an output stays for as long as its gateway, which will release it."""
+        # What waits for a later stage must not keep this worker from being it.
+        in_the_way = self.activity == "blocked" and held.key.stage < self._settings.stage
+        return self.gateways.connected(held.owner) and not in_the_way
 
     def _check(self, assignment: stage_pb2.Assignment) -> None:
         def refuse(why: str) -> RefusedError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from disagfusion.stage.actions import OutputKey, Product
@@ -51,12 +51,16 @@ class HeldStore:
 
     Args:
         capacity: Bytes.
-        seconds: After which an output that nobody touched is forgotten.
+        seconds: After which an output that nobody touched, and that is not kept, is forgotten.
+        kept: Whether an output stays until it is released, however long that takes.
     """
 
-    def __init__(self, capacity: int, seconds: float) -> None:
+    def __init__(
+        self, capacity: int, seconds: float, kept: Callable[[HeldOutput], bool] = lambda _: False
+    ) -> None:
         self._arena = Arena(capacity)
         self._seconds = seconds
+        self._kept = kept
         self._outputs: dict[OutputKey, HeldOutput] = {}
         self._released: dict[int, HeldOutput] = {}
 
@@ -127,7 +131,7 @@ class HeldStore:
         late = [
             held
             for held in self._outputs.values()
-            if not held.pins and now - held.touched >= self._seconds
+            if now - held.touched >= self._seconds and self._may_expire(held)
         ]
         for output in late:
             self.release(output.key)
@@ -135,5 +139,8 @@ class HeldStore:
 
     def next_expiry(self) -> float | None:
         """When `expire` has something to do next."""
-        times = [h.touched + self._seconds for h in self._outputs.values() if not h.pins]
+        times = [h.touched + self._seconds for h in self._outputs.values() if self._may_expire(h)]
         return min(times, default=None)
+
+    def _may_expire(self, held: HeldOutput) -> bool:
+        return not held.pins and not self._kept(held)

@@ -17,7 +17,7 @@ class MachineSettings:
         slots: Input slots, or places in the queue of the first stage.
         slot_bytes: The largest input.
         held_bytes: Memory of held outputs.
-        held_seconds: After which an output that nobody touched is forgotten.
+        held_seconds: After which an output whose gateway is away is forgotten.
         input_seconds: An assignment's input must be there within this time.
         drain_seconds: How long draining waits for outputs to be released, once the last job has
             ended.

@@ -89,7 +89,8 @@ class StageSettings(BaseSettings):
         arena_bytes: Shared memory for inputs and held outputs; half each. Untouched pages cost
             nothing.
         prompt_cache_bytes: The encoder's cache of its results; 0 turns it off.
-        held_seconds: After which a finished output that nobody asked for is forgotten.
+        held_seconds: After which a finished output is forgotten whose gateway is away; while that
+            is there, outputs stay until it releases them.
         input_seconds: An assignment's input must be there within this time.
         send_seconds: The longest that sending an output may take.
         engine_silence_seconds: An engine that says and does nothing for so long is replaced; one

@@ -86,6 +86,18 @@ class SharedMachine(MachineCore):
                 self.slots.release(slot)
         return self._advance(now)
 
+    def _forget(self, session: str, now: float) -> None:
+        for slot in self.slots.offered(session):
+            self.slots.release(slot)
+        name = self.gateways.name_of(session)
+        self.gateways.remove(session)
+        if not self.gateways:
+            self._drain.alone(now)
+        if not self.gateways.connected(name):
+            for output in self.held:
+                if output.owner == name:
+                    output.touched = now
+
     def _owners(self) -> set[str]:
         jobs = {job.owner for job in self._jobs.values()}
         return jobs | {output.owner for output in self.held}

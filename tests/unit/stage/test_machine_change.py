@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from stagerig import Rig, failures
 
-from disagfusion.stage.actions import EndSession, EngineInfo, StartEngine, TakeStage
+from disagfusion.stage.actions import EndSession, EngineInfo, GiveSpace, StartEngine, TakeStage
 from disagfusion.stage.machine_settings import Role
 from disagfusion.transport.api import RefusalReason, RefusedError
 from disagfusion.v1 import generation_pb2 as pb
@@ -22,6 +24,28 @@ def load(rig: Rig) -> None:
 
 def state(rig: Rig) -> str:
     return stage_pb2.WorkerState.Name(rig.machine.state[0]).removeprefix("WORKER_STATE_")
+
+
+def test_what_it_made_before_keeps_it_from_nothing_for_ever(rig: Rig) -> None:
+    rig.finish(rig.start("a"), nbytes=8192)
+    rig.machine.change(DECODER, rig.now)
+    rig.machine.engine_lost("it made way", rig.now)
+    rig.machine.disconnected(GATEWAY, rig.now)
+    rig.connect(session="gateway/2")
+    load(rig)
+    rig.stage = pb.STAGE_DECODER
+    grant = rig.grants("gateway/2")[-1]
+    message = rig.assignment("b", grant)
+    rig.do(rig.machine.assign("gateway/2", message, rig.now))
+    header = replace(rig.header("b", grant), port="decoder")
+    rig.machine.admit(header, rig.now)
+    rig.do(rig.machine.delivered(header, 0.5, rig.now))
+    run = rig.run.run_id
+    rig.do(rig.machine.engine_needs_space(run, 64, rig.now))
+    assert rig.machine.activity == "blocked"
+    rig.now = rig.machine.next_wakeup() or 0.0
+    assert rig.now == 1000.0
+    assert GiveSpace(run, 0, nbytes=64) in rig.do(rig.machine.tick(rig.now))
 
 
 def test_an_idle_worker_changes_at_once_and_says_hello_anew(rig: Rig) -> None:

@@ -55,8 +55,30 @@ def test_release_spares_newer_attempts_and_other_stages(rig: Rig) -> None:
     assert rig.machine.held.used == 0
 
 
-def test_outputs_that_nobody_wants_are_forgotten(rig: Rig) -> None:
+def test_an_output_stays_for_as_long_as_its_gateway(rig: Rig) -> None:
     rig.finish(rig.start("a"))
+    assert rig.machine.next_wakeup() is None
+    rig.now += 10_000
+    rig.do(rig.machine.tick(rig.now))
+    assert [a for a in send(rig, "a") if isinstance(a, SendOutput)]
+
+
+def test_a_gateway_that_comes_back_in_time_finds_its_outputs(rig: Rig) -> None:
+    rig.finish(rig.start("a"))
+    rig.now += 10_000
+    rig.do(rig.machine.disconnected(GATEWAY, rig.now))
+    rig.now += 899
+    rig.do(rig.machine.tick(rig.now))
+    hello = rig.connect(session="gateway/2")
+    assert [held.output.job_id for held in hello.held] == ["a"]
+    rig.now += 10_000
+    rig.do(rig.machine.tick(rig.now))
+    assert rig.machine.held.get(rig.key("a")) is not None
+
+
+def test_outputs_of_a_gateway_that_stays_away_are_forgotten(rig: Rig) -> None:
+    rig.finish(rig.start("a"))
+    rig.do(rig.machine.disconnected(GATEWAY, rig.now))
     rig.now += 899
     rig.do(rig.machine.tick(rig.now))
     assert rig.machine.held.used
