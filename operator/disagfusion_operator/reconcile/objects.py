@@ -18,6 +18,7 @@ from disagfusion_operator.desired.names import (
     FLEX,
     MANAGED_LABEL,
     MANAGER,
+    gateway_deployment,
 )
 from disagfusion_operator.k8s.kinds import CLAIM, DEPLOYMENT, kind_of
 from disagfusion_operator.k8s.port import OPERATOR, Cluster, Object
@@ -28,6 +29,8 @@ from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.observe import Observed, crew_of
 from disagfusion_operator.reconcile.outcome import Outcome, failed, waits
 from disagfusion_operator.reconcile.rollout import Turn
+from disagfusion_operator.reconcile.strays import Stay, Strays
+from disagfusion_operator.scaling.conflict import scalers
 from disagfusion_operator.scaling.view import Key
 
 _log = get_logger(__name__)
@@ -40,12 +43,14 @@ class Objects:
         cluster: Where they are.
         cache: What is known of them.
         applier: Applies what differs.
+        strays: Says when what is no more may go.
     """
 
-    def __init__(self, cluster: Cluster, cache: Cache, applier: Applier) -> None:
+    def __init__(self, cluster: Cluster, cache: Cache, applier: Applier, strays: Strays) -> None:
         self._cluster = cluster
         self._cache = cache
         self._applier = applier
+        self._strays = strays
         self._settled: dict[Key, tuple[object, int]] = {}
 
     async def bring(
@@ -65,7 +70,8 @@ class Objects:
         Raises:
             UnavailableError: The API server is away.
         """
-        stamp = (inputs, tuple((name, turn.may) for name, turn in turns.items()))
+        follows = self._is_scaled(key, inputs)
+        stamp = (inputs, tuple((name, turn.may) for name, turn in turns.items()), follows)
         if self._settled.get(key) == (stamp, self._cache.stamp(key)):
             return []
         outcomes = []
@@ -73,16 +79,25 @@ class Objects:
         for manifest in wanted:
             outcomes += await self._ensure(key, manifest)
         door = gateway.deployment(inputs)
-        outcomes += await self._ensure(key, door)
+        if follows:
+            replicas = door["spec"].pop("replicas")
+            outcomes += await self._unnumbered(key, door, observed.gateway, replicas)
+        else:
+            outcomes += await self._ensure(key, door)
         stages = pipeline.stage_deployments(inputs)
         for crew, manifest in stages:
             # Pods of several stages cannot wait for each other: they go with the first stage.
             if len(crew.stages) > 1 or turns[crew.stages[0]].may:
                 place = Place(crew.stages[0], crew.pool)
-                outcomes += await self._stage(key, manifest, observed.deployments.get(place))
+                found = observed.deployments.get(place)
+                outcomes += await self._unnumbered(key, manifest, found, 0)
+        if not observed.strays:
+            self._strays.forget(key)
+        stays = self._strays.stay(key, inputs, observed, turns)
         for stray in observed.strays:
-            paused = inputs.spec.scaling.paused
-            outcomes += await self._take_away(key, stray, observed, paused=paused)
+            outcomes += await self._take_away(
+                key, stray, observed, stays[stray["metadata"]["name"]]
+            )
         wanted += [door, *(manifest for _, manifest in stages)]
         outcomes += await self._prune(key, wanted, observed)
         if not outcomes:
@@ -92,6 +107,13 @@ class Objects:
     def forget(self, key: Key) -> None:
         """Forget what is known about a pipeline's objects."""
         self._settled.pop(key, None)
+        self._strays.forget(key)
+
+    def _is_scaled(self, key: Key, inputs: Inputs) -> bool:
+        """Tell whether somebody else says how many gateways there are; SQLite is for one."""
+        if inputs.spec.gateway.store.sqlite is not None:
+            return False
+        return gateway_deployment(key.name) in scalers(self._cache.autoscalers(key.namespace))
 
     async def _ensure(self, key: Key, manifest: Object) -> list[Outcome]:
         try:
@@ -102,21 +124,29 @@ class Objects:
             return [_refused(manifest, error)]
         return []
 
-    async def _stage(self, key: Key, manifest: Object, found: Object | None) -> list[Outcome]:
-        """Bring a stage's Deployment to what it should be; its replicas are the balancer's.
+    async def _unnumbered(
+        self, key: Key, manifest: Object, found: Object | None, first: int
+    ) -> list[Outcome]:
+        """Bring a Deployment to what it should be whose replicas somebody else decides.
 
-        It is made with no replicas. They are the operator's own until the balancer asks for some,
-        and must not be left out before: with nobody to say their number there is one.
+        They are the operator's own until somebody asks for some, and must not be left out before:
+        with nobody to say their number there is one.
+
+        Args:
+            key: The pipeline.
+            manifest: What it should be, without replicas.
+            found: What there is.
+            first: Replicas with which it is made.
         """
         name = manifest["metadata"]["name"]
         try:
             if found is None:
-                there = await self._applier.make(key, manifest, {"replicas": 0})
+                there = await self._applier.make(key, manifest, {"replicas": first})
                 if there is None:
                     return []
                 found = trims.deployment(there)
             if _is_ours(found) and not self._applier.is_current(key, manifest):
-                # The balancer may have asked for some that caches have not seen yet.
+                # Somebody may have asked for some that caches have not seen yet.
                 fresh = trims.deployment(await self._cluster.get(DEPLOYMENT, key.namespace, name))
                 if _is_ours(fresh):
                     replicas = int(fresh["spec"].get("replicas", 0))
@@ -129,34 +159,28 @@ class Objects:
         return []
 
     async def _take_away(
-        self, key: Key, stray: Object, observed: Observed, *, paused: bool
+        self, key: Key, stray: Object, observed: Observed, stay: Stay
     ) -> list[Outcome]:
-        """Have the pods of a place that is no more finish what they have, then delete it.
-
-        In a paused pipeline nothing would be started in their place, so they stay.
-        """
+        """Have the pods of a place that is no more finish what they have, then delete it."""
         metadata = stray["metadata"]
-        name = metadata["name"]
+        name, replicas = metadata["name"], int(stray["spec"].get("replicas", 0))
         crew = crew_of(stray)
         what = "what changes its stage" if crew[0] == FLEX else crew[0]
-        if paused and stray["spec"].get("replicas", 0):
-            message = (
-                f"{what} no longer runs on {crew[1]}; its pods stay while scaling.paused is true"
-            )
-            return [waits("Paused", message)]
         left = [pod for pod in observed.stage_pods if crew_of(pod) == crew and not is_over(pod)]
         try:
-            if stray["spec"].get("replicas", 0):
-                await self._cluster.scale(key.namespace, name, 0)
-            elif not left and not stray["status"].get("replicas", 0):
+            if replicas > stay.replicas:
+                await self._cluster.scale(key.namespace, name, stay.replicas)
+            elif not replicas and not left and not stray["status"].get("replicas", 0):
                 uid = metadata["uid"]
                 await self._cluster.delete(DEPLOYMENT, key.namespace, name, uid=uid)
                 _log.info("taken away", pipeline=str(key), object=f"Deployment/{name}")
         except NotFoundError:
             return []
+        message = f"{what} no longer runs on {crew[1]}; "
+        if stay.replicas:
+            return [waits(stay.reason, f"{message}its pods stay: {stay.why}")]
         pods = f"{len(left)} pods" if len(left) != 1 else "a pod"
-        message = f"{what} no longer runs on {crew[1]}; {pods} finish what they have"
-        return [waits("RemovingPool", message)]
+        return [waits(stay.reason, f"{message}{pods} finish what they have")]
 
     async def _prune(self, key: Key, wanted: Iterable[Object], observed: Observed) -> list[Outcome]:
         """Delete what was made once and is not wanted any more; never a volume."""

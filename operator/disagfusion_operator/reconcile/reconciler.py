@@ -41,6 +41,7 @@ from disagfusion_operator.reconcile.rollout import (
     versions_of,
 )
 from disagfusion_operator.reconcile.specs import Specs
+from disagfusion_operator.reconcile.strays import Strays
 from disagfusion_operator.reconcile.surroundings import Profiles
 from disagfusion_operator.reconcile.tokens import Tokens
 from disagfusion_operator.reconcile.writer import Writer
@@ -121,7 +122,7 @@ class Reconciler:
         self._settings = settings
         self._now = now
         self._applier = Applier(cluster, cache)
-        self._objects = Objects(cluster, cache, self._applier)
+        self._objects = Objects(cluster, cache, self._applier, Strays(cache, clock, now))
         self._tokens = Tokens(cluster, clock)
         self._profiles = Profiles(cluster, clock)
         self._writer = Writer(cluster, cache, now, clock)
@@ -144,6 +145,7 @@ class Reconciler:
                 await self._writer.let_go(metadata)
                 return Look(None)
             # What the balancer knows stays: what runs goes on, and holds what it has.
+            self._scaling.hold(key, self._cache.pods(key))
             await self._writer.invalid(resource, spec.message)
             return Look(self._settings.resync)
         observed = observe(self._cache, key, spec)
@@ -167,6 +169,7 @@ class Reconciler:
         except DisagfusionError as error:
             _log.warning("step failed", pipeline=str(state.key), problem=error.message)
             state.outcomes.append(_outcome_of(error))
+            self._scaling.hold(state.key, state.observed.stage_pods)
         outcome = worst(state.outcomes)
         await self._tell(state, outcome)
         again = self._settings.resync
@@ -216,7 +219,9 @@ class Reconciler:
 
     async def _take_turns(self, state: _Pass) -> None:
         target = state.inputs.version
-        versions = versions_of(state.observed.deployments, state.observed.stage_pods)
+        versions = versions_of(
+            state.observed.deployments, state.observed.stage_pods, state.observed.strays
+        )
         if needs_fleet(target, versions):
             state.fleet = await self._doors.ask(state.key, state.inputs, state.ways, state.observed)
         elif not _all_ready(state.observed):
@@ -325,13 +330,16 @@ class Reconciler:
 
     def _remember(self, key: Key) -> Look:
         """Forget a pipeline that is gone, once its pods hold nothing any more."""
-        known = self._specs.last(key)
-        if known is not None and self._cache.pods(key):
+        pods = self._cache.pods(key)
+        if not pods:
+            self._forget(key)
+            return Look(None)
+        if (known := self._specs.last(key)) is None:
+            self._scaling.hold(key, pods)
+        else:
             uid, spec = known
             self._hold(key, uid, spec, observe(self._cache, key, spec))
-            return Look(self._settings.resync)
-        self._forget(key)
-        return Look(None)
+        return Look(self._settings.resync)
 
     def _forget(self, key: Key) -> None:
         self._scaling.forget(key)

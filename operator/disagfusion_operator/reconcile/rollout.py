@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from disagfusion.scheduling.decision import Place
 from disagfusion_operator.api.base import STAGES
-from disagfusion_operator.desired.names import version_of
+from disagfusion_operator.desired.names import COMPONENT_LABEL, version_of
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import is_leaving, is_over, is_ready
 from disagfusion_operator.reconcile.gateways import Fleet
@@ -51,13 +51,25 @@ class Versions:
         return bool((self.templates | self.pods) - {target})
 
 
-def versions_of(deployments: Mapping[Place, Object], pods: Iterable[Object]) -> dict[str, Versions]:
-    """Return which versions the stages have."""
+def versions_of(
+    deployments: Mapping[Place, Object], pods: Iterable[Object], strays: Iterable[Object] = ()
+) -> dict[str, Versions]:
+    """Return which versions the stages have.
+
+    Args:
+        deployments: Of stages, by place.
+        pods: Of all stages.
+        strays: Deployments of places that are no more: jobs may need them until they are drained.
+    """
     templates: dict[str, set[str]] = {stage: set() for stage in STAGES}
     running: dict[str, set[str]] = {stage: set() for stage in STAGES}
     ready: dict[str, set[str]] = {stage: set() for stage in STAGES}
     for place, deployment in deployments.items():
         templates[place.stage].add(version_of(deployment["spec"]["template"]))
+    for stray in strays:
+        stage = (stray["metadata"].get("labels") or {}).get(COMPONENT_LABEL)
+        if stage in templates and stray["spec"].get("replicas", 0):
+            templates[stage].add(version_of(stray["spec"]["template"]))
     for pod in pods:
         stage = (pod["metadata"].get("labels") or {}).get("disagfusion.dev/stage")
         if stage in running and not is_leaving(pod) and not is_over(pod):

@@ -10,7 +10,7 @@ from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.api.scaling import Direction
 from disagfusion_operator.scaling.capacity import FULL_SECONDS, patience
 
-_LOADING_SECONDS = 1800.0
+LOADING_SECONDS = 1800.0
 """For so long a pod that has a node may pull and load before it counts as failed."""
 
 
@@ -27,7 +27,7 @@ def settings_of(spec: Spec) -> BalancerSettings:
         period=scaling.period_seconds / scale,
         paused=scaling.paused,
         tolerance=_share("tolerance", scaling.tolerance),
-        change_timeout=(waiting + _LOADING_SECONDS) / scale,
+        change_timeout=(waiting + LOADING_SECONDS) / scale,
         full_seconds=FULL_SECONDS / scale,
         sizing="demand" if scaling.objective == "Cost" else "budget",
         headroom=float(number(scaling.headroom)),

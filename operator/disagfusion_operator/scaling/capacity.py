@@ -19,7 +19,7 @@ AUTOSCALED_SECONDS = 900.0
 """The same where somebody does."""
 FULL_SECONDS = 600.0
 """For so long a pool counts as full in which a pod has waited for too long."""
-_LATE_SECONDS = 30.0
+LATE_SECONDS = 30.0
 """For so long after its time a pod that has been asked to end may still be about to."""
 
 
@@ -144,7 +144,7 @@ def making_room(account: Account, closed: Collection[str], now: float) -> tuple[
         if pod.node
         and pod.node not in closed
         and pod.ends_by is not None
-        and now < pod.ends_by + _LATE_SECONDS
+        and now < pod.ends_by + LATE_SECONDS
     )
 
 

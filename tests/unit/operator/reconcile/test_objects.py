@@ -239,6 +239,17 @@ async def test_what_the_server_refuses_is_told_and_the_rest_goes_on() -> None:
     assert (await bench.settle())["state"] == "Ready"
 
 
+async def test_workers_compute_on_the_device_of_their_pool() -> None:
+    bench = Bench()
+    intel = {"accelerator": {"resource": "gpu.intel.com/xe"}, "device": "xpu:1"}
+    bench.scaling.wanted = {("dit", "intel"): 1}
+    await bench.settle(pools={"intel": intel, "cpu": {}})
+    for pool, device in (("intel", "xpu:1"), ("cpu", "cpu")):
+        container = bench.deployment("dit", pool)["spec"]["template"]["spec"]["containers"][0]
+        found = {one["name"]: one.get("value") for one in container["env"]}
+        assert found["DISAGFUSION_DEVICE"] == device
+
+
 async def test_a_resource_that_cannot_be_understood_is_left_as_it_is() -> None:
     bench = Bench()
     await bench.settle()
