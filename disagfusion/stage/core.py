@@ -159,7 +159,7 @@ class MachineCore:
             for slot in self.slots
             if not slot.assigned and self.slots.state(slot) is SlotState.FILLED
         ]
-        times.append(self._drain.wakeup(not self.gateways))
+        times.append(self._drain.wakeup())
         return min((time for time in times if time is not None), default=None)
 
     # The consequences of events.
@@ -243,10 +243,13 @@ class MachineCore:
                 job.wanted = None
                 self._todo.append(GiveSpace(job.run_id, -1, why))
 
-    def _hand_back(self, why: str, now: float) -> None:
+    def _hand_back_jobs(self, why: str, now: float) -> None:
         for job in list(self._jobs.values()):
             if job is not self._running:
                 self._stop(job, stage_pb2.FAILURE_KIND_REFUSED, why, now)
+
+    def _hand_back(self, why: str, now: float) -> None:
+        self._hand_back_jobs(why, now)
         for slot in self.slots:
             if not slot.assigned:
                 self.slots.release(slot)
@@ -304,12 +307,7 @@ class MachineCore:
             recall = stage_pb2.RecallGrants(grant_ids=[slot.grant_id])
             self._todo += self.gateways.tell(self.gateways.name_of(slot.gateway), recall=recall)
         self._announce_state()
-        if self._drain.check(
-            working=bool(self._jobs),
-            holding=self.held.busy,
-            alone=not self.gateways,
-            now=now,
-        ):
+        if self._drain.check(working=bool(self._jobs), holding=self.held.busy, now=now):
             self.engine.stop()
             self._todo.append(Drained())
         todo, self._todo = self._todo, []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-_ORPHAN_SECONDS = 1.0
-
 
 class Drain:
     """Waits until all is done and what was made is released, but not for ever.
+
+    A gateway that is away may come back within this time: it is what they wait for.
 
     Args:
         patience: Seconds that outputs may wait for their release, once the last job has ended.
@@ -20,36 +20,27 @@ class Drain:
     def __init__(self, patience: float, now: float) -> None:
         self._patience = patience
         self._idle_since: float | None = now
-        self._alone_since = now
         self.begun: float | None = None
         self.over = False
 
-    def alone(self, now: float) -> None:
-        """Note that the last gateway has gone, without which nothing is released."""
-        self._alone_since = now
-
-    def wakeup(self, alone: bool) -> float | None:
+    def wakeup(self) -> float | None:
         """Return when `check` has to be called without any event."""
         since = self._waits_since
-        if since is None or self.over:
-            return None
-        orphaned = max(self._alone_since, since) + _ORPHAN_SECONDS if alone else float("inf")
-        return min(since + self._patience, orphaned)
+        return None if since is None or self.over else since + self._patience
 
-    def check(self, *, working: bool, holding: bool, alone: bool, now: float) -> bool:
+    def check(self, *, working: bool, holding: bool, now: float) -> bool:
         """Return whether it has come to its end just now.
 
         Args:
             working: Whether there is a job.
             holding: Whether outputs are held.
-            alone: Whether there is no gateway.
             now: The time.
         """
         if working:
             self._idle_since = None
         elif self._idle_since is None:
             self._idle_since = now
-        due = self.wakeup(alone)
+        due = self.wakeup()
         self.over = self.over or (due is not None and (not holding or now >= due))
         return self.over and due is not None
 

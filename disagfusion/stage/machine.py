@@ -26,6 +26,7 @@ from disagfusion.stage.actions import (
 from disagfusion.stage.core import FORMS, Activity, Kind
 from disagfusion.stage.held import HeldOutput
 from disagfusion.stage.jobs import Recent, StageJob
+from disagfusion.stage.lifecycle import EngineState
 from disagfusion.stage.machine_settings import MachineSettings, Role
 from disagfusion.stage.sharing import SharedMachine
 from disagfusion.transport.api import MessageHeader, RefusalReason, RefusedError
@@ -266,6 +267,7 @@ class StageMachine(SharedMachine):
     def engine_load_failed(self, message: str, now: float) -> list[Action]:
         """The engine cannot load the model and ends."""
         self.engine.load_failed(message)
+        self._hand_back_jobs(message, now)
         return self._advance(now)
 
     def engine_step(self, run_id: int, step: int, of: int, now: float) -> list[Action]:
@@ -348,5 +350,8 @@ class StageMachine(SharedMachine):
             following.run_id, self._next = 0, None
             if following.stopped is not None:
                 self._fail(following, *following.stopped, now)
+        if self.engine.state is EngineState.STARTING:
+            # What waits for an engine that cannot begin may wait for ever.
+            self._hand_back_jobs(reason, now)
         self.engine.lost(reason, now)
         return self._advance(now)

@@ -91,8 +91,6 @@ class SharedMachine(MachineCore):
             self.slots.release(slot)
         name = self.gateways.name_of(session)
         self.gateways.remove(session)
-        if not self.gateways:
-            self._drain.alone(now)
         if not self.gateways.connected(name):
             for output in self.held:
                 if output.owner == name:

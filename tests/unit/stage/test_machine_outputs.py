@@ -131,12 +131,23 @@ def test_a_long_last_job_leaves_as_much_time_for_its_release(rig: Rig) -> None:
     assert Drained() in rig.do(rig.machine.tick(rig.now))
 
 
-def test_draining_without_a_gateway_waits_a_moment(rig: Rig) -> None:
+def test_draining_waits_for_a_gateway_that_is_away(rig: Rig) -> None:
+    rig.finish(rig.start("a"))
+    rig.do(rig.machine.disconnected(GATEWAY, rig.now))
+    assert Drained() not in rig.do(rig.machine.drain(rig.now))
+    rig.now += 20.0
+    assert Drained() not in rig.do(rig.machine.tick(rig.now))
+    hello = rig.connect(session="gateway/2")
+    assert [held.output.job_id for held in hello.held] == ["a"]
+    assert Drained() in rig.do(rig.machine.release("a", 0, 1, rig.now))
+
+
+def test_draining_waits_no_longer_for_a_gateway_that_stays_away(rig: Rig) -> None:
     rig.finish(rig.start("a"))
     rig.do(rig.machine.disconnected(GATEWAY, rig.now))
     rig.do(rig.machine.drain(rig.now))
     rig.now = rig.machine.next_wakeup() or 0.0
-    assert rig.now == 101.0
+    assert rig.now == 125.0
     assert Drained() in rig.do(rig.machine.tick(rig.now))
 
 
