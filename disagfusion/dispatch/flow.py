@@ -38,10 +38,21 @@ class Queue:
         awaited: Busy workers for which jobs wait, and the free ones they had better not take.
         wary: Whether jobs wait for others than those that failed them.
         enough: While no more jobs than this wait, they had better wait, whoever is free.
-        watched: Whether a timer runs because no worker has its version.
+        missing_since: Since when no worker of its version takes work, as far as a timer runs
+            because of that.
     """
 
-    __slots__ = ("awaited", "enough", "items", "lane", "look", "rank", "version", "wary", "watched")
+    __slots__ = (
+        "awaited",
+        "enough",
+        "items",
+        "lane",
+        "look",
+        "missing_since",
+        "rank",
+        "version",
+        "wary",
+    )
 
     def __init__(self, lane: Lane, version: str) -> None:
         self.lane = lane
@@ -52,7 +63,7 @@ class Queue:
         self.awaited: Collection[Member] = ()
         self.wary = False
         self.enough = 0.0
-        self.watched = False
+        self.missing_since: float | None = None
 
 
 class Lane:
@@ -94,11 +105,15 @@ class Lane:
             for groups in self.groups.values():
                 yield from groups.values()
 
+    def is_ready(self, version: str) -> bool:
+        """Whether any worker of a version, or any at all where that is empty, takes work."""
+        return any(group.ready for group in self.of_version(version))
+
     def offering(self, version: str) -> list[Group]:
         """Return the groups of which a worker could be given a job of a version now or later.
 
-        Where any version would do, those are preferred that have all stages: the first assignment
-        pins the version.
+        Where any version would do, and there are some that have all stages, it is one of those: the
+        first assignment pins the version.
         """
         if len(self.groups) == 1:
             for alone, groups in self.groups.items():
@@ -108,8 +123,8 @@ class Lane:
         found = [group for group in self.of_version(version) if group.offering]
         if version:
             return found
-        complete = [group for group in found if self.flow.is_complete(group.version)]
-        return complete or found
+        complete = [name for name in self.groups if self.flow.is_complete(name)]
+        return [group for group in found if group.version in complete] if complete else found
 
     def prune(self) -> None:
         """Forget queues of versions that are gone and for which nobody waits."""
@@ -164,8 +179,8 @@ class Flow:
         return self.lanes[stage - 1]
 
     def is_complete(self, version: str) -> bool:
-        """Whether all stages have workers of a version."""
-        return all(version in lane.groups for lane in self.lanes)
+        """Whether all stages have workers of a version that take work."""
+        return all(lane.is_ready(version) for lane in self.lanes)
 
     def add(self, state: JobState, status: StageStatus, amount: int) -> None:
         """Count jobs in or out."""

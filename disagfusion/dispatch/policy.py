@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from disagfusion.dispatch.choice import Decision
 from disagfusion.dispatch.core import Core
+from disagfusion.dispatch.events import WorkerState
 from disagfusion.dispatch.flow import Flow, Lane, Queue
 from disagfusion.dispatch.groups import Member
 from disagfusion.dispatch.state import TOLERANCE, TimerKind
@@ -186,16 +187,20 @@ def _is_full(core: Core, flow: Flow) -> bool:
 
 
 def _watch_version(core: Core, queue: Queue) -> None:
-    """Start or stop the clock after which jobs of a vanished version start again."""
-    missing = queue.version not in queue.lane.groups
-    if missing is queue.watched:
+    """Start or stop the clock after which jobs of a version that takes no work start again."""
+    missing = not queue.lane.is_ready(queue.version)
+    if missing is (queue.missing_since is not None):
         return
-    queue.watched = missing
     if missing:
-        at = core.now + core.settings.version_patience
-        core.set_timer(TimerKind.VERSION, _timer_name(queue), at)
+        queue.missing_since = core.now
+        _look_at_version(core, queue)
     else:
+        queue.missing_since = None
         core.clear_timer(TimerKind.VERSION, _timer_name(queue))
+
+
+def _look_at_version(core: Core, queue: Queue) -> None:
+    core.set_timer(TimerKind.VERSION, _timer_name(queue), core.now + core.settings.version_patience)
 
 
 def _timer_name(queue: Queue) -> str:
@@ -211,13 +216,27 @@ def on_version_timer(core: Core, name: str) -> None:
     if lane is None or queue is None:
         return
     core.settle()
-    queue.watched = False
+    since, queue.missing_since = queue.missing_since, None
     core.agenda.mark(queue)
-    if version in lane.groups or not any(group.ready for group in lane.of_version("")):
+    if since is None or not queue.items.size or lane.is_ready(version):
+        return
+    if not lane.is_ready("") or core.now < since + _patience(core, lane, version):
+        queue.missing_since = since
+        _look_at_version(core, queue)
         return
     for *_, job in list(queue.items):
         core.jobs.dequeue(job)
         for stage in list(job.held):
             core.drop_held(job, stage, release=True)
         job.version = ""
-        core.resume(job, f"no worker has model version {version} any more")
+        core.resume(job, f"no worker of model version {version} takes work any more")
+
+
+def _patience(core: Core, lane: Lane, version: str) -> float:
+    """Return how long jobs wait for a version: longer while a worker of it may get ready."""
+    place = (lane.flow.pipeline, version, WorkerState.LOADING)
+    for worker in core.workers:
+        info = worker.info
+        if lane.stage in info.stages and (info.pipeline, info.version, info.state) == place:
+            return max(core.settings.loading_patience, core.settings.version_patience)
+    return core.settings.version_patience

@@ -29,8 +29,9 @@ class DispatchSettings:
         max_backoff: Longest wait between tries.
         strikes: Jobs a worker may fail that succeed elsewhere before it is quarantined.
         strike_seconds: After which a strike is forgotten.
-        version_patience: How long jobs wait for a vanished model version before they start again
-            with another.
+        version_patience: How long jobs wait for a model version of which no worker takes work
+            before they start again with another.
+        loading_patience: The same while a worker of that version loads.
         waiting_per_slot: Jobs that may wait for a stage, per input slot of that stage, before the
             stage in front of it is held back.
         max_in_flight: Jobs that may be ENCODING or later at a time; 0 for no such limit.
@@ -54,6 +55,7 @@ class DispatchSettings:
     strikes: int = 2
     strike_seconds: float = 600.0
     version_patience: float = 30.0
+    loading_patience: float = 300.0
     waiting_per_slot: int = 2
     max_in_flight: int = 0
     lookahead: int = 32

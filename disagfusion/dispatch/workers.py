@@ -165,8 +165,12 @@ class WorkerTable:
             worker.reckon(now)
             free = not worker.known or worker.remaining(now) <= horizon
         for member in worker.members.values():
+            taken = bool(member.group.ready)
             if not member.settle(ready, now):
                 continue
+            if bool(member.group.ready) is not taken:
+                # It may have been the last of its version that a stage had, or be the first.
+                self._look_anew(member.lane.flow)
             queues = member.lane.queues
             # Workers of another version may be second choice as long as there are any of this.
             several = len(member.lane.groups) > 1

@@ -199,39 +199,6 @@ def test_jobs_in_flight_are_bounded() -> None:
     assert len(assigned(desk.log)) == 3
 
 
-def test_versions_are_not_mixed() -> None:
-    desk = Desk()
-    desk.connect("e", E, version="v1")
-    desk.connect("d2", D, version="v2")
-    desk.connect("k2", K, version="v2")
-    desk.connect("e2", E, version="v2")
-    desk.submit("j")
-    # The version that has all its stages is preferred.
-    assert assigned(desk.log) == [("j", "e2")]
-    desk.give(ev.WorkerLost("d2", "d2#1"))
-    desk.connect("d1", D, version="v1")
-    desk.finish("e2", "j", E)
-    assert desk.state("j") == (JobState.DENOISING, WAITING, 1)
-
-
-def test_a_version_that_vanishes_lets_its_jobs_start_again() -> None:
-    desk = Desk()
-    desk.connect("e1", E, version="v1")
-    desk.submit("j")
-    desk.finish("e1", "j", E)
-    desk.connect("e2", E, version="v2")
-    desk.connect("d2", D, version="v2")
-    desk.connect("k2", K, version="v2")
-    assert desk.state("j") == (JobState.DENOISING, WAITING, 1)
-    found = desk.until_wakeup()
-    assert desk.now == pytest.approx(1030.0)
-    assert act.Release("e1", "j", E, 1) in found
-    assert assigned(found) == [("j", "e2")]
-    assert desk.state("j") == (JobState.ENCODING, TRANSFERRING, 2)
-    told = [a.transition.message for a in found if isinstance(a, act.SaveTransition)]
-    assert "no worker has model version v1 any more" in told
-
-
 @pytest.mark.parametrize("state", ["LOADING", "DRAINING", "QUARANTINED"])
 def test_only_ready_workers_are_given_work(desk: Desk, state: str) -> None:
     info = desk.info("e", E)

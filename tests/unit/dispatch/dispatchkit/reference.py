@@ -96,9 +96,10 @@ def offering(core: Core, queue: Queue) -> list[WorkerEntry]:
     ]
     if version:
         return found
-    versions = [{w.info.version for w in core.workers if stage in w.info.stages} for stage in Stage]
+    ready = [worker for worker in core.workers if worker.ready]
+    versions = [{w.info.version for w in ready if stage in w.info.stages} for stage in Stage]
     complete = set.intersection(*versions)
-    return [worker for worker in found if worker.info.version in complete] or found
+    return [worker for worker in found if worker.info.version in complete] if complete else found
 
 
 def closed(core: Core, queue: Queue, job: JobEntry) -> bool:

@@ -303,6 +303,7 @@ class Twins:
 
     def drain(self) -> None:
         twin = self.random.choice(list(self.workers.values()))
-        state = self.random.choice([ev.WorkerState.DRAINING, ev.WorkerState.READY])
+        states = [ev.WorkerState.DRAINING, ev.WorkerState.LOADING, ev.WorkerState.READY]
+        state = self.random.choice([*states, ev.WorkerState.READY])
         twin.info = replace(twin.info, state=state)
         self.tell(ev.WorkerStateChanged(twin.info))
