@@ -85,7 +85,8 @@ class Pool(Part):
         capacity: Accelerators that may be used at most, or replicas on the processor. Where it is
             not given: all that the nodes have; on the processor, as the budget or minReplicas say.
         provisioning: Autoscaled where pods that wait for nodes are the normal way to get them: the
-            pool is taken to have its capacity, or else the budget, before the nodes are there.
+            pool is taken to have its capacity, or else the budgets of the pipelines that use it, or
+            their minima, before the nodes are there.
         provisioning_timeout_seconds: After which a pod that waits for a node is taken back, and the
             pool counts as full for a while; 60 for Static and 900 for Autoscaled.
         flex: One Deployment for all stages that may run here, whose pods change their stage in

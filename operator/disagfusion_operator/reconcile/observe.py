@@ -17,7 +17,6 @@ from disagfusion_operator.desired.names import (
     FLEX,
     GATEWAY,
     POOL_LABEL,
-    STAGE_LABEL,
 )
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import (
@@ -29,6 +28,7 @@ from disagfusion_operator.k8s.states import (
     seconds_of,
 )
 from disagfusion_operator.reconcile.cache import Cache
+from disagfusion_operator.scaling.fleet import place_of
 from disagfusion_operator.scaling.view import Key
 
 _STAGED = (*STAGES, FLEX)
@@ -168,12 +168,6 @@ def crew_of(found: Object) -> tuple[str, str]:
     """Return whose a Deployment or a pod is: a stage, `flex` or `gateway`, and the pool."""
     labels = found["metadata"].get("labels") or {}
     return str(labels.get(COMPONENT_LABEL, "")), str(labels.get(POOL_LABEL, ""))
-
-
-def place_of(pod: Object) -> Place:
-    """Return where a stage's pod belongs."""
-    labels = pod["metadata"].get("labels") or {}
-    return Place(labels.get(STAGE_LABEL, ""), labels.get(POOL_LABEL, ""))
 
 
 def counts(pods: Sequence[Object]) -> dict[Place, PlaceStatus]:

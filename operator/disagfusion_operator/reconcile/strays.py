@@ -10,10 +10,11 @@ from disagfusion_operator.desired.names import version_of
 from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import condition, is_leaving, is_over, is_ready, seconds_of
 from disagfusion_operator.reconcile.cache import Cache
-from disagfusion_operator.reconcile.observe import Observed, crew_of, is_changing, place_of
+from disagfusion_operator.reconcile.observe import Observed, crew_of, is_changing
 from disagfusion_operator.reconcile.rollout import Turn
 from disagfusion_operator.scaling.behavior import LOADING_SECONDS
 from disagfusion_operator.scaling.capacity import LATE_SECONDS, patience
+from disagfusion_operator.scaling.fleet import place_of
 from disagfusion_operator.scaling.intent import ANNOTATION, read_intent
 from disagfusion_operator.scaling.view import Key
 
