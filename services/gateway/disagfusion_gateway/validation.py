@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,18 @@ from PIL import Image
 
 from disagfusion.errors import InvalidArgumentError, NotFoundError
 from disagfusion.pipeline.spec import PipelineSpec
+from disagfusion.rpc.channel import MAX_MESSAGE_BYTES
 from disagfusion.stage.request import IMAGE_FORMATS, output_format, request_values
 from disagfusion.v1 import generation_pb2 as pb
 
 MAX_CLIENT_REQUEST_ID = 128
 MAX_PRIORITY = 100
+MAX_GENERATION_BYTES = MAX_MESSAGE_BYTES - 2**20
+"""Of a request: what a worker is given is larger by the job's id, its grant and the like."""
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Threads of their own: a decoded picture takes up to four bytes per pixel, and whoever has gone
+# meanwhile does not end the decoding.
+_DECODING = ThreadPoolExecutor(2, "image")
 # Pictures are measured before they are decoded, see _check_image.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -84,7 +91,7 @@ def check_envelope(request: pb.SubmitJobRequest, *, max_timeout: float) -> None:
 async def check_generation(
     generation: pb.Generation, spec: PipelineSpec, limits: ImageLimits
 ) -> dict[str, Any]:
-    """Judge a request; images are decoded in a thread.
+    """Judge a request; images are decoded in threads, two at a time.
 
     Returns:
         What the request sets, by diffusers' names.
@@ -98,8 +105,10 @@ async def check_generation(
     spec.validate(values)
     if generation.output_format != pb.OUTPUT_FORMAT_UNSPECIFIED:
         output_format(generation.output_format, spec.output)
+    loop = asyncio.get_running_loop()
     for image in generation.images:
-        await asyncio.to_thread(_check_image, image.name or "image", image.content, limits)
+        name = image.name or "image"
+        await loop.run_in_executor(_DECODING, _check_image, name, image.content, limits)
     return values
 
 
@@ -127,6 +136,12 @@ def _check_images(generation: pb.Generation, limits: ImageLimits) -> None:
                 f"has {len(image.content)} bytes",
                 expected=f"at most {limits.encoded_bytes}",
             )
+    if (size := generation.ByteSize()) > MAX_GENERATION_BYTES:
+        raise InvalidArgumentError(
+            "images" if generation.images else "generation",
+            f"with all else the request has {size} bytes",
+            expected=f"at most {MAX_GENERATION_BYTES}",
+        )
 
 
 def _check_image(name: str, content: bytes, limits: ImageLimits) -> None:

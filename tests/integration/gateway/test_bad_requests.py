@@ -79,6 +79,7 @@ BAD = [
     ("image", {"images": [image(b"x" * (17 * 2**20))]}, "at most"),
     ("mask_image", {"images": [image(encoded(), "mask_image")]}, "one of"),
     ("images", {"images": [image(encoded())] * 9}, "at most 8"),
+    ("images", {"images": [image(b"x" * (127 * 2**17))] * 4}, "at most 66060288"),
     ("priority", {"priority": 101}, "-100 to 100"),
     ("priority", {"priority": -101}, "-100 to 100"),
     ("timeout", {"timeout": Duration()}, "more than 0"),
@@ -116,6 +117,15 @@ async def test_good_images_are_accepted(bench: Any, format: str) -> None:
     _, _, api = await bench.running()
     job = await api.submit(images=[image(encoded(format))])
     assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
+
+
+async def test_the_largest_request_reaches_every_stage(bench: Any) -> None:
+    stages, _, api = await bench.running()
+    padded = encoded().ljust(63 * 2**18 - 64, b"x")
+    job = await api.submit(images=[image(padded)] * 4)
+    end = await api.end_of(job.job_id)
+    assert (end.state, end.attempt) == (pb.JOB_STATE_SUCCEEDED, 1)
+    assert [stage.counts["hellos"] for stage in stages.by_name.values()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("job_id", ["", "\0", "x" * 65, "a job", "né"])
