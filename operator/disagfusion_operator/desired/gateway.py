@@ -102,7 +102,9 @@ def claims(inputs: Inputs) -> list[Manifest]:
     """Return the claims of volumes. Those that are to be retained belong to nobody."""
     gateway = inputs.spec.gateway
     owned = gateway.results.reclaim_policy == "Delete"
-    shared = gateway.replicas > 1
+    # Of one gateway as well: there may be more of them later, and a claim's access is for good.
+    # And in a rollout there are two of it, perhaps on two nodes.
+    shared = gateway.store.postgresql is not None
     found = [
         _claim(
             inputs,

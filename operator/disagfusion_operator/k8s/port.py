@@ -56,7 +56,9 @@ class Cluster(ABC):
         """Apply on the server, as `OPERATOR`, taking over fields that others have.
 
         Without `force`, `AbortedError` where another has given a field another value. With
-        `metadata.uid` only the object that has it is changed, and none is made.
+        `metadata.uid` only the object that has it is changed, and none is made. With
+        `metadata.resourceVersion` only one that is still as it was then is changed; one that is not
+        there is made.
         """
 
     @abstractmethod

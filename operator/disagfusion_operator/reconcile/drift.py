@@ -13,6 +13,16 @@ from disagfusion_operator.desired.names import HASH_ANNOTATION
 from disagfusion_operator.k8s.port import Object
 
 _KEYS = ("name", "mountPath", "containerPort", "port", "uid", "topologyKey", "key")
+_ATOMIC = frozenset(
+    (
+        *("selector", "podSelector", "namespaceSelector", "labelSelector", "nodeSelector"),
+        *("ingress", "tolerations", "items", "fieldRef", "secretKeyRef", "configMapKeyRef"),
+    )
+)
+"""Fields that have one owner as a whole, by the API's schema (`x-kubernetes-map-type: atomic` and
+`x-kubernetes-list-type: atomic`): what others add to them goes when they are applied again."""
+_DEFAULTED = ("apiVersion", "divisor")
+"""What the API server adds to references."""
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
 
 
@@ -29,24 +39,32 @@ def stamped(manifest: Object) -> Object:
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
 
-def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
+def differences(wanted: Any, found: Any, path: str = "", *, exact: bool = False) -> list[str]:
     """Return where an object is not what was applied, as paths with what is there instead.
 
-    Only what `wanted` speaks of is compared. Nothing, an empty list and an empty object are the
-    same, as they are to the API server.
+    Only what `wanted` speaks of is compared, but for what the API takes as a whole. Nothing, an
+    empty list and an empty object are the same, as they are to the API server.
+
+    Args:
+        wanted: What was applied.
+        found: What is there.
+        path: Where that is.
+        exact: Whether nothing else may be there.
     """
     if isinstance(wanted, Mapping):
         if not wanted and not found:
             return []
         if not isinstance(found, Mapping):
             return [f"{path}={_short(found)}"]
-        return [
+        return (_added(wanted, found, path) if exact else []) + [
             one
             for name, value in wanted.items()
-            for one in differences(value, found.get(name), f"{path}.{name}")
+            for one in differences(
+                value, found.get(name), f"{path}.{name}", exact=exact or name in _ATOMIC
+            )
         ]
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return _list_differences(wanted, found, path)
+        return _list_differences(wanted, found, path, exact=exact)
     if wanted == found or (wanted in (None, "", False, 0) and found is None):
         return []
     if _same_quantity(wanted, found):
@@ -54,12 +72,21 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     return [f"{path}={_short(found)}"]
 
 
-def _list_differences(wanted: Sequence[Any], found: Any, path: str) -> list[str]:
+def _added(wanted: Mapping[str, Any], found: Mapping[str, Any], path: str) -> list[str]:
+    return [
+        f"{path}.{name}={_short(value)}"
+        for name, value in found.items()
+        # An empty selector is not nothing: it is everything.
+        if name not in wanted and name not in _DEFAULTED and value not in (None, [])
+    ]
+
+
+def _list_differences(wanted: Sequence[Any], found: Any, path: str, *, exact: bool) -> list[str]:
     if not wanted and not found:
         return []
     if not isinstance(found, Sequence) or isinstance(found, str):
         return [f"{path}={_short(found)}"]
-    if key := _key_of(wanted):
+    if not exact and (key := _key_of(wanted)):
         there = {_identity(one, key): one for one in found if isinstance(one, Mapping)}
         return [
             one
@@ -71,7 +98,7 @@ def _list_differences(wanted: Sequence[Any], found: Any, path: str) -> list[str]
     return [
         one
         for index, (value, other) in enumerate(zip(wanted, found, strict=True))
-        for one in differences(value, other, f"{path}[{index}]")
+        for one in differences(value, other, f"{path}[{index}]", exact=exact)
     ]
 
 

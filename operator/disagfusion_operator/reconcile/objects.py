@@ -24,7 +24,7 @@ from disagfusion_operator.k8s.kinds import CLAIM, DEPLOYMENT, kind_of
 from disagfusion_operator.k8s.port import OPERATOR, Cluster, Object
 from disagfusion_operator.k8s.states import is_over
 from disagfusion_operator.reconcile import trims
-from disagfusion_operator.reconcile.apply import Applier
+from disagfusion_operator.reconcile.apply import NAMESAKE_GOES, Applier
 from disagfusion_operator.reconcile.cache import Cache
 from disagfusion_operator.reconcile.observe import Observed, crew_of
 from disagfusion_operator.reconcile.outcome import Outcome, failed, waits
@@ -32,6 +32,8 @@ from disagfusion_operator.reconcile.rollout import Turn
 from disagfusion_operator.reconcile.strays import Stay, Strays
 from disagfusion_operator.scaling.conflict import scalers
 from disagfusion_operator.scaling.view import Key
+
+_NAMESAKE = "NamesakeGoes"
 
 _log = get_logger(__name__)
 
@@ -78,6 +80,9 @@ class Objects:
         wanted = pipeline.supports(inputs)
         for manifest in wanted:
             outcomes += await self._ensure(key, manifest)
+        if any(one.reason == _NAMESAKE for one in outcomes):
+            # A new pod would hold a volume that is about to go.
+            return outcomes
         door = gateway.deployment(inputs)
         if follows:
             replicas = door["spec"].pop("replicas")
@@ -209,4 +214,6 @@ def _refused(manifest: Object, error: DisagfusionError) -> Outcome:
     what = f"{manifest['kind']} {manifest['metadata']['name']}"
     if isinstance(error, PermissionDeniedError):
         return failed("Forbidden", f"{what}: {error.message}")
+    if error.reason == NAMESAKE_GOES:
+        return waits(_NAMESAKE, f"{what}: {error.message}")
     return failed("NotApplied", f"{what}: {error.message}")

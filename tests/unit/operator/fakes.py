@@ -71,7 +71,7 @@ class FakeCluster(Cluster):
         self.follow: Callable[[Kind, Object, bool], None] = lambda kind, found, gone: None
         self.normalize: Callable[[Object], None] = lambda found: None
         self.lingering = False
-        self._version = 0
+        self._version = 1  # as with a real one, no object has the first
         self._uids = 0
 
     # What tests look at.
@@ -281,8 +281,9 @@ class FakeCluster(Cluster):
             self.normalize(stored.content)
             self._changed(stored)
             return copy.deepcopy(self._shown(stored))
-        if metadata.get("uid") not in (None, stored.content["metadata"]["uid"]):
-            raise AbortedError("uid mismatch")
+        for one in ("uid", "resourceVersion"):
+            if metadata.get(one) not in (None, stored.content["metadata"][one]):
+                raise AbortedError(f"another {one}")
         before = copy.deepcopy(stored.content)
         content = flatten(body(stored.content))
         mine = stored.owners.get(manager, set())

@@ -12,6 +12,8 @@ Path = tuple[Any, ...]
 
 _KEYS = ("name", "mountPath", "containerPort", "port", "uid", "topologyKey", "type")
 _SETS = ("finalizers",)
+# Owned as a whole, as the API's schema has them.
+_ATOMIC = ("selector", "podSelector", "ingress", "nodeSelector", "tolerations")
 
 
 def body(manifest: Object) -> Object:
@@ -25,6 +27,8 @@ def body(manifest: Object) -> Object:
 
 def flatten(value: Any, path: Path = ()) -> dict[Path, Any]:
     """Return the leaves by path; an item of a list goes by its key, one of a set by itself."""
+    if path and path[-1] in _ATOMIC:
+        return {path: copy.deepcopy(value)}
     if isinstance(value, Mapping) and (value or not path):
         return {
             place: leaf

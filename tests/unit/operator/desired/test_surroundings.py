@@ -68,6 +68,15 @@ def test_several_gateways_share_a_database_and_their_results() -> None:
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
+def test_the_number_of_gateways_decides_nothing_that_cannot_change() -> None:
+    one, more = (inputs(gateway={"replicas": n, "store": POSTGRESQL}) for n in (1, 2))
+    assert gateway.claims(one) == gateway.claims(more)
+    # In a rollout there are two of one, perhaps on two nodes.
+    assert gateway.claims(one)[0]["spec"]["accessModes"] == ["ReadWriteMany"]
+    for claim in gateway.claims(inputs()):
+        assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
 def test_keys_of_clients_are_mounted_and_nobody_else_is_let_in() -> None:
     authentication = {"apiKeysSecret": {"name": "clients", "key": "keys.txt"}}
     found = inputs(gateway={"authentication": authentication})
