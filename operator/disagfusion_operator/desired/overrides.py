@@ -36,6 +36,8 @@ _PROTECTED_POD = (
     "hostIPC",
 )
 _PROTECTED_CONTAINER = (
+    # There is a field for it, from which the version follows.
+    "image",
     "command",
     "args",
     "ports",
@@ -46,9 +48,34 @@ _PROTECTED_CONTAINER = (
     "securityContext",
     "terminationMessagePolicy",
 )
+# What decides what a stage computes, as it is where it is not set: the version speaks of all of it,
+# so that it is the specification's alone.
+_COMPUTED = {
+    "ATTENTION_BACKEND": "",
+    "CACHE": "null",
+    "COMPILE": "null",
+    "DEVICE": "cpu",
+    "DTYPE": "float32",
+    "LOCAL_FILES_ONLY": "false",
+    "MODEL": "",
+    "MONOLITH": "",
+    "PROFILE": "",
+    "QUANTIZATION": "null",
+    "REVISION": "",
+    "TIME_NOISE": "0.0",
+    "TIME_SCALE": "1.0",
+    "VAE_SLICING": "false",
+    "VAE_TILING": "false",
+    "VARIANT": "",
+    "WORKFLOWS": "[]",
+}
+# Where the model, or what an emulated one costs, comes from.
+_PROTECTED_VOLUMES = ("profile", "source")
+_PREFIX = "DISAGFUSION_"
 _PROTECTED_ENV = frozenset(
-    f"DISAGFUSION_{name}"
+    f"{_PREFIX}{name}"
     for name in (
+        *_COMPUTED,
         "DATABASE",
         "INTERNAL_KEYS",
         "INTERNAL_LISTEN",
@@ -89,28 +116,27 @@ def merge(base: Any, patch: Any, field: str = "") -> Any:
         if field in _ADDED:
             return [*base, *(one for one in patch if one not in base)]
         if field in _KEYS:
-            return _merge_lists(base, patch, _KEYS[field])
+            return _merge_lists(base, patch, field)
     if isinstance(patch, Mapping):
         return {name: value for name, value in patch.items() if value is not None}
     return patch
 
 
-def _merge_lists(base: Sequence[Any], patch: Sequence[Any], key: str) -> list[Any]:
+def _merge_lists(
+    base: Sequence[Any], patch: Sequence[Any], field: str, *, whole: bool = False
+) -> list[Any]:
+    key = _KEYS[field]
     merged = list(base)
     for one in patch:
         name = one.get(key) if isinstance(one, Mapping) else None
         for index, there in enumerate(merged):
             if name is not None and there.get(key) == name:
                 # A variable has one source: what is laid over takes the place of the other.
-                merged[index] = one if key == "name" and _is_variable(one) else merge(there, one)
+                merged[index] = one if whole or field == "env" else merge(there, one)
                 break
         else:
             merged.append(one)
     return merged
-
-
-def _is_variable(one: Mapping[str, Any]) -> bool:
-    return one.keys() <= {"name", "value", "valueFrom"}
 
 
 def lay_over(template: Manifest, override: PodTemplate) -> Manifest:
@@ -122,6 +148,9 @@ def lay_over(template: Manifest, override: PodTemplate) -> Manifest:
     laid["containers"] = _protected(pod["containers"], laid.get("containers") or [])
     if pod.get("initContainers"):
         laid["initContainers"] = _protected(pod["initContainers"], laid.get("initContainers") or [])
+    kept = [one for one in pod.get("volumes") or [] if one["name"] in _PROTECTED_VOLUMES]
+    if kept:
+        laid["volumes"] = _merge_lists(laid.get("volumes") or [], kept, "volumes", whole=True)
     laid["securityContext"] = {
         **(laid.get("securityContext") or {}),
         **pod["securityContext"],
@@ -142,13 +171,34 @@ def _protected(ours: Sequence[Manifest], laid: Sequence[Manifest]) -> list[Manif
         found = dict(by_name.pop(container["name"], container))
         for field in _PROTECTED_CONTAINER:
             _restore(found, container, field)
-        needed = [one for one in container.get("env") or [] if one["name"] in _PROTECTED_ENV]
-        found["env"] = _merge_lists(found.get("env") or [], needed, "name")
+        found["env"] = _environment(container.get("env") or [], found)
         found["volumeMounts"] = _merge_lists(
-            found.get("volumeMounts") or [], container.get("volumeMounts") or [], "mountPath"
+            found.get("volumeMounts") or [],
+            container.get("volumeMounts") or [],
+            "volumeMounts",
+            whole=True,
         )
         kept.append(found)
     return [*kept, *by_name.values()]
+
+
+def _environment(ours: Sequence[Manifest], laid: Manifest) -> list[Manifest]:
+    """Return a container's variables: those that must stay as they are, or are not there."""
+    needed = {one["name"]: one for one in ours if one["name"] in _PROTECTED_ENV}
+    there = [
+        one
+        for one in laid.get("env") or []
+        if one.get("name") in needed or one.get("name") not in _PROTECTED_ENV
+    ]
+    if laid.get("envFrom") and f"{_PREFIX}VERSION_TAG" in needed:
+        # Nobody knows what is in there. What is said here goes before it.
+        unset = {f"{_PREFIX}{name}": value for name, value in _COMPUTED.items()}
+        needed |= {
+            name: {"name": name, "value": value}
+            for name, value in unset.items()
+            if name not in needed
+        }
+    return _merge_lists(there, list(needed.values()), "env")
 
 
 def _restore(laid: Manifest, ours: Manifest, field: str) -> None:

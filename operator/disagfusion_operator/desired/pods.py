@@ -118,9 +118,9 @@ def tls_mount(inputs: Inputs) -> list[Manifest]:
     return [{"name": "tls", "mountPath": TLS_DIRECTORY, "readOnly": True}]
 
 
-def temporary_volume() -> Manifest:
+def temporary_volume(size: str = TEMPORARY) -> Manifest:
     """Return the volume of /tmp; the root file system cannot be written to."""
-    return {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY}}
+    return {"name": "tmp", "emptyDir": {"sizeLimit": size}}
 
 
 def pull_secrets(inputs: Inputs) -> list[Manifest]:

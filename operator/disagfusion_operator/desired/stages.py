@@ -15,7 +15,10 @@ _PROFILE_DIRECTORY = "/etc/disagfusion/profile"
 PROFILE_KEY = "profile.yaml"
 _MIB = 1 << 20
 _ARENA_SHARE = 0.9
-"""Of /dev/shm: UCX and the engine keep some of their own in it."""
+"""Of `sharedMemory`, for inputs and outputs, which are in a memory file of the front's and not in
+/dev/shm. That may become as large as all of it; both count against the container's memory limit."""
+_COMPILED = "4Gi"
+"""Of /tmp, where torch keeps what it has compiled."""
 _STARTUP_SECONDS = 600
 _UNKNOWN_LOAD_SECONDS = 1800
 _STAGE_VARIABLE = "DISAGFUSION_STAGE"
@@ -55,19 +58,23 @@ def deployment(inputs: Inputs, crew: Crew) -> Manifest:
         labels,
         spec={
             "selector": {"matchLabels": names.selector(inputs.name, crew.component, crew.pool)},
-            "strategy": {
-                "type": "RollingUpdate",
-                # More pods than were decided would be more accelerators than the budget.
-                "rollingUpdate": {
-                    "maxSurge": 0,
-                    "maxUnavailable": "100%" if crew.component in inputs.whole else "25%",
-                },
-            },
+            "strategy": _strategy(inputs, crew),
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": _startup_seconds(crew) + 600,
             "template": template,
         },
     )
+
+
+def _strategy(inputs: Inputs, crew: Crew) -> Manifest:
+    """Return how old pods are replaced, with no more pods than were decided.
+
+    A rolling update does not count pods that end: for as long as they do there are more. So it is
+    only for a quarter at a time, where the others go on.
+    """
+    if crew.component in inputs.whole:
+        return {"type": "Recreate"}
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "25%"}}
 
 
 def service(inputs: Inputs, stage: str) -> Manifest:
@@ -253,6 +260,10 @@ def _options(inputs: Inputs) -> dict[str, str | Manifest]:
     return found
 
 
+def _compiles(inputs: Inputs) -> bool:
+    return inputs.spec.options.compile is not None and not inputs.emulated
+
+
 def _arena_bytes(shared_memory: str | int) -> int:
     return max(_MIB, int(float(number(shared_memory)) * _ARENA_SHARE) // _MIB * _MIB)
 
@@ -267,7 +278,7 @@ def _volumes(inputs: Inputs, crew: Crew) -> list[Manifest]:
     shared = {"medium": "Memory", "sizeLimit": str(crew.wanted.shared_memory)}
     found = [
         {"name": "shm", "emptyDir": shared},
-        pods.temporary_volume(),
+        pods.temporary_volume(_COMPILED if _compiles(inputs) else pods.TEMPORARY),
         *pods.tls_volume(inputs),
         *weights.volumes(inputs),
     ]

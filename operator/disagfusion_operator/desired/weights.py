@@ -6,6 +6,7 @@ the pods of a node share, in one of the pod's own, on a volume, or in the image.
 
 from __future__ import annotations
 
+from disagfusion_operator.api.base import number
 from disagfusion_operator.desired import pods
 from disagfusion_operator.desired.crews import Crew
 from disagfusion_operator.desired.inputs import Inputs, Manifest
@@ -17,6 +18,8 @@ _SOURCE = "/mnt/model"
 _TOKEN = "/etc/disagfusion/hub"  # noqa: S105 - a directory
 _LINK = f"{_RUN}/model"
 _REPORT = f"{_RUN}/weights.json"
+_FILLED = 0.98
+"""Of a cache that lives with the pod, for models: beyond its limit the pod would be evicted."""
 SETTINGS = {"model": _LINK, "weights_report": _REPORT, "local_files_only": "true"}
 """By which a stage finds what was fetched."""
 
@@ -36,7 +39,6 @@ def containers(inputs: Inputs, crew: Crew) -> list[Manifest]:
             "securityContext": pods.container_security(),
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [
-                # The file that is fetched into a directory must be writable here only.
                 *mounts(inputs, writable=True),
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of a pod
                 *own,
@@ -74,8 +76,8 @@ def mounts(inputs: Inputs, *, writable: bool = False) -> list[Manifest]:
     model = inputs.spec.model
     found: list[Manifest] = [{"name": "model", "mountPath": _RUN, **_access(writable)}]
     if model.hub is not None or model.store is not None:
-        # Whoever reads a model of the cache locks it, so that it is not evicted.
-        found.append({"name": "weights", "mountPath": _CACHE})
+        # A stage locks what it reads, so that it is not evicted; that needs no right to write.
+        found.append({"name": "weights", "mountPath": _CACHE, **_access(writable)})
     if model.volume is not None:
         found.append({"name": "source", "mountPath": _SOURCE, "readOnly": True})
     return found
@@ -90,8 +92,17 @@ def _cache(inputs: Inputs) -> Manifest:
     if cache.host_path:
         # Made by whoever runs the node, since only they can say that it is the pods' user's.
         return {"hostPath": {"path": cache.host_path, "type": "Directory"}}
-    limit = {} if cache.size_limit is None else {"sizeLimit": str(cache.size_limit)}
-    return {"emptyDir": limit}
+    limit = _limit(inputs)
+    return {"emptyDir": {} if limit is None else {"sizeLimit": limit}}
+
+
+def _limit(inputs: Inputs) -> str | None:
+    """Return how large the cache may be, where it lives with the pod."""
+    cache, model = inputs.spec.model.cache, inputs.spec.model
+    fetched = model.hub is not None or model.store is not None
+    if cache.host_path or cache.size_limit is None or not fetched:
+        return None
+    return str(cache.size_limit)
 
 
 def _arguments(inputs: Inputs, crew: Crew) -> list[str]:
@@ -100,6 +111,8 @@ def _arguments(inputs: Inputs, crew: Crew) -> list[str]:
     stage = [] if len(crew.stages) > 1 else ["--stage", *crew.stages]
     found = [_source(inputs), *stage, "--cache", _CACHE]
     found += ["--link", _LINK, "--report", _REPORT]
+    if (limit := _limit(inputs)) is not None:
+        found += ["--max-bytes", str(int(float(number(limit)) * _FILLED))]
     hub = inputs.spec.model.hub
     if hub is not None:
         found += ["--revision", hub.revision]

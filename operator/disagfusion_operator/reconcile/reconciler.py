@@ -34,6 +34,7 @@ from disagfusion_operator.reconcile.observe import Observed, observe
 from disagfusion_operator.reconcile.outcome import Kind, Outcome, failed, waits, worst
 from disagfusion_operator.reconcile.problems import find
 from disagfusion_operator.reconcile.queue import Look
+from disagfusion_operator.reconcile.replacing import replaced
 from disagfusion_operator.reconcile.rollout import (
     Turn,
     needs_fleet,
@@ -227,17 +228,19 @@ class Reconciler:
         elif not _all_ready(state.observed):
             state.fleet = await self._doors.ask_why(state.key, state.ways)
         state.turns = turns(target, versions, state.fleet)
-        # Nobody needs the old pods of a stage that is behind the first and whose turn it is.
-        whole = {
-            stage
-            for stage, turn in state.turns.items()
-            if turn.old and turn.may and stage != next(iter(state.turns))
-        }
-        state.inputs = dataclasses.replace(state.inputs, whole=frozenset(whole))
+        whole = replaced(
+            target,
+            state.turns,
+            state.observed.deployments.keys(),
+            state.observed.stage_pods,
+            self._now(),
+        )
+        state.inputs = dataclasses.replace(state.inputs, whole=whole)
 
     async def _scale(self, state: _Pass, profile: Profile | None) -> Report:
         spec = state.spec
-        rolling = [stage for stage, turn in state.turns.items() if turn.old]
+        whole = state.inputs.whole
+        rolling = [stage for stage, turn in state.turns.items() if turn.old or stage in whole]
         view = PipelineView(
             key=state.key,
             uid=state.metadata.uid,
@@ -282,7 +285,7 @@ class Reconciler:
             problems=find(pods, state.observed.all_deployments, workers, self._now()),
             outcome=outcome,
             rollout=waiting[0] if waiting else "",
-            rolling=any(turn.old for turn in state.turns.values()),
+            rolling=bool(state.inputs.whole) or any(turn.old for turn in state.turns.values()),
             report=state.report,
             paused=state.spec.scaling.paused,
         )

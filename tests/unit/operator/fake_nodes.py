@@ -65,15 +65,19 @@ class FakeNodes:
             and pod["status"]["phase"] != "Failed"
         ]
         live = [pod for pod in mine if "deletionTimestamp" not in pod["metadata"]]
-        old = [pod for pod in live if not version.items() <= pod["metadata"]["annotations"].items()]
+        old = [pod for pod in live if not _has(pod, version)]
         fresh = [pod for pod in live if pod not in old]
         replicas = spec.get("replicas", 1)
         for pod in (*old, *fresh)[: max(0, len(live) - replicas)]:
             self._end(pod)
-        if old and len(live) == replicas:
-            whole = (spec["strategy"].get("rollingUpdate") or {}).get("maxUnavailable") == "100%"
+        left = [pod for pod in mine if pod not in fresh and not _has(pod, version)]
+        if left and spec["strategy"]["type"] == "Recreate":
+            # It counts what ends; a rolling update does not.
+            for pod in old:
+                self._end(pod)
+        elif old and len(live) == replicas:
             ready = sum(_is_ready(pod) for pod in fresh) == len(fresh)
-            for pod in old if whole else old[: 1 if ready else 0]:
+            for pod in old[: 1 if ready else 0]:
                 self._end(pod)
         elif len(mine) < replicas or (self.patient and len(live) < replicas):
             self._start(deployment)
@@ -138,6 +142,10 @@ class FakeNodes:
             )
         else:
             self._cluster.remove(*place)
+
+
+def _has(pod: Object, annotations: dict[str, str]) -> bool:
+    return annotations.items() <= pod["metadata"]["annotations"].items()
 
 
 def _is_ready(pod: Object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from bench import RELEASE
 from disagfusion_operator.api.pipeline import Spec
 from disagfusion_operator.desired import gateway, stages
@@ -13,10 +14,12 @@ from disagfusion_operator.desired.overrides import merge
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disagfusion.stage.settings import StageSettings
 
-def template(**override: Any) -> Any:
+
+def template(model: Any = None, **override: Any) -> Any:
     spec = {
-        "model": {"builtin": "digits"},
+        "model": model or {"builtin": "digits"},
         "pools": {"cpu": {"tolerations": [{"key": "a", "operator": "Exists"}]}},
         "stages": {"dit": {"podTemplate": override}},
         "gateway": {"podTemplate": override},
@@ -101,6 +104,107 @@ def test_what_the_operator_relies_on_stays() -> None:
 def test_a_container_of_ours_cannot_be_taken_away() -> None:
     plain = template()
     assert template(spec={"containers": None, "initContainers": None}) == plain
+
+
+def test_a_container_that_is_only_named_is_as_it_was() -> None:
+    plain = template()
+    assert template(spec={"containers": [{"name": "dit"}], "volumes": [{"name": "shm"}]}) == plain
+    named = template(spec={"imagePullSecrets": [{"name": "mine"}]})["spec"]
+    assert named["imagePullSecrets"] == [{"name": "mine"}]
+
+
+COMPUTED = {
+    "ATTENTION_BACKEND": "flash",
+    "CACHE": '{"kind": "first-block"}',
+    "COMPILE": "{}",
+    "DEVICE": "cpu:1",
+    "DTYPE": "float16",
+    "LOCAL_FILES_ONLY": "false",
+    "MODEL": "/mine",
+    "MONOLITH": "resident",
+    "PROFILE": "/mine.yaml",
+    "QUANTIZATION": '{"backend": "mine"}',
+    "REVISION": "main",
+    "TIME_NOISE": "0.5",
+    "TIME_SCALE": "9.0",
+    "VAE_SLICING": "true",
+    "VAE_TILING": "true",
+    "VARIANT": "fp16",
+    "WORKFLOWS": '["mine"]',
+}
+NO_MATTER = {"THREADS": "7", "HELD_SECONDS": "1.0", "LOG_LEVEL": "debug"}
+
+
+def test_what_decides_what_is_computed_is_the_specifications_alone() -> None:
+    # Another image or model under the same version would mix two of them in a job.
+    plain = template()["spec"]
+    own = COMPUTED | NO_MATTER
+    env = [{"name": f"DISAGFUSION_{name}", "value": value} for name, value in own.items()]
+    changed = {"image": "mine:latest", "env": env}
+    found = template(
+        spec={
+            "containers": [{"name": "dit", **changed}],
+            "initContainers": [{"name": "weights", "image": "mine:latest"}],
+        }
+    )["spec"]
+    (ours,), (container,) = plain["containers"], found["containers"]
+    assert container["image"] == ours["image"]
+    assert found["initContainers"][0]["image"] == plain["initContainers"][0]["image"]
+    there = {one["name"]: one.get("value") for one in container["env"]}
+    expected = {one["name"]: one.get("value") for one in ours["env"]}
+    assert there == expected | {f"DISAGFUSION_{name}": v for name, v in NO_MATTER.items()}
+
+
+def test_no_setting_of_a_stage_is_forgotten() -> None:
+    """Every one is protected, or known not to decide what is computed."""
+    free = {
+        *("threads", "stage_threads", "slots", "send_slots", "handover", "arena_bytes"),
+        *("prompt_cache_bytes", "held_seconds", "input_seconds", "send_seconds"),
+        *("engine_silence_seconds", "load_ahead", "drain_seconds", "fork_server"),
+        *("tls_cert", "tls_key", "tls_ca", "tls_server_name"),
+        *("weights_report", "termination_log", "ready_file", "log_format", "log_level"),
+    }
+    protected = {
+        *map(str.lower, COMPUTED),
+        *("listen", "name", "pipeline", "pool", "version_tag", "metrics_listen", "probe_listen"),
+        *("transport", "transport_host", "transport_port", "transport_advertise", "ucx_ports"),
+    }
+    assert free | protected == set(StageSettings.model_fields)
+    for name in protected:
+        given = {"name": f"DISAGFUSION_{name.upper()}", "value": "mine"}
+        spec = {"containers": [{"name": "dit", "env": [given]}]}
+        assert template(spec=spec) == template(), name
+
+
+def test_what_comes_from_elsewhere_goes_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = [{"configMapRef": {"name": "mine"}}]
+    found = template(spec={"containers": [{"name": "dit", "envFrom": source}]})["spec"]
+    (container,) = found["containers"]
+    assert container["envFrom"] == source
+    for name, value in COMPUTED.items():
+        monkeypatch.setenv(f"DISAGFUSION_{name}", value)
+    for one in container["env"]:
+        monkeypatch.setenv(one["name"], one.get("value", "10.0.0.1"))
+    settings = StageSettings()
+    monkeypatch.undo()
+    for one in template()["spec"]["containers"][0]["env"]:
+        monkeypatch.setenv(one["name"], one.get("value", "10.0.0.1"))
+    assert settings == StageSettings()
+
+
+def test_where_the_model_is_is_the_specifications_alone() -> None:
+    other = {"name": "source", "persistentVolumeClaim": {"claimName": "other"}}
+    mount = {"name": "source", "mountPath": "/mnt/model", "subPath": "other"}
+    laid = {
+        "volumes": [other, {"name": "tmp", "emptyDir": {"sizeLimit": "9Gi"}}],
+        "initContainers": [{"name": "weights", "volumeMounts": [mount]}],
+    }
+    model = {"volume": {"claimName": "models"}}
+    found, plain = template(model, spec=laid)["spec"], template(model)["spec"]
+    claim = {"claimName": "models", "readOnly": True}
+    assert {"name": "source", "persistentVolumeClaim": claim} in found["volumes"]
+    assert {"name": "tmp", "emptyDir": {"sizeLimit": "9Gi"}} in found["volumes"]
+    assert found["initContainers"] == plain["initContainers"]
 
 
 def test_gateways_are_laid_over_too() -> None:

@@ -88,13 +88,14 @@ async def test_a_stage_behind_the_first_is_replaced_as_a_whole() -> None:
 
     def follow(kind, found, gone):  # type: ignore[no-untyped-def]
         if kind.kind == "Deployment" and (stage := found["metadata"]["name"].split("-")[1]) in seen:
-            seen[stage].add(found["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"])
+            seen[stage].add(found["spec"]["strategy"]["type"])
         before(kind, found, gone)
 
     bench.cluster.follow = follow
     await bench.settle(stages=NEW)
     # Encoders go on with old jobs as long as there are old DiTs; DiTs have nobody left to serve.
-    assert seen == {"encoder": {"25%"}, "dit": {"25%", "100%"}, "decoder": {"25%", "100%"}}
+    both = {"RollingUpdate", "Recreate"}
+    assert seen == {"encoder": {"RollingUpdate"}, "dit": both, "decoder": both}
     for stage in STAGES:
         strategy = bench.deployment(stage)["spec"]["strategy"]["rollingUpdate"]
         assert strategy == {"maxSurge": 0, "maxUnavailable": "25%"}
