@@ -35,6 +35,8 @@ class Sqlite(Part):
 class Postgresql(Part):
     """A PostgreSQL database, which several gateways share.
 
+    Its results need a storage class with ReadWriteMany, with one gateway as well.
+
     Attributes:
         url_secret: Its URL, `postgresql://user:password@host:port/database`.
     """

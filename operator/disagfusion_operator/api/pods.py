@@ -28,8 +28,8 @@ class PodTemplate(Part):
         labels: Further labels.
         annotations: Further annotations.
         spec: Fields of a PodSpec, merged as `kubectl patch` merges them; what the operator needs
-            to keep its promises stays: names, images, ports, probes, security context, and the
-            variables that decide what is computed.
+            to keep its promises stays: names, images, ports, probes, security context, the volumes
+            of model and profile, and the variables that decide what is computed.
     """
 
     RULES: ClassVar = (
