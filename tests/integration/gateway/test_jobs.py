@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -203,6 +207,35 @@ async def test_a_full_disk_refuses_new_jobs(bench: Any) -> None:
     assert caught.value.reason == "DISK_FULL"
     assert caught.value.retry_after
     assert not (await api.list()).jobs
+
+
+async def test_a_results_volume_that_is_away_costs_no_job_an_attempt(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages, _, api = await bench.running(
+        retention_interval_seconds=0.05, retention_result_seconds=0.05
+    )
+    old = await api.end_of((await api.submit()).job_id)
+    tried: Counter[str] = Counter()
+
+    def away(call: str, *_: Any) -> None:
+        tried[call] += 1
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    gate = stages["decoder-0"].hold("finished")
+    job = await api.submit()
+    await gate.reached.wait()
+    with monkeypatch.context() as patched:
+        for call in ("unlink", "replace", "fsync"):
+            patched.setattr(os, call, partial(away, call))
+        gate.open()
+        # More often than a worker may fail to answer.
+        await eventually(lambda: tried["fsync"] > 5)
+        assert (await api.get(job.job_id)).state == pb.JOB_STATE_DECODING
+    end = await api.end_of(job.job_id)
+    assert (end.state, end.attempt) == (pb.JOB_STATE_SUCCEEDED, 1)
+    assert stages["decoder-0"].counts["done"] == 2
+    assert (await api.get(old.job_id)).state == pb.JOB_STATE_SUCCEEDED, "the gateway is there"
 
 
 async def test_results_and_jobs_are_not_kept_for_ever(bench: Any) -> None:
