@@ -16,11 +16,13 @@ from disagfusion.errors import DisagfusionError
 from disagfusion.v1 import generation_pb2
 from tests.cluster.operator.pipelines import Pipelines, emulated, eventually
 
-FIRST = 70
-"""Jobs that are submitted at once."""
+FIRST = 60
+"""Jobs that are submitted at once; more come as they end, so that so many are under way."""
 LEAST = 50
-"""Of them, so many must be under way when something breaks."""
+"""So many must be under way when something breaks."""
 _EVERY = 1.0
+_OFTEN = 0.1
+"""Seconds until the next job where fewer than `FIRST` are under way."""
 _PATIENCE = 600.0
 _SIZE = 64
 
@@ -45,7 +47,8 @@ def last_records(job: Job) -> dict[str, StageRecord]:
 class Load:
     """Submits jobs from a thread, waits for each, and fetches its picture.
 
-    `FIRST` jobs come at once, then one a second until `check` or `stop`.
+    `FIRST` jobs come at once. Then one comes whenever fewer than these are under way, and one a
+    second at least, until `check` or `stop`.
 
     Attributes:
         address: Of a gateway.
@@ -91,6 +94,10 @@ class Load:
         """Wait until enough jobs are under way, some of them in every stage."""
         eventually("all are submitted", 60, lambda: len(self.accepted) >= self.first)
         eventually("the first have ended", 60, lambda: self.ended)
+        self.assert_busy()
+
+    def assert_busy(self) -> None:
+        """Check that enough jobs are under way: to be called where something breaks."""
         assert self.under_way >= LEAST, f"only {self.under_way} jobs are under way"
 
     def wait_ended(self, more: int, seconds: float) -> None:
@@ -144,8 +151,15 @@ class Load:
             self.accepted[handle.id] = seed
             group.create_task(self._follow(handle))
             if seed >= self.first:
-                await asyncio.sleep(_EVERY)
+                await self._pause()
         self._complete.set()
+
+    async def _pause(self) -> None:
+        until = time.monotonic() + _EVERY
+        while time.monotonic() < until and not self._enough.is_set():
+            await asyncio.sleep(_OFTEN)
+            if self.under_way < self.first:
+                return
 
     async def _follow(self, handle: AsyncJobHandle) -> None:
         async for _ in handle.events():

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.cluster.faults.load import Load, two
-from tests.cluster.operator.pipelines import SECONDS, Pipelines
+from tests.cluster.operator.pipelines import SECONDS, Pipelines, eventually
 from tests.cluster.testing import Cluster
-from tools.cluster import faults
+from tools.cluster import faults, images
 
 _TWICE = {stage: {"minReplicas": 2} for stage in SECONDS}
 
@@ -47,6 +47,13 @@ def choose(cluster: Cluster, pipelines: Pipelines) -> Iterator[Callable[[str, bo
         if node in faults.partitioned(cluster.layout):
             faults.heal(cluster.layout, node)
         cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+
+
+def missed(cluster: Cluster, node: str) -> None:
+    """Wait until a node has not been heard of for long enough."""
+    cluster.kubectl(
+        "wait", "--for=condition=Ready=Unknown", f"node/{node}", "--timeout=90s", seconds=100
+    )
 
 
 def address_of_pod(pipelines: Pipelines, name: str) -> str:
@@ -96,9 +103,8 @@ def test_a_node_is_cut_off(
         load.wait_busy()
         faults.partition(cluster.layout, node)
         assert faults.partitioned(cluster.layout) == [node]
-        cluster.kubectl(
-            "wait", "--for=condition=Ready=Unknown", f"node/{node}", "--timeout=90s", seconds=100
-        )
+        load.assert_busy()
+        missed(cluster, node)
         if not gateway:
             # The others do it all.
             load.wait_ended(10, 90)
@@ -107,5 +113,48 @@ def test_a_node_is_cut_off(
         jobs = load.check()
     # It came back before its pods were given up.
     assert pipelines.pods("cut") == before
-    if not gateway:
-        assert any(job.attempt > 1 for job in jobs), "nothing was lost with the node"
+    assert any(job.attempt > 1 for job in jobs), "nothing was lost between the nodes"
+
+
+def test_a_node_comes_back_after_its_pods_were_given_up(
+    cluster: Cluster, pipelines: Pipelines, choose: Callable[[str, bool], str]
+) -> None:
+    """Its workers, which nobody could tell to end, are there again beside those in their place."""
+    gone = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+    pools = {"small": {"tolerations": [{**gone, "tolerationSeconds": 5}]}}
+    pipelines.write(two("ghosts", stages=_TWICE, pools=pools))
+    pipelines.settled("ghosts")
+    node = choose("ghosts", False)
+    before = pipelines.pods("ghosts")
+    ghosts = {pod for pod, where in nodes_of(pipelines, "ghosts").items() if where == node}
+    with Load(address_of_pod(pipelines, "ghosts")) as load:
+        load.wait_busy()
+        faults.partition(cluster.layout, node)
+        load.assert_busy()
+        missed(cluster, node)
+        eventually("they are given up", 60, lambda: not ghosts & set(pipelines.pods("ghosts")))
+        eventually(
+            "others take their place", 60, lambda: len(pipelines.pods("ghosts")) == len(before)
+        )
+        pipelines.settled("ghosts")
+        # On their node they run.
+        running = images.ctr(cluster.layout, node, "tasks", "ls")
+        assert running.count("RUNNING") >= 2 * len(ghosts), "a container and a sandbox for each"
+        load.wait_ended(10, 60)
+        load.assert_busy()
+        faults.heal(cluster.layout, node)
+        cluster.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+        chosen = "disagfusion.dev/pipeline=ghosts"
+
+        def left() -> set[str]:
+            """Return those that are there, also if they are about to end."""
+            items = pipelines.json("get", "pods", "-l", chosen)["items"]
+            return {one["metadata"]["name"] for one in items} & ghosts
+
+        assert left(), "they had gone before the node came back"
+        eventually("they are ended", 120, lambda: not left())
+        load.wait_ended(5, 60)
+        jobs = load.check()
+    assert any(job.attempt > 1 for job in jobs), "nothing was lost with the node"
+    assert len(pipelines.pods("ghosts")) == len(before)
+    assert not ghosts & set(pipelines.pods("ghosts"))

@@ -6,25 +6,47 @@ from collections.abc import Sequence
 from typing import Any
 
 from disagfusion.client import Job
+from disagfusion.version import __version__
+from tests.cluster.conftest import IMAGES
 from tests.cluster.faults.load import Load, address_of, met, two
-from tests.cluster.operator.pipelines import SECONDS, Installation, Pipelines, eventually
+from tests.cluster.operator.pipelines import (
+    SECONDS,
+    SYSTEM,
+    Installation,
+    Pipelines,
+    eventually,
+    state_of,
+)
 from tests.cluster.testing import Cluster
 from tools.cluster import images
 
-_OTHER = "localhost/disagfusion-emulated:other"
+_TAG = "next"
 
 
 def renamed(cluster: Cluster, pipelines: Pipelines, name: str) -> str:
     """Give the image of a pipeline's stages a second name in every node, and return it."""
     pod = next(iter(pipelines.pods(name, "dit")))
     image = pipelines.json("get", "pod", pod)["spec"]["containers"][0]["image"]
+    repository, _, tag = image.rpartition(":")
+    tagged(cluster, repository, tag, "other")
+    return f"{repository}:other"
+
+
+def tagged(cluster: Cluster, repository: str, tag: str, other: str) -> None:
+    """Give an image a second tag in every node."""
     for node in cluster.nodes:
-        images.ctr(cluster.layout, node, "images", "tag", "--force", image, _OTHER)
-    return _OTHER
+        names = f"{repository}:{tag}", f"{repository}:{other}"
+        images.ctr(cluster.layout, node, "images", "tag", "--force", *names)
 
 
 def stage_pods(pipelines: Pipelines, name: str) -> dict[str, str]:
     return {pod: uid for stage in SECONDS for pod, uid in pipelines.pods(name, stage).items()}
+
+
+def both_versions(pipelines: Pipelines, name: str, before: dict[str, str]) -> bool:
+    """Whether pods of the old version are there, and of the new one."""
+    now, old = set(stage_pods(pipelines, name).values()), set(before.values())
+    return bool(now & old) and bool(now - old)
 
 
 def with_image(name: str, image: str) -> dict[str, Any]:
@@ -75,16 +97,19 @@ def test_the_operator_is_killed_in_the_middle_of_a_rollout(
     pipelines.settled("killed")
     other = renamed(cluster, pipelines, "killed")
     before, versions = stage_pods(pipelines, "killed"), pipelines.versions("killed")
-    first = installation.leader()
+    pod, holder = installation.leader(), installation.holder()
+    begun = state_of(cluster.kubectl, SYSTEM, pod)["restartCount"]
     with Load(address_of(pipelines, "killed")) as load:
         load.wait_busy()
         pipelines.write(with_image("killed", other))
-        eventually("it rolls out", 20, lambda: rolls(pipelines, "killed"))
-        installation.kill(first)
-        # Some stage still has its old pods: it was in the middle.
-        assert set(before) & set(stage_pods(pipelines, "killed"))
-        assert rolls(pipelines, "killed")
-        eventually("another leads", 90, lambda: installation.leader() not in ("", first))
+        eventually("it is in the middle", 60, lambda: both_versions(pipelines, "killed", before))
+        load.assert_busy()
+        installation.kill(pod)
+        assert installation.holder() == holder, "it was handed over: that was no crash"
+        assert both_versions(pipelines, "killed", before), "it was over before"
+        load.assert_busy()
+        eventually("another leads", 90, lambda: installation.holder() not in ("", holder))
+        assert state_of(cluster.kubectl, SYSTEM, pod)["restartCount"] == begun + 1
         pipelines.settled("killed", 240)
         load.wait_ended(5, 60)
         jobs = load.check()
@@ -109,3 +134,30 @@ def test_the_chart_is_upgraded(release: Installation, pipelines: Pipelines) -> N
         pipelines.settled("upgraded")
         load.check()
     assert pipelines.pods("upgraded") == pods
+
+
+def test_the_chart_is_upgraded_to_other_images(
+    cluster: Cluster, release: Installation, pipelines: Pipelines
+) -> None:
+    """The usual upgrade: operator, gateways, and stages that name no image of their own."""
+    pipelines.write(two("moved"))
+    pipelines.settled("moved")
+    for name in IMAGES:
+        tagged(cluster, f"localhost/disagfusion-{name}", __version__, _TAG)
+    before, gateway = stage_pods(pipelines, "moved"), pipelines.pods("moved", "gateway")
+    versions, operators = pipelines.versions("moved"), release.pods()
+    with Load(address_of(pipelines, "moved")) as load:
+        load.wait_busy()
+        release.install(tag=_TAG)
+        load.assert_busy()
+        eventually("new operators", 60, lambda: not set(release.pods()) & set(operators))
+        eventually("one of them leads", 60, lambda: release.leader() in release.pods())
+        eventually(
+            "it rolls out", 60, lambda: not set(before) & set(stage_pods(pipelines, "moved"))
+        )
+        pipelines.settled("moved", 240)
+        load.wait_ended(5, 60)
+        jobs = load.check()
+    replaced(pipelines, "moved", before, f"localhost/disagfusion-emulated:{_TAG}")
+    assert not set(gateway) & set(pipelines.pods("moved", "gateway"))
+    compare_versions(jobs, {**versions, **pipelines.versions("moved")})
