@@ -10,9 +10,7 @@ from disagfusion_operator.k8s.port import Object
 from disagfusion_operator.k8s.states import is_leaving, is_over, seconds_of
 from disagfusion_operator.reconcile.observe import crew_of
 from disagfusion_operator.reconcile.rollout import Turn
-
-_LATE_SECONDS = 30.0
-"""For so long after its time a pod is waited for. Later its node has gone, and nobody ends it."""
+from disagfusion_operator.scaling.capacity import LATE_SECONDS
 
 
 def replaced(
@@ -35,12 +33,8 @@ def replaced(
         now: Unix seconds.
     """
     ending = {crew_of(pod)[0] for pod in pods if _ends(pod, target, places, now)}
-    behind = list(turns)[1:]
-    return frozenset(
-        stage
-        for stage in behind
-        if turns[stage].may and (turns[stage].old or stage in ending)
-    )  # fmt: skip
+    behind = list(turns.items())[1:]
+    return frozenset(name for name, turn in behind if turn.may and (turn.old or name in ending))
 
 
 def _ends(pod: Object, target: str, places: Collection[Place], now: float) -> bool:
@@ -48,4 +42,4 @@ def _ends(pod: Object, target: str, places: Collection[Place], now: float) -> bo
         return False
     if Place(*crew_of(pod)) not in places:
         return False
-    return now < seconds_of(pod["metadata"]["deletionTimestamp"]) + _LATE_SECONDS
+    return now < seconds_of(pod["metadata"]["deletionTimestamp"]) + LATE_SECONDS
