@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import partial
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from disagfusion.errors import FailedPreconditionError
 from disagfusion.jobs.leases import RESIGNED
@@ -15,14 +15,12 @@ from disagfusion.jobs.sql_schema import events, gateways, jobs, one_at_a_time
 from disagfusion.jobs.sql_thread import SqlThread
 
 _UNFINISHED = jobs.c.ended_at.is_(None)
-# Whoever removes the row has to wait for this lock, and whoever waits for it finds no row.
+# Whoever removes the row has to wait for this change, and then finds that it has beaten; whoever
+# waits for a removal finds no row. What commits lives, however long a beat of its own may wait.
 _GUARD = (
-    select(literal(1))
+    update(gateways)
     .where(gateways.c.name == bindparam("me"), gateways.c.beats >= 0)
-    .with_for_update(read=True, key_share=True)
-)
-_BEAT = (
-    update(gateways).where(gateways.c.name == bindparam("me")).values(beats=gateways.c.beats + 1)
+    .values(beats=gateways.c.beats + 1)
 )
 _BEATS = select(gateways.c.name, gateways.c.beats).order_by(gateways.c.id)
 _CANCELLED = select(jobs.c.job_id).where(
@@ -61,7 +59,8 @@ class SqlPeers(Peers):
 
     async def beat(self) -> Mapping[str, int]:
         """Say that this gateway lives; return how often each gateway has, the eldest first."""
-        return await self._thread.write(partial(_beat, name=self.name), patient=False)
+        # The transaction that writes does it.
+        return await self._thread.write(_beats, patient=False)
 
     async def adopt(self, dead: Mapping[str, int]) -> Adopted:
         """Take over what belongs to nobody."""
@@ -108,14 +107,13 @@ def _join(connection: Connection, name: str, pipeline: str) -> None:
 
 
 def _guard(connection: Connection, name: str) -> None:
-    if connection.execute(_GUARD, {"me": name}).first() is None:
+    if connection.execute(_GUARD, {"me": name}).rowcount == 0:
         raise LeaseLostError(
             "the other gateways took this one for dead: its jobs are theirs now", retry_after=1.0
         )
 
 
-def _beat(connection: Connection, name: str) -> dict[str, int]:
-    connection.execute(_BEAT, {"me": name})
+def _beats(connection: Connection) -> dict[str, int]:
     return {row.name: row.beats for row in connection.execute(_BEATS)}
 
 

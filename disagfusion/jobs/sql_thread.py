@@ -2,7 +2,8 @@
 
 Changes that arrive while a commit is under way share the next transaction, each within a
 savepoint of its own, so that the cost of reaching the disk is shared and one that is refused
-does not touch its neighbours.
+does not touch its neighbours. A transaction takes no more changes once it has lasted for a while,
+so that those who wait for it, for a lock of it or for a read need not wait for long.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -43,6 +45,7 @@ from disagfusion.telemetry.logging import get_logger
 T = TypeVar("T")
 
 RETRY_SECONDS = 0.25
+GROUP_SECONDS = 0.5
 
 _log = get_logger(__name__)
 
@@ -160,15 +163,17 @@ class SqlThread:
 
     def _loop(self, connection: Connection) -> None:
         backlog: list[_Operation[Any]] = []
-        closing = False
-        while not closing:
-            operations, closing = self._take(RETRY_SECONDS if backlog else None)
-            for operation in operations:
-                if not operation.write:
-                    _answer_read(connection, operation)
-            backlog += [operation for operation in operations if operation.write]
+        closing = postponed = False
+        while not closing or (backlog and not postponed):
+            if not closing:
+                wait = RETRY_SECONDS if postponed else 0.0
+                operations, closing = self._take(wait if backlog else None)
+                for operation in operations:
+                    if not operation.write:
+                        _answer_read(connection, operation)
+                backlog += [operation for operation in operations if operation.write]
             if backlog:
-                backlog = _commit(connection, backlog, self.guard)
+                backlog, postponed = _commit(connection, backlog, self.guard)
         for operation in backlog:
             operation.future.set_exception(UnavailableError("the job store was closed"))
 
@@ -176,7 +181,7 @@ class SqlThread:
         """Wait for the first operation, then take all that are there."""
         operations: list[_Operation[Any]] = []
         try:
-            item = self._queue.get(timeout=timeout)
+            item = self._queue.get(block=timeout != 0.0, timeout=timeout)
             while item is not None:
                 if item.future.set_running_or_notify_cancel():
                     operations.append(item)
@@ -208,30 +213,39 @@ def _commit(
     connection: Connection,
     operations: list[_Operation[Any]],
     guard: Callable[[Connection], None],
-) -> list[_Operation[Any]]:
-    """Apply changes in one transaction and return those that have to wait."""
+) -> tuple[list[_Operation[Any]], bool]:
+    """Apply changes in one transaction, as many as it has time for.
+
+    Returns:
+        Those that are left, and whether they have to wait until something can be written.
+    """
+    until = time.monotonic() + GROUP_SECONDS
+    results = []
     try:
         with _transaction(connection, write=True):
             guard(connection)
-            results = [_apply(connection, operation) for operation in operations]
+            for operation in operations:
+                results.append(_apply(connection, operation))
+                if time.monotonic() >= until:
+                    break
             failpoints.reach("jobs.commit.before")
     except DBAPIError as error:
         if is_passing(error):
-            return _postpone(operations, error)
-        return _give_up(operations, error)
+            return _postpone(operations, error), True
+        return _give_up(operations, error), False
     except LeaseLostError as error:
         for operation in operations:
             operation.future.set_exception(error)
-        return []
+        return [], False
     except Exception as error:  # noqa: BLE001 - delivered to whoever waits for it
-        return _give_up(operations, error)
+        return _give_up(operations, error), False
     failpoints.reach("jobs.commit.after")
     for operation, result, refusal in results:
         if refusal is None:
             operation.future.set_result(result)
         else:
             operation.future.set_exception(refusal)
-    return []
+    return operations[len(results) :], False
 
 
 def _give_up(operations: list[_Operation[Any]], error: Exception) -> list[_Operation[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 from disagfusion.dispatch import events
 from disagfusion.errors import (
@@ -23,6 +24,9 @@ from disagfusion_gateway.watchers import Watchers
 _LOOKS = 5
 _NEWS_SECONDS = 0.25
 _BEATS_PER_SWEEP = 10
+# How much later than this one another gateway may find that its connection is dead, and make a new
+# one: as long as keepalives and a try to connect take, by default.
+_REUNION_SECONDS = 16.0
 
 _log = get_logger(__name__)
 
@@ -113,7 +117,11 @@ class Peering:
                 _log.warning("no beat", problem=error.message)
 
     async def _beat(self) -> None:
-        beats = await self._peers.beat()
+        try:
+            beats = await self._peers.beat()
+        except DisagfusionError:
+            self._leases.forgive(math.ceil(_REUNION_SECONDS / self._interval))
+            raise
         living = [name for name, count in beats.items() if count != RESIGNED]
         self._eldest = living[:1] == [self._name]
         self._take_over(await self._peers.adopt(self._leases.observe(beats)))

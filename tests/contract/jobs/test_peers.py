@@ -21,7 +21,7 @@ from disagfusion.errors import (
     InvalidArgumentError,
     UnavailableError,
 )
-from disagfusion.jobs import sql_queries
+from disagfusion.jobs import sql_queries, sql_thread
 from disagfusion.jobs.leases import RESIGNED
 from disagfusion.jobs.model import Completion, JobError, JobState, Stage, StageRecord
 from disagfusion.jobs.model import StaleTransitionError as Stale
@@ -133,6 +133,17 @@ async def test_a_gateway_that_has_beaten_meanwhile_is_not_dead(opened: Open) -> 
     await peers_of(a).beat()
     assert await peers_of(b).adopt(silent) == Adopted()
     assert await peers_of(a).owned() == {"job-1"}
+
+
+async def test_every_commit_is_a_sign_of_life(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_thread, "GROUP_SECONDS", 0.0)
+    a, b = await opened("a"), await opened("b")
+    silent = {"a": (await peers_of(b).beat())["a"]}
+    await asyncio.gather(*(a.submit(new(f"job-{n}")) for n in range(20)))
+    assert (await peers_of(b).beat())["a"] >= silent["a"] + 20
+    assert await peers_of(b).adopt(silent) == Adopted()
 
 
 async def test_a_gateway_that_resigns_is_no_more(opened: Open) -> None:

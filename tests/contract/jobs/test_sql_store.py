@@ -13,6 +13,7 @@ from disagfusion.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from disagfusion.jobs import sql_thread
 from disagfusion.jobs.model import (
     InputImage,
     JobState,
@@ -67,6 +68,23 @@ async def test_changes_wait_while_the_database_cannot_grow(tmp_path: Path) -> No
         event = await waiting
         assert event.state is JobState.ENCODING
         assert len((await store.load("job-1")).stages) == 20
+
+
+async def test_a_transaction_that_lasts_takes_no_more_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_thread, "GROUP_SECONDS", 0.0)
+    begun: list[object] = []
+    async with SqlJobStore(f"sqlite:///{tmp_path / 'jobs.db'}") as store:
+        for n in range(20):
+            await store.submit(new(f"job-{n}"))
+        store._thread.guard = begun.append
+        changes = [step(f"job-{n}", JobState.QUEUED, JobState.ENCODING) for n in range(20)]
+        changing = [asyncio.create_task(store.transition(change)) for change in changes]
+        await asyncio.sleep(0)
+    # What was asked for before the end was done, one at a time.
+    assert {event.state for event in await asyncio.gather(*changing)} == {JobState.ENCODING}
+    assert len(begun) == 20
 
 
 async def test_all_is_there_after_opening_again(tmp_path: Path) -> None:

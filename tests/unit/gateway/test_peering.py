@@ -63,7 +63,7 @@ class Bench:
             self.core,
             Mock(),
             self.watchers,
-            lease=0.0,
+            lease=0.005,
             count_tenants=False,
         )
 
@@ -102,3 +102,15 @@ async def test_a_lease_that_is_lost_ends_it(bench: Bench) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await task
     assert caught.group_contains(LeaseLostError)
+
+
+async def test_after_an_outage_others_may_come_back_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peering, "_REUNION_SECONDS", 0.0025)
+    silent = {"b": 7}
+    bench.peers.beats = [*[silent] * 4, UnavailableError("away"), silent]
+    async with bench.running():
+        await until(lambda: {"b": 7} in bench.peers.dead)
+    # Five looks as ever, and those of three intervals.
+    assert bench.peers.dead.index({"b": 7}) == 4 + 3 + 5

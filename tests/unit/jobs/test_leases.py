@@ -22,6 +22,17 @@ def test_one_beat_begins_the_count_anew() -> None:
     assert [leases.observe({"b": count}) for count in (1, 1, 2, 2, 2)] == [{}, {}, {}, {}, {"b": 2}]
 
 
+def test_after_the_store_was_away_silence_counts_anew_and_later() -> None:
+    leases = Leases(2)
+    leases.observe({"a": 1, "b": 7})
+    leases.observe({"a": 2, "b": 7})
+    leases.forgive(3)
+    looks = [leases.observe({"a": 2, "b": 7}) for _ in range(2)]
+    # One that beats is as all others are from then on.
+    looks += [leases.observe({"a": 3, "b": 7}) for _ in range(4)]
+    assert looks == [{}, {}, {}, {}, {"a": 3}, {"a": 3, "b": 7}]
+
+
 def test_one_that_comes_back_under_its_name_is_new() -> None:
     leases = Leases(1)
     leases.observe({"b": 0})
