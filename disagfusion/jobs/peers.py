@@ -52,6 +52,10 @@ class Peers(ABC):
     """What a gateway does in view of the others; its changes fail with `LeaseLostError`."""
 
     @abstractmethod
+    async def now(self) -> float:
+        """Return Unix seconds by the one clock that all gateways can read."""
+
+    @abstractmethod
     async def beat(self) -> Mapping[str, int]:
         """Say that this gateway lives; return how often each gateway has, the eldest first."""
 

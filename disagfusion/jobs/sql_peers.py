@@ -22,6 +22,7 @@ _GUARD = (
     .where(gateways.c.name == bindparam("me"), gateways.c.beats >= 0)
     .values(beats=gateways.c.beats + 1)
 )
+_NOW = select(func.extract("epoch", func.clock_timestamp()))
 _BEATS = select(gateways.c.name, gateways.c.beats).order_by(gateways.c.id)
 _CANCELLED = select(jobs.c.job_id).where(
     jobs.c.owner == bindparam("me"), jobs.c.cancel_requested, _UNFINISHED
@@ -56,6 +57,10 @@ class SqlPeers(Peers):
         run = partial(_join, name=self.name, pipeline=self._pipeline)
         await self._thread.write(run, patient=False)
         self._thread.guard = partial(_guard, name=self.name)
+
+    async def now(self) -> float:
+        """Return the server's Unix seconds."""
+        return await self._thread.read(_now)
 
     async def beat(self) -> Mapping[str, int]:
         """Say that this gateway lives; return how often each gateway has, the eldest first."""
@@ -104,6 +109,10 @@ def _join(connection: Connection, name: str, pipeline: str) -> None:
                 reason="OTHER_PIPELINE",
             )
     connection.execute(insert(gateways), {"name": name, "pipeline": pipeline, "beats": 0})
+
+
+def _now(connection: Connection) -> float:
+    return float(connection.execute(_NOW).scalar_one())
 
 
 def _guard(connection: Connection, name: str) -> None:

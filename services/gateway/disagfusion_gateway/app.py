@@ -30,6 +30,7 @@ from disagfusion.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from disagfusion.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from disagfusion_gateway.admission import Admission
 from disagfusion_gateway.backlog import FromOtherThreads, by_pool
+from disagfusion_gateway.clock import SteadyClock
 from disagfusion_gateway.core import Core
 from disagfusion_gateway.fetching import ResultFetcher
 from disagfusion_gateway.fleet import Fleet
@@ -71,6 +72,7 @@ class Gateway:
         self._incarnation = secrets.token_hex(8)
         self._identity = f"{settings.name[:_MAX_NAME]}/{self._incarnation}"
         self._peering: Peering | None = None
+        # By the clock of those who write files.
         self._began = time.time()
         self.address = settings.listen
         self.metrics_address = ""
@@ -114,7 +116,9 @@ class Gateway:
         self._store = self._job_store()
         await self._stack.enter_async_context(self._store)
         peers, shares = self._store.peers, self._store.peers is not None
-        now = self._began
+        # Gateways that share jobs share a clock, so that a deadline is the same for all of them.
+        clock = self._clock = SteadyClock(time.time() if peers is None else await peers.now())
+        now = clock()
         gateway_metrics = metrics.GatewayMetrics(self._registry, pipeline=settings.pipeline)
         observer = self._observer = Observer(gateway_metrics, settings.pipeline)
         remembered = await self._store.specification(settings.pipeline)
@@ -139,6 +143,7 @@ class Gateway:
             watchers,
             observer,
             fleet,
+            clock,
             shares=shares,
         )
         if peers is not None:
@@ -159,7 +164,7 @@ class Gateway:
             # At once: those who see no beat for a while take this gateway for dead.
             await self._peering.start()
         else:
-            await retention.clean_results(self._store, self._results, now)
+            await retention.clean_results(self._store, self._results, self._began)
             for job in await self._store.unfinished():
                 core.recover(job)
         # Only now: as long as jobs are still read, no work would be a mistake and not a zero.
@@ -184,9 +189,10 @@ class Gateway:
             observer,
             self._peering,
             admission,
+            clock,
         )
         add_GenerationServiceServicer_to_server(self._servicer, self._server.grpc)
-        await self._serve_internal(FleetServicer(fleet, core.cancel_all, admission))
+        await self._serve_internal(FleetServicer(fleet, core.cancel_all, admission, clock))
         self.address = await self._server.start()
         self._stack.push_async_callback(self._server.stop, settings.shutdown_grace_seconds)
         await self._server.set_serving(True)
@@ -271,7 +277,7 @@ class Gateway:
                 await asyncio.sleep(self._settings.retention_interval_seconds)
                 continue
             try:
-                report = await retention.apply(self._store, self._results, policy, time.time())
+                report = await retention.apply(self._store, self._results, policy, self._clock())
                 stored = await self._store.result_bytes()
             except DisagfusionError as error:
                 _log.warning("retention postponed", problem=error.message)

@@ -135,6 +135,14 @@ async def test_a_gateway_that_has_beaten_meanwhile_is_not_dead(opened: Open) -> 
     assert await peers_of(a).owned() == {"job-1"}
 
 
+async def test_the_servers_clock_is_everybodys(postgres: PostgresServer, opened: Open) -> None:
+    a, b = await opened("a"), await opened("b")
+    times = [await peers_of(store).now() for store in (a, b, a)]
+    (row,) = postgres.execute("SELECT extract(epoch FROM clock_timestamp())::float8")
+    assert times == sorted(times)
+    assert row[0] - 60 < times[0] < row[0]
+
+
 async def test_every_commit_is_a_sign_of_life(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from gatewaykit import eventually
+from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 from postgres_server import PostgresServer
 
 from disagfusion.errors import UnavailableError
 from disagfusion.jobs.directory_results import DirectoryResultStore
 from disagfusion.jobs.model import InputImage, NewJob
+from disagfusion.jobs.sql_peers import SqlPeers
 from disagfusion.jobs.store import Submission
 from disagfusion.v1 import generation_pb2 as pb
 
@@ -99,6 +101,22 @@ async def test_a_lease_that_is_lost_ends_the_gateway(bench: Any, postgres: Postg
     stages.release_all()
     assert (await api.end_of(job.job_id)).state == pb.JOB_STATE_SUCCEEDED
     await eventually(lambda: not any(stage.assignments for stage in stages.by_name.values()))
+
+
+async def test_jobs_are_timed_by_the_databases_clock(
+    bench: Any, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def early(_: SqlPeers) -> float:
+        return 1e9
+
+    monkeypatch.setattr(SqlPeers, "now", early)
+    _, _, api = await bench.running(database=postgres.database())
+    job = await api.submit(timeout=Duration(seconds=3600))
+    end = await api.end_of(job.job_id)
+    assert end.state == pb.JOB_STATE_SUCCEEDED
+    times = [event.time.seconds async for event in api.watch(job.job_id)]
+    for seconds in (job.submitted_at.seconds, end.ended_at.seconds, *times):
+        assert 1e9 <= seconds < 1e9 + 600
 
 
 async def test_the_eldest_removes_what_is_old(bench: Any, postgres: PostgresServer) -> None:
