@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.cluster.faults.load import Load, address_of, two
 from tests.cluster.faults.monitoring import Prometheus
-from tests.cluster.operator.pipelines import SECONDS, Pipelines, eventually
+from tests.cluster.operator.pipelines import SECONDS, Pipelines, eventually, kill
+from tests.cluster.testing import Cluster
 
 
 def sleepy(url: str) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def sleepy(url: str) -> dict[str, Any]:
 
 
 def test_it_sleeps_wakes_and_remembers_what_it_accepts(
-    pipelines: Pipelines, prometheus: Prometheus
+    cluster: Cluster, pipelines: Pipelines, prometheus: Prometheus
 ) -> None:
     pipelines.write(sleepy(prometheus.url))
     # Nobody says yet that there is no work.
@@ -39,6 +40,8 @@ def test_it_sleeps_wakes_and_remembers_what_it_accepts(
     eventually("it sleeps", 120, lambda: not workers())
     eventually("it says so", 30, lambda: pipelines.status("sleepy")["state"] == "Idle")
     (gateway,) = pipelines.pods("sleepy", "gateway")
+    # It has no time to write anything down, and then goes with all that is not on its volume.
+    kill(cluster.layout, cluster.kubectl, pipelines.namespace, gateway)
     pipelines("delete", "pod", gateway, "--grace-period=0", "--force")
     (gateway,) = eventually(
         "another gateway", 60, lambda: {*pipelines.pods("sleepy", "gateway")} - {gateway}
