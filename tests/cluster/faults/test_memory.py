@@ -31,6 +31,7 @@ def test_a_pod_is_killed_for_want_of_memory(pipelines: Pipelines) -> None:
     victim = next(iter(pipelines.pods("memory", "dit")))
     with Load(address_of(pipelines, "memory")) as load:
         load.wait_busy()
+        load.assert_busy()
         with pytest.raises(ClusterError, match="137"):  # it goes with the container
             pipelines("exec", victim, "--", "python", "-c", _EAT)
         ended = eventually(

@@ -58,6 +58,7 @@ def test_a_pod_waits_for_a_node_and_is_given_up(cluster: Cluster, pipelines: Pip
         load.wait_busy()
         pipelines.write(apart(nodes + 1, nodes + 3))
         (name,) = eventually("one waits for a node", 30, lambda: waiting(pipelines))
+        load.assert_busy()
         limited = eventually(
             "the pool counts as full",
             60,
