@@ -86,6 +86,24 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
+# What retention asks for every minute must not look at every job that is kept.
+_RETENTION = (
+    Index("jobs_by_size", jobs.c.ended_at, jobs.c.input_bytes, jobs.c.event_count),
+    Index(
+        "jobs_with_results",
+        jobs.c.ended_at,
+        jobs.c.result_bytes,
+        sqlite_where=text("result_bytes > 0"),
+        postgresql_where=text("result_bytes > 0"),
+    ),
+    Index(
+        "jobs_with_events",
+        jobs.c.ended_at,
+        sqlite_where=text("event_count > 1"),
+        postgresql_where=text("event_count > 1"),
+    ),
+)
+
 images = Table(
     "images",
     metadata,
@@ -210,5 +228,7 @@ def upgrade(connection: Connection) -> None:
         for step in UPGRADES[version - 1 :]:
             step(connection)
         connection.execute(schema_version.update().values(version=_LATEST))
-    # Stores of this version had none at first; whoever does not know the table is not hindered.
+    # Stores of this version had none at first; whoever does not know them is not hindered.
     pipelines.create(connection, checkfirst=True)
+    for index in _RETENTION:
+        index.create(connection, checkfirst=True)
