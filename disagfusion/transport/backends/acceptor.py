@@ -27,6 +27,14 @@ _EXPECTED = (OSError, MalformedError, PeerLostError, RefusedError)
 # keep out strangers only.
 _MAX_STRANGERS = 64
 _PAUSE_SECONDS = 0.1
+# Between hand-overs nobody beats. The kernel ends what a lost machine has left, which would keep new
+# senders out in the end; accepted sockets have this from the one that listens.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 _REASONS = {
     RefusalReason.UNKNOWN_GRANT: "token",
     RefusalReason.STALE: "stale",
@@ -65,6 +73,8 @@ class Acceptor:
         observer: Observer,
     ) -> None:
         self._listener = listener
+        for option in _KEEPALIVE if listener.family != socket.AF_UNIX else ():
+            listener.setsockopt(*option)
         self._inbox = inbox
         self._link_in = link_in
         self._digester = digester

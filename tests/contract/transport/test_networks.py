@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from disagfusion.transport.api import TransportError
+from disagfusion.transport.backends import acceptor
+from disagfusion.transport.backends.channel import Channel, wrap
 from disagfusion.transport.testing import make_message
 
 from .conftest import Maker
@@ -65,3 +69,25 @@ async def test_a_network_that_cuts_the_connection(maker: Maker, seed: int) -> No
             await receiver.inbox.until_idle()
             assert receiver.inbox.messages == {}
         await sender.send(receiver, payload)
+
+
+async def test_what_a_lost_machine_leaves_is_ended_by_the_kernel(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    async def noted(sock: socket.socket, *rest: Any, **options: Any) -> Channel:
+        kept.append(
+            [
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+                * sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            ]
+        )
+        return await wrap(sock, *rest, **options)
+
+    monkeypatch.setattr(acceptor, "wrap", noted)
+    async with maker.end("r") as receiver, maker.end("s") as sender:
+        await sender.send(receiver, b"payload")
+    assert kept == [[1, 60, 30]]
