@@ -27,8 +27,8 @@ _EXPECTED = (OSError, MalformedError, PeerLostError, RefusedError)
 # keep out strangers only.
 _MAX_STRANGERS = 64
 _PAUSE_SECONDS = 0.1
-# Between hand-overs nobody beats. The kernel ends what a lost machine has left, which would keep new
-# senders out in the end; accepted sockets have this from the one that listens.
+# Between hand-overs nobody beats. The kernel ends what a lost machine has left, which would in the
+# end keep new senders out; accepted sockets have this from the one that listens.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
