@@ -3,12 +3,20 @@
     make cluster-up cluster-tools && make images IMAGES="gateway emulated operator"
     python benchmarks/kubernetes_shift.py [--time-scale 0.1] [--flex] [--output DIRECTORY]
 
-W2 on the cluster of `make cluster-up`: eight emulated accelerators on two real nodes, real pods of
-the slim image, real kubelets, and a real Prometheus that scrapes them through a proxy which fails
-one scrape in ten. Jobs are submitted at their scaled times. From the API server's watch comes how
-many pods held an accelerator at each moment, those that were ending included. Exits with 1 where a
-job is lost or the budget was exceeded. With `--flex` pods change their stage in place, instead of
-pods that end and start. With `--output`: outcome.json, and replicas.svg from Prometheus' data.
+W2 on the cluster of `make cluster-up`: two real nodes, each of which has eight emulated
+accelerators, so that it is the budget of eight that limits, real pods of the slim image, real
+kubelets, and a real Prometheus that scrapes them through a proxy which fails one scrape in ten.
+Jobs are submitted at their scaled times. From the API server's watch comes how many pods held an
+accelerator at each moment, those that were ending included, and how many of each stage were ready.
+With `--flex` pods change their stage in place, instead of pods that end and start. With `--output`:
+outcome.json, and replicas.svg from Prometheus' data.
+
+Exits with 1 unless
+
+- every job succeeded, and the budget was never exceeded;
+- each stage that grows in the simulation has grown;
+- the last job ended before it does in the simulation of the ratio with which W2 begins;
+- scrapes failed.
 """
 
 from __future__ import annotations
@@ -20,6 +28,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +46,8 @@ from disagfusion.client import Client
 from disagfusion.scheduling.document import parse
 from disagfusion.scheduling.profile import Profile
 from disagfusion.simulation.arrivals import draw_arrivals
+from disagfusion.simulation.policies.named import set_up
+from disagfusion.simulation.run import Simulation
 from disagfusion.simulation.workload import Workload
 from tools.cluster import objects
 from tools.cluster.kubectl import Kubectl
@@ -64,8 +75,11 @@ class Outcome:
         pods: That there have been.
         scrapes: By Prometheus.
         scrapes_failed: Of them, on purpose.
+        grown: Stage → replicas that were ready at a time at most, over those at first.
         simulated_last: What `disagfusion simulate` says.
         simulated_p95: The same.
+        simulated_grown: The same.
+        static_last: The same where the ratio stays as it is at first.
     """
 
     submitted: int
@@ -79,8 +93,25 @@ class Outcome:
     pods: int
     scrapes: int
     scrapes_failed: int
+    grown: dict[str, int]
     simulated_last: float
     simulated_p95: float
+    simulated_grown: dict[str, int]
+    static_last: float
+
+    def failures(self) -> list[str]:
+        """Return what does not hold of what it is to show."""
+        stays = [one for one, more in self.simulated_grown.items() if more and not self.grown[one]]
+        checks = {
+            f"{self.submitted - self.succeeded} jobs were lost": self.succeeded < self.submitted,
+            f"{self.most_held} of {self.budget} accelerators were held": self.most_held
+            > self.budget,
+            f"{', '.join(stays)} did not grow": bool(stays),
+            f"the last job ended after {self.last:.0f} s, with a ratio that stays it would after"
+            f" {self.static_last:.0f} s": self.last >= self.static_last,
+            "no scrape failed": not self.scrapes_failed,
+        }
+        return [text for text, fails in checks.items() if fails]
 
 
 def manifests(
@@ -129,7 +160,10 @@ def run(kubectl: Kubectl, scale: float, output: Path | None, *, flex: bool) -> O
     profile = parse(Profile, (EXAMPLES / "profiles" / name).read_text(), name=name)
     budget = workload.budget
     assert budget is not None, "W2 has a budget"
-    expected = simulate("hybrid", workload, profile)
+    assert workload.initial is not None, "W2 says where it begins"
+    initial = {stage: sum(pools.values()) for stage, pools in workload.initial.items()}
+    expected, static = simulate("hybrid", workload, profile), simulate("static", workload, profile)
+    most = most_replicas(workload, profile)
     for node in ("node1", "node2"):
         objects.set_resource(kubectl, node, RESOURCE, budget)
     install(kubectl)
@@ -164,9 +198,38 @@ def run(kubectl: Kubectl, scale: float, output: Path | None, *, flex: bool) -> O
             pods=pods.seen,
             scrapes=proxy.count,
             scrapes_failed=proxy.failed,
+            grown=grown(pods.most_ready, initial),
             simulated_last=expected.last,
             simulated_p95=expected.p95,
+            simulated_grown=grown(most, initial),
+            static_last=static.last,
         )
+
+
+def grown(most: Mapping[str, int], initial: Mapping[str, int]) -> dict[str, int]:
+    """Return by how much each stage has ever been larger than at first."""
+    return {stage: max(0, most.get(stage, 0) - count) for stage, count in initial.items()}
+
+
+def most_replicas(workload: Workload, profile: Profile) -> dict[str, int]:
+    """Return how many replicas of each stage there are at most in the simulation."""
+
+    def plan() -> dict[str, dict[str, int]]:
+        assert workload.initial is not None, "W2 says where it begins"
+        return workload.initial
+
+    setup = set_up("hybrid", profile, workload, plan)
+    result = Simulation(
+        workload,
+        setup.profile,
+        setup.balancer,
+        initial=setup.initial,
+        learn=setup.learn,
+        generator=generator,
+    ).run()
+    return {
+        stage: max(sample.replicas[stage] for sample in result.samples) for stage in profile.stages
+    }
 
 
 def plot(url: str, begin: float, end: float, scale: float, path: Path) -> None:
@@ -214,12 +277,12 @@ def main() -> None:
         Kubectl(Layout().kubeconfig), arguments.time_scale, arguments.output, flex=arguments.flex
     )
     for name, value in asdict(found).items():
-        print(f"{name:16} {value:.0f}")
+        print(f"{name:16} {value if isinstance(value, dict) else round(value)}")
     if arguments.output is not None:
         answer = {"environment": environment(), "flex": arguments.flex, "outcome": asdict(found)}
         (arguments.output / "outcome.json").write_text(json.dumps(answer, indent=1) + "\n")
-    if found.succeeded < found.submitted or found.most_held > found.budget:
-        sys.exit(1)
+    if failures := found.failures():
+        sys.exit("; ".join(failures))
 
 
 if __name__ == "__main__":

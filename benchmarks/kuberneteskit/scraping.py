@@ -84,22 +84,32 @@ def flaky_proxy() -> Iterator[FlakyProxy]:
 
 
 @contextmanager
-def prometheus(directory: Path, targets: Path, proxy: FlakyProxy | None = None) -> Iterator[str]:
+def prometheus(
+    directory: Path,
+    targets: Path,
+    proxy: FlakyProxy | None = None,
+    *,
+    seconds: int = 1,
+    honor_labels: bool = False,
+) -> Iterator[str]:
     """Run Prometheus; return its URL for the machine and for pods.
 
     Args:
         directory: For its files.
         targets: What it scrapes, as `file_sd_configs` have it.
         proxy: Through which it scrapes.
+        seconds: Between two scrapes.
+        honor_labels: Targets say themselves whose series they have.
     """
     scrapes: dict[str, Any] = {
         "job_name": "pods",
+        "honor_labels": honor_labels,
         "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}],
     }
     if proxy is not None:
         scrapes["proxy_url"] = f"http://127.0.0.1:{proxy.server_port}"
     config = {
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": f"{seconds}s", "scrape_timeout": f"{seconds}s"},
         "scrape_configs": [scrapes],
     }
     targets.write_text("[]")
