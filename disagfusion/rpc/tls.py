@@ -1,14 +1,18 @@
-"""Mutual TLS from three files."""
+"""Mutual TLS from three files, which may be renewed: new connections use what is there by then."""
 
 from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 from pydantic import BaseModel, ConfigDict
 
 from disagfusion.errors import InvalidArgumentError
+from disagfusion.telemetry.logging import get_logger
+
+_log = get_logger(__name__)
 
 
 class TlsSettings(BaseModel):
@@ -39,8 +43,22 @@ def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials:
     Raises:
         InvalidArgumentError: Naming the file that is missing or damaged.
     """
-    cert, key, ca = _read(tls)
-    return grpc.ssl_server_credentials([(key, cert)], ca, require_client_auth=True)
+    files = _Files(tls)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        return _configuration(files.contents) if files.renewed() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        # None, for no change, is missing in the stubs.
+        _configuration(files.contents),
+        cast(Any, renewed),
+        require_client_authentication=True,
+    )
+
+
+def _configuration(contents: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
+    cert, key, ca = contents
+    return grpc.ssl_server_certificate_configuration([(key, cert)], ca)
 
 
 def channel_credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
@@ -51,6 +69,83 @@ def channel_credentials(tls: TlsSettings) -> grpc.ChannelCredentials:
     """
     cert, key, ca = _read(tls)
     return grpc.ssl_channel_credentials(ca, key, cert)
+
+
+class RenewedContext(ssl.SSLContext):
+    """For connections of asyncio: each new one uses the files as they are by then.
+
+    Authorities that are no longer in their file are trusted until the process ends.
+    """
+
+    _files: _Files
+
+    @classmethod
+    def of(cls, tls: TlsSettings, *, server: bool) -> RenewedContext:
+        """Return the context of one side, which asks the other for its certificate.
+
+        Raises:
+            InvalidArgumentError: Naming the file that is missing or damaged.
+        """
+        context = cls(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context._files = _Files(tls)
+        context._load(tls)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _load(self, tls: TlsSettings) -> None:
+        self.load_cert_chain(tls.cert, tls.key, password=lambda: "")
+        self.load_verify_locations(tls.ca)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """See `ssl.SSLContext`."""
+        if self._files.renewed():
+            self._load(self._files.tls)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+class _Files:
+    """The three files as they were last found whole.
+
+    Raises:
+        InvalidArgumentError: Naming the file that is missing or damaged.
+    """
+
+    def __init__(self, tls: TlsSettings) -> None:
+        self.tls = tls
+        self._seen = self._stamps()
+        self.contents = _read(tls)
+
+    def renewed(self) -> bool:
+        """Read files that have changed; whether they have. What is damaged is left unused."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return False
+        try:
+            contents = _read(self.tls)
+        except InvalidArgumentError as error:
+            _log.warning("certificate not renewed", problem=error.message)
+            return False
+        self._seen, self.contents = stamps, contents
+        _log.info("certificate renewed", path=str(self.tls.cert))
+        return True
+
+    def _stamps(self) -> list[tuple[int, int, int]]:
+        stamps = []
+        for path in (self.tls.cert, self.tls.key, self.tls.ca):
+            try:
+                found = path.stat()
+            except OSError:
+                stamps.append((0, 0, 0))
+            else:
+                stamps.append((found.st_mtime_ns, found.st_ino, found.st_size))
+        return stamps
 
 
 def _read(tls: TlsSettings) -> tuple[bytes, bytes, bytes]:

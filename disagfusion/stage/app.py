@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import ssl
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -17,7 +16,7 @@ from disagfusion.pipeline.stages import Stage
 from disagfusion.process import serve_metrics
 from disagfusion.rpc.metering import MeteringInterceptor
 from disagfusion.rpc.server import RpcServer
-from disagfusion.rpc.tls import TlsSettings
+from disagfusion.rpc.tls import RenewedContext
 from disagfusion.stage.config import EngineConfig, engine_environment
 from disagfusion.stage.front import Front
 from disagfusion.stage.launcher import EngineLauncher, ForkServerLauncher, SubprocessLauncher
@@ -237,8 +236,8 @@ class StageService:
             transfer_seconds=settings.send_seconds,
             connections_per_peer=settings.send_slots,
             ucx_options={"TCP_PORT_RANGE": settings.ucx_ports} if settings.ucx_ports else {},
-            server_tls=_tls_context(tls, server=True) if tls else None,
-            client_tls=_tls_context(tls, server=False) if tls else None,
+            server_tls=RenewedContext.of(tls, server=True) if tls else None,
+            client_tls=RenewedContext.of(tls, server=False) if tls else None,
             tls_server_name=settings.tls_server_name,
         )
         try:
@@ -285,11 +284,3 @@ class StageService:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _tls_context(tls: TlsSettings, *, server: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.load_cert_chain(tls.cert, tls.key, password=lambda: "")
-    context.load_verify_locations(tls.ca)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from disagfusion.errors import (
 from disagfusion.rpc.auth import create_key
 from disagfusion.rpc.channel import TlsSettings, open_channel
 from disagfusion.rpc.errors import from_rpc_error
-from disagfusion.rpc.tls import channel_credentials
+from disagfusion.rpc.tls import RenewedContext, channel_credentials
 from disagfusion.v1 import generation_pb2 as pb
 
 
@@ -105,6 +107,53 @@ async def test_mutual_tls_everywhere(bench: Any, authority: Authority) -> None:
     address, tls = await with_tls(bench, authority)
     await works(bench.api(address=address, tls=tls))
     await works(bench.api(address=address, tls=tls.model_copy(update={"server_name": ""})))
+
+
+async def test_certificates_are_renewed_while_it_runs(
+    bench: Any, authority: Authority, tmp_path: Path
+) -> None:
+    address, tls = await with_tls(bench, authority)
+    await works(bench.api(address=address, tls=tls))
+    successor = Authority(tmp_path, "successor")
+    new = successor.issue("successor-cluster")
+    # A file that is half written does no harm.
+    tls.cert.write_bytes(new.cert.read_bytes()[:100])
+    await works(bench.api(address=address, tls=authority.issue("old")))
+    for path, by in ((tls.ca, new.ca), (tls.key, new.key), (tls.cert, new.cert)):
+        path.write_bytes(by.read_bytes())
+    await works(bench.api(address=address, tls=new))
+
+
+def shown(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[bytes | None, bytes | None]:
+    """What each side sees of the other's certificate: the client of the server's first."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (
+        client.wrap_bio(down, up, server_hostname="disagfusion.test"),
+        server.wrap_bio(up, down, server_side=True),
+    )
+    left = list(ends)
+    while left:
+        for end in list(left):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+                left.remove(end)
+    return ends[0].getpeercert(binary_form=True), ends[1].getpeercert(binary_form=True)
+
+
+def test_the_data_planes_certificates_are_renewed(authority: Authority) -> None:
+    tls, peer = authority.issue("worker"), authority.issue("peer")
+    server = RenewedContext.of(tls, server=True)
+    client = RenewedContext.of(peer, server=False)
+    before = shown(server, client)
+    assert shown(server, client) == before
+    for mine, name in ((tls, "worker-again"), (peer, "peer-again")):
+        new = authority.issue(name)
+        mine.key.write_bytes(new.key.read_bytes())
+        # Until both are there, what fits is used.
+        assert shown(server, client)[0] is not None
+        mine.cert.write_bytes(new.cert.read_bytes())
+    after = shown(server, client)
+    assert not set(before) & set(after)
 
 
 async def test_wrong_certificates(bench: Any, authority: Authority, tmp_path: Path) -> None:
