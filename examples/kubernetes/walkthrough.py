@@ -10,7 +10,7 @@ port-forward, and draws the same ones with the embedded runtime. Exits with 1 un
 
 - every picture is bit-identical to the embedded one's;
 - the pods of the stages are on more than one node, and tensors went over UCX from pod to pod;
-- no stage pod has a volume of its node, and its code is the installed package's.
+- no stage pod has a volume of its node, and the code of each is that of an installed wheel.
 """
 
 from __future__ import annotations
@@ -44,6 +44,18 @@ OPERATOR_NAMESPACE, RELEASE = "disagfusion", "disagfusion"
 PROMPTS = ("a handwritten seven in red", "a handwritten three in blue", "a zero in green")
 OPTIONS: dict[str, Any] = {"num_inference_steps": 8, "height": 64, "width": 64}
 READY_SECONDS = 300
+# Where the code is, and where the wheel has it that was installed: an editable one lists no code.
+ORIGIN = """
+import importlib.metadata, json, disagfusion
+found = importlib.metadata.distribution("disagfusion")
+listed = [one for one in found.files or () if str(one) == "disagfusion/__init__.py"]
+origin = json.loads(found.read_text("direct_url.json") or "{}")
+print(json.dumps({
+    "file": disagfusion.__file__,
+    "of_wheel": str(found.locate_file(listed[0])) if listed else None,
+    "editable": origin.get("dir_info", {}).get("editable", False),
+}))
+"""
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -176,8 +188,14 @@ def look_at_pods(walk: Walk, results: Sequence[GenerationResult]) -> None:
     console.print(table)
     nodes = {pods[record.worker]["spec"]["nodeName"] for record in records}
     walk.check(len(nodes) > 1, f"the stages are on {len(nodes)} nodes: {', '.join(sorted(nodes))}")
-    over = {record.transport for record in records if record.transport}
-    walk.check(all(one.startswith("ucx/") for one in over), f"tensors went over {', '.join(over)}")
+    # The decoder hands nothing on.
+    over = {record.stage: record.transport for record in records if record.stage != "decoder"}
+    walk.check(
+        set(over) == {"encoder", "dit"}
+        and all((one or "").startswith("ucx/") for one in over.values()),
+        "tensors went over "
+        + ", ".join(f"{how or 'nothing'} ({stage})" for stage, how in over.items()),
+    )
     mounted = [
         name
         for name, pod in pods.items()
@@ -185,12 +203,13 @@ def look_at_pods(walk: Walk, results: Sequence[GenerationResult]) -> None:
         if "hostPath" in volume
     ]
     walk.check(not mounted, "no stage pod has a volume of its node")
-    where = "import disagfusion; print(disagfusion.__file__)"
-    code = run(
-        *("kubectl", "-n", NAMESPACE, "exec", records[0].worker, "--"),
-        *("python", "-c", where),
-    ).strip()
-    walk.check("site-packages" in code, f"its code is the image's: {code}")
+    for record in records:
+        told = run("kubectl", "-n", NAMESPACE, "exec", record.worker, "--", "python", "-c", ORIGIN)
+        code: dict[str, Any] = json.loads(told)
+        walk.check(
+            code["file"] == code["of_wheel"] and not code["editable"],
+            f"the code of {record.worker} is an installed wheel's: {code['file']}",
+        )
 
 
 def remove(walk: Walk) -> None:

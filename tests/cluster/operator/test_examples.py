@@ -13,7 +13,7 @@ import yaml
 from postgres_server import PostgresServer
 
 from disagfusion.client import JobState
-from tests.cluster.operator.pipelines import Pipelines, eventually
+from tests.cluster.operator.pipelines import SECONDS, Pipelines, eventually
 from tests.cluster.operator.test_pipeline import ends
 from tests.cluster.testing import Cluster
 from tools.cluster import configs, objects
@@ -70,13 +70,30 @@ def fake(cluster: Cluster) -> Iterator[Callable[..., None]]:
     objects.remove_fake_nodes(cluster.kubectl)
 
 
-def test_digits(pipelines: Pipelines) -> None:
+def test_digits(cluster: Cluster, pipelines: Pipelines) -> None:
+    """Until its pods are on their nodes: their images are large, and the walk draws with them."""
     apply(pipelines, "digits")
     eventually("its gateway is ready", 90, lambda: pipelines.status("digits").get("endpoint"))
     eventually("a worker of each stage", 30, lambda: {*deployments(pipelines).values()} == {1})
     assert {*deployments(pipelines)} == {
         "digits-encoder-cpu", "digits-dit-cpu", "digits-decoder-cpu",
     }  # fmt: skip
+    gateway = pipelines.json("get", "deployment", "digits-gateway")["spec"]["template"]["spec"]
+    _, _, tag = gateway["containers"][0]["image"].rpartition(":")
+
+    def placed() -> set[tuple[str, bool]]:
+        """Return the images of the stages' pods, and whether these are on a real node."""
+        pods = [
+            pipelines.json("get", "pod", pod)["spec"]
+            for stage in SECONDS
+            for pod in pipelines.pods("digits", stage)
+        ]
+        return {
+            (pod["containers"][0]["image"], pod.get("nodeName") in cluster.nodes) for pod in pods
+        }
+
+    expected = {(f"localhost/disagfusion-{stage}:{tag}", True) for stage in SECONDS}
+    eventually("a pod of each stage on a node", 30, lambda: placed() == expected)
 
 
 @pytest.mark.parametrize(

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
 
+from benchmarks.kuberneteskit.pods import PodWatch
+
 from .conftest import Space
 
 pytestmark = pytest.mark.timeout(300)
-
-
-class Most:
-    """Watches how many pods of stages there are at most."""
-
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self.pods = 0
-
-    def __enter__(self) -> Most:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.is_set():
-            self.pods = max(self.pods, len(self._space.pods()))
 
 
 def owners(space: Space, name: str) -> list[tuple[str, str]]:
@@ -64,7 +43,7 @@ def test_the_plan_is_carried_out_and_changes_by_hand_are_put_right(space: Space)
 def test_room_changes_hands_within_the_pool_whoever_is_killed_meanwhile(space: Space) -> None:
     space.pipeline("p", budget=8)
     space.until("the whole pool", 60, lambda: len(space.pods("p")) == 8)
-    with Most(space) as most:
+    with PodWatch(space.kubectl.kubeconfig, space.name, "nvidia.com/gpu") as watch:
         # Another one comes: its minima have to be given away by the first.
         space.pipeline("q")
         space.until("the first gives away", 60, lambda: space.ratio("p") != "1:6:1")
@@ -76,7 +55,7 @@ def test_room_changes_hands_within_the_pool_whoever_is_killed_meanwhile(space: S
         space.until("three", 90, lambda: len(space.pods("p")) == 3)
         space("delete", "dfp", "p", "--wait=false")
         space.until("it is gone", 90, lambda: not space.pods("p"))
-    assert most.pods == 8
+    assert watch.most_held == 8
 
 
 def test_what_finds_no_node_is_taken_back(space: Space) -> None:
