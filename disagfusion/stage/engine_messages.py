@@ -54,6 +54,7 @@ def run_message(action: RunOnEngine) -> engine_pb2.RunStage:
         job_id=assignment.job_id,
         attempt=assignment.attempt,
         generation=assignment.generation,
+        tenant=assignment.tenant,
     )
     if header is not None:
         run.input.offset = action.offset

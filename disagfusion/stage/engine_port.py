@@ -39,6 +39,7 @@ class Task:
         compute_seconds: Adds up the time in the model.
         steps: Denoising steps done.
         job_id: Whose run it is.
+        tenant: Whose job that is.
     """
 
     generation: generation_pb2.Generation
@@ -48,6 +49,7 @@ class Task:
     compute_seconds: float = 0.0
     steps: int = 0
     job_id: str = ""
+    tenant: str = ""
 
 
 class Payload(Protocol):

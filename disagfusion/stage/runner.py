@@ -97,6 +97,7 @@ class EngineRunner:
             on_step=lambda step, of: self._step(task, run.run_id, step, of),
             cancelled=self._channel.canceller(run.run_id),
             job_id=run.job_id,
+            tenant=run.tenant,
         )
         try:
             if task.cancelled():

@@ -26,15 +26,15 @@ from disagfusion.v1 import generation_pb2 as disagfusion_dot_v1_dot_generation__
 from disagfusion.v1 import stage_pb2 as disagfusion_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64isagfusion/v1/engine.proto\x12\x0e\x64isagfusion.v1\x1a\x1f\x64isagfusion/v1/generation.proto\x1a\x1a\x64isagfusion/v1/stage.proto\"\xcc\x01\n\rEngineRequest\x12.\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1c.disagfusion.v1.AttachMemoryH\x00\x12\'\n\x03run\x18\x02 \x01(\x0b\x32\x18.disagfusion.v1.RunStageH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.disagfusion.v1.CancelRunH\x00\x12*\n\x05space\x18\x04 \x01(\x0b\x32\x19.disagfusion.v1.GiveSpaceH\x00\x42\t\n\x07message\"\xf2\x02\n\x0e\x45ngineResponse\x12.\n\x06loaded\x18\x01 \x01(\x0b\x32\x1c.disagfusion.v1.EngineLoadedH\x00\x12\x37\n\x0bload_failed\x18\x02 \x01(\x0b\x32 .disagfusion.v1.EngineLoadFailedH\x00\x12\x34\n\theartbeat\x18\x03 \x01(\x0b\x32\x1f.disagfusion.v1.EngineHeartbeatH\x00\x12\'\n\x04step\x18\x04 \x01(\x0b\x32\x17.disagfusion.v1.RunStepH\x00\x12/\n\nneed_space\x18\x05 \x01(\x0b\x32\x19.disagfusion.v1.NeedSpaceH\x00\x12/\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1b.disagfusion.v1.RunFinishedH\x00\x12+\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x19.disagfusion.v1.RunFailedH\x00\x42\t\n\x07message\"\"\n\x0c\x41ttachMemory\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\"n\n\x0c\x45ngineLoaded\x12\x11\n\tspec_json\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65lerators\x18\x03 \x01(\x05\x12\x0f\n\x07threads\x18\x04 \x01(\x05\x12\x14\n\x0cload_seconds\x18\x05 \x01(\x01\"#\n\x10\x45ngineLoadFailed\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x11\n\x0f\x45ngineHeartbeat\"t\n\x0cTensorLayout\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x14\n\x0cstride_order\x18\x04 \x03(\x05\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\"\x94\x01\n\x08RunStage\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\ngeneration\x18\x04 \x01(\x0b\x32\x1a.disagfusion.v1.Generation\x12\'\n\x05input\x18\x05 \x01(\x0b\x32\x18.disagfusion.v1.RunInput\"p\n\x08RunInput\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12-\n\x07tensors\x18\x03 \x03(\x0b\x32\x1c.disagfusion.v1.TensorLayout\x12\x11\n\tstructure\x18\x04 \x01(\x0c\"\x1b\n\tCancelRun\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\"/\n\tNeedSpace\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"O\n\tGiveSpace\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"D\n\x07RunStep\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x1b\n\x13num_inference_steps\x18\x03 \x01(\x05\"\xfb\x01\n\x0bRunFinished\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12-\n\x07tensors\x18\x03 \x03(\x0b\x32\x1c.disagfusion.v1.TensorLayout\x12\x11\n\tstructure\x18\x04 \x01(\x0c\x12%\n\x05media\x18\x05 \x03(\x0b\x32\x16.disagfusion.v1.Output\x12\x17\n\x0f\x63ompute_seconds\x18\x06 \x01(\x01\x12\r\n\x05steps\x18\x07 \x01(\x05\x12\x37\n\x0cprompt_cache\x18\x08 \x01(\x0e\x32!.disagfusion.v1.PromptCacheResult\"\x94\x01\n\tRunFailed\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.disagfusion.v1.FailureKind\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x17\n\x0f\x63ompute_seconds\x18\x04 \x01(\x01\x12\r\n\x05steps\x18\x05 \x01(\x05\x12\x13\n\x0b\x65nds_engine\x18\x06 \x01(\x08*s\n\x11PromptCacheResult\x12#\n\x1fPROMPT_CACHE_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROMPT_CACHE_RESULT_HIT\x10\x01\x12\x1c\n\x18PROMPT_CACHE_RESULT_MISS\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64isagfusion/v1/engine.proto\x12\x0e\x64isagfusion.v1\x1a\x1f\x64isagfusion/v1/generation.proto\x1a\x1a\x64isagfusion/v1/stage.proto\"\xcc\x01\n\rEngineRequest\x12.\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1c.disagfusion.v1.AttachMemoryH\x00\x12\'\n\x03run\x18\x02 \x01(\x0b\x32\x18.disagfusion.v1.RunStageH\x00\x12+\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x19.disagfusion.v1.CancelRunH\x00\x12*\n\x05space\x18\x04 \x01(\x0b\x32\x19.disagfusion.v1.GiveSpaceH\x00\x42\t\n\x07message\"\xf2\x02\n\x0e\x45ngineResponse\x12.\n\x06loaded\x18\x01 \x01(\x0b\x32\x1c.disagfusion.v1.EngineLoadedH\x00\x12\x37\n\x0bload_failed\x18\x02 \x01(\x0b\x32 .disagfusion.v1.EngineLoadFailedH\x00\x12\x34\n\theartbeat\x18\x03 \x01(\x0b\x32\x1f.disagfusion.v1.EngineHeartbeatH\x00\x12\'\n\x04step\x18\x04 \x01(\x0b\x32\x17.disagfusion.v1.RunStepH\x00\x12/\n\nneed_space\x18\x05 \x01(\x0b\x32\x19.disagfusion.v1.NeedSpaceH\x00\x12/\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x1b.disagfusion.v1.RunFinishedH\x00\x12+\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x19.disagfusion.v1.RunFailedH\x00\x42\t\n\x07message\"\"\n\x0c\x41ttachMemory\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\"n\n\x0c\x45ngineLoaded\x12\x11\n\tspec_json\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65lerators\x18\x03 \x01(\x05\x12\x0f\n\x07threads\x18\x04 \x01(\x05\x12\x14\n\x0cload_seconds\x18\x05 \x01(\x01\"#\n\x10\x45ngineLoadFailed\x12\x0f\n\x07message\x18\x01 \x01(\t\"\x11\n\x0f\x45ngineHeartbeat\"t\n\x0cTensorLayout\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x14\n\x0cstride_order\x18\x04 \x03(\x05\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\"\xa4\x01\n\x08RunStage\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\ngeneration\x18\x04 \x01(\x0b\x32\x1a.disagfusion.v1.Generation\x12\'\n\x05input\x18\x05 \x01(\x0b\x32\x18.disagfusion.v1.RunInput\x12\x0e\n\x06tenant\x18\x06 \x01(\t\"p\n\x08RunInput\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12-\n\x07tensors\x18\x03 \x03(\x0b\x32\x1c.disagfusion.v1.TensorLayout\x12\x11\n\tstructure\x18\x04 \x01(\x0c\"\x1b\n\tCancelRun\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\"/\n\tNeedSpace\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"O\n\tGiveSpace\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"D\n\x07RunStep\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\x1b\n\x13num_inference_steps\x18\x03 \x01(\x05\"\xfb\x01\n\x0bRunFinished\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12-\n\x07tensors\x18\x03 \x03(\x0b\x32\x1c.disagfusion.v1.TensorLayout\x12\x11\n\tstructure\x18\x04 \x01(\x0c\x12%\n\x05media\x18\x05 \x03(\x0b\x32\x16.disagfusion.v1.Output\x12\x17\n\x0f\x63ompute_seconds\x18\x06 \x01(\x01\x12\r\n\x05steps\x18\x07 \x01(\x05\x12\x37\n\x0cprompt_cache\x18\x08 \x01(\x0e\x32!.disagfusion.v1.PromptCacheResult\"\x94\x01\n\tRunFailed\x12\x0e\n\x06run_id\x18\x01 \x01(\x03\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.disagfusion.v1.FailureKind\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x17\n\x0f\x63ompute_seconds\x18\x04 \x01(\x01\x12\r\n\x05steps\x18\x05 \x01(\x05\x12\x13\n\x0b\x65nds_engine\x18\x06 \x01(\x08*s\n\x11PromptCacheResult\x12#\n\x1fPROMPT_CACHE_RESULT_UNSPECIFIED\x10\x00\x12\x1b\n\x17PROMPT_CACHE_RESULT_HIT\x10\x01\x12\x1c\n\x18PROMPT_CACHE_RESULT_MISS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'disagfusion.v1.engine_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROMPTCACHERESULT']._serialized_start=1909
-  _globals['_PROMPTCACHERESULT']._serialized_end=2024
+  _globals['_PROMPTCACHERESULT']._serialized_start=1925
+  _globals['_PROMPTCACHERESULT']._serialized_end=2040
   _globals['_ENGINEREQUEST']._serialized_start=109
   _globals['_ENGINEREQUEST']._serialized_end=313
   _globals['_ENGINERESPONSE']._serialized_start=316
@@ -50,19 +50,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSORLAYOUT']._serialized_start=892
   _globals['_TENSORLAYOUT']._serialized_end=1008
   _globals['_RUNSTAGE']._serialized_start=1011
-  _globals['_RUNSTAGE']._serialized_end=1159
-  _globals['_RUNINPUT']._serialized_start=1161
-  _globals['_RUNINPUT']._serialized_end=1273
-  _globals['_CANCELRUN']._serialized_start=1275
-  _globals['_CANCELRUN']._serialized_end=1302
-  _globals['_NEEDSPACE']._serialized_start=1304
-  _globals['_NEEDSPACE']._serialized_end=1351
-  _globals['_GIVESPACE']._serialized_start=1353
-  _globals['_GIVESPACE']._serialized_end=1432
-  _globals['_RUNSTEP']._serialized_start=1434
-  _globals['_RUNSTEP']._serialized_end=1502
-  _globals['_RUNFINISHED']._serialized_start=1505
-  _globals['_RUNFINISHED']._serialized_end=1756
-  _globals['_RUNFAILED']._serialized_start=1759
-  _globals['_RUNFAILED']._serialized_end=1907
+  _globals['_RUNSTAGE']._serialized_end=1175
+  _globals['_RUNINPUT']._serialized_start=1177
+  _globals['_RUNINPUT']._serialized_end=1289
+  _globals['_CANCELRUN']._serialized_start=1291
+  _globals['_CANCELRUN']._serialized_end=1318
+  _globals['_NEEDSPACE']._serialized_start=1320
+  _globals['_NEEDSPACE']._serialized_end=1367
+  _globals['_GIVESPACE']._serialized_start=1369
+  _globals['_GIVESPACE']._serialized_end=1448
+  _globals['_RUNSTEP']._serialized_start=1450
+  _globals['_RUNSTEP']._serialized_end=1518
+  _globals['_RUNFINISHED']._serialized_start=1521
+  _globals['_RUNFINISHED']._serialized_end=1772
+  _globals['_RUNFAILED']._serialized_start=1775
+  _globals['_RUNFAILED']._serialized_end=1923
 # @@protoc_insertion_point(module_scope)

@@ -274,9 +274,12 @@ class RunStage(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     job_id: _builtins.str
     attempt: _builtins.int
+    tenant: _builtins.str
+    """Whose job it is: nobody learns from what is remembered that another has asked the same."""
     @_builtins.property
     def generation(self) -> _generation_pb2.Generation: ...
     @_builtins.property
@@ -291,10 +294,11 @@ class RunStage(_message.Message):
         attempt: _builtins.int = ...,
         generation: _generation_pb2.Generation | None = ...,
         input: Global___RunInput | None = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "generation", b"generation", "input", b"input", "job_id", b"job_id", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "generation", b"generation", "input", b"input", "job_id", b"job_id", "run_id", b"run_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

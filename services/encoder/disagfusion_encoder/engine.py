@@ -25,7 +25,8 @@ class EncoderEngine(StageEngine):
         request = request_values(task.generation)
         key = None
         if self.config.prompt_cache_bytes:
-            key = cache_key(self.model.spec.version, self.model.spec.complete(request))
+            complete = self.model.spec.complete(request)
+            key = cache_key(self.model.spec.version, complete, task.tenant)
         if key is None:
             return Result(Payload.of_tree(self.compute(task, request)))
         found = self._cache.get(key)

@@ -74,7 +74,7 @@ class PromptCache:
             self._nbytes -= dropped.nbytes
 
 
-def cache_key(version: str, request: Mapping[str, Any]) -> str | None:
+def cache_key(version: str, request: Mapping[str, Any], tenant: str = "") -> str | None:
     """Return what an encoding depends on, as a digest; None where it must not be cached.
 
     Everything in the request but the seed counts, since which of it an encoder reads is the
@@ -84,11 +84,14 @@ def cache_key(version: str, request: Mapping[str, Any]) -> str | None:
         version: Of the model and the software.
         request: Parameters by diffusers' names; images as bytes. With images nothing is cached:
             they rarely recur and are large to compare.
+        tenant: Who asks; by how long it took, nobody sees what others have asked before.
     """
     if any(_holds_bytes(value) for value in request.values()):
         return None
     relevant = {name: value for name, value in request.items() if name != "seed"}
-    text = json.dumps([version, relevant], sort_keys=True, ensure_ascii=True, allow_nan=True)
+    text = json.dumps(
+        [version, tenant, relevant], sort_keys=True, ensure_ascii=True, allow_nan=True
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 

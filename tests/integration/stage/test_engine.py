@@ -71,6 +71,16 @@ def encoded(encoder: StageEngine) -> dict[str, Any]:
     return tree(encoder.run(task()))
 
 
+def test_a_tenant_does_not_see_what_others_have_asked(encoder: StageEngine) -> None:
+    seen = []
+    for tenant in ("acme", "other", "acme"):
+        asked = task(prompt="a secret")
+        asked.tenant = tenant
+        seen.append(encoder.run(asked).prompt_cache)
+    miss, hit = engine_pb2.PROMPT_CACHE_RESULT_MISS, engine_pb2.PROMPT_CACHE_RESULT_HIT
+    assert seen == [miss, miss, hit]
+
+
 def test_the_cache_answers_with_the_same_bytes(encoder: StageEngine) -> None:
     asked = {"prompt": "a handwritten one in green"}
     miss, hit = encoder.run(task(**asked)), encoder.run(task(**asked))

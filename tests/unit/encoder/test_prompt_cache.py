@@ -53,6 +53,7 @@ def test_the_key_depends_on_all_but_the_seed() -> None:
     assert key == cache_key("v1", {**request, "seed": 2})
     assert key == cache_key("v1", dict(reversed(list(request.items()))))
     assert key != cache_key("v2", request)
+    assert key != cache_key("v1", request, "another tenant")
     for change in ({"prompt": "a six"}, {"height": 80}, {"guidance_scale": 2.0}, {"x": [1]}):
         assert key != cache_key("v1", {**request, **change})
 
