@@ -22,7 +22,7 @@ class Sqlite(Part):
     """A SQLite database on a volume: one gateway owns it.
 
     Attributes:
-        storage: Size of the volume.
+        storage: Size of the volume. Once 0.85 of it are filled, jobs that ended long ago go.
         storage_class_name: Of the volume; the cluster's default where not given.
     """
 
@@ -71,7 +71,7 @@ class Results(Part):
     """Where pictures and videos are kept until they are fetched.
 
     Attributes:
-        storage: Size of the volume.
+        storage: Size of the volume. Once 0.85 of it are filled, the oldest results go.
         storage_class_name: Of the volume; the cluster's default where not given.
         reclaim_policy: Retain keeps jobs and results when the pipeline is deleted.
         retention_seconds: After its end a job's results are removed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from disagfusion_operator.api.base import number
 from disagfusion_operator.desired import names, pods
 from disagfusion_operator.desired.inputs import Inputs, Manifest, manifest
 from disagfusion_operator.desired.overrides import lay_over
@@ -14,6 +15,8 @@ KEYS_KEY = "keys"
 TOKEN_KEY = "token"  # noqa: S105 - the name of the key
 _GRACE_SECONDS = 30
 _DISK_RESERVE = "16777216"
+# Of a volume. Beyond it the oldest go, before the disk is full and new jobs are refused.
+_KEPT = 0.85
 
 
 def gateway_account(pipeline: str) -> str:
@@ -209,6 +212,7 @@ def _settings(inputs: Inputs) -> dict[str, str | Manifest]:
         "results": f"{_DATA}/results",
         "queue_limit": str(gateway.queue_limit),
         "retention_result_seconds": str(gateway.results.retention_seconds),
+        "retention_result_bytes": _most_of(gateway.results.storage),
         "disk_reserve_bytes": _DISK_RESERVE,
         "metrics_listen": f"0.0.0.0:{names.METRICS_PORT}",
         "log_format": "json",
@@ -219,6 +223,8 @@ def _settings(inputs: Inputs) -> dict[str, str | Manifest]:
         found["database"] = pods.secret_value(url.name, url.key)
     else:
         found["database"] = f"sqlite:///{_DATA}/jobs/jobs.sqlite3"
+    if gateway.store.sqlite is not None:
+        found["retention_job_bytes"] = _most_of(gateway.store.sqlite.storage)
     if gateway.authentication is not None:
         found["api_keys"] = f"{_KEYS}/{gateway.authentication.api_keys_secret.key}"
     else:
@@ -226,6 +232,11 @@ def _settings(inputs: Inputs) -> dict[str, str | Manifest]:
     if spec.transport.tls:
         found["probe_listen"] = f"0.0.0.0:{names.PROBE_PORT}"
     return found
+
+
+def _most_of(storage: str | int) -> str:
+    """Return the bytes that what has ended may take of a volume: the rest is for what goes on."""
+    return str(int(float(number(storage)) * _KEPT))
 
 
 def _volumes(inputs: Inputs) -> list[Manifest]:

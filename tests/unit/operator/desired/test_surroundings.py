@@ -49,6 +49,18 @@ def test_a_gateway_understands_its_environment(monkeypatch: pytest.MonkeyPatch) 
     assert settings.retention_result_seconds == 3600
 
 
+def test_what_has_ended_leaves_room_on_its_volume() -> None:
+    found = environment(inputs())
+    assert int(found["DISAGFUSION_RETENTION_RESULT_BYTES"]) == int(0.85 * 10 * 2**30)
+    assert int(found["DISAGFUSION_RETENTION_JOB_BYTES"]) == int(0.85 * 2**30)
+    store = {"sqlite": {"storage": "4Gi"}}
+    found = environment(inputs(gateway={"results": {"storage": "500Gi"}, "store": store}))
+    assert int(found["DISAGFUSION_RETENTION_RESULT_BYTES"]) == int(0.85 * 500 * 2**30)
+    assert int(found["DISAGFUSION_RETENTION_JOB_BYTES"]) == int(0.85 * 4 * 2**30)
+    found = environment(inputs(gateway={"store": POSTGRESQL}))
+    assert "DISAGFUSION_RETENTION_JOB_BYTES" not in found
+
+
 def test_a_sqlite_database_has_one_gateway_at_a_time() -> None:
     spec = gateway.deployment(inputs())["spec"]
     assert spec["replicas"] == 1
