@@ -55,7 +55,9 @@ async def compute(
 
 def _bound(pid: int, seconds: float, memory_bytes: int | None) -> None:
     try:
-        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+        # Only root may give a process more than it has.
+        own = os.getpriority(os.PRIO_PROCESS, pid)
+        os.setpriority(os.PRIO_PROCESS, pid, max(own, _NICENESS))
         limit = int(seconds) + 1
         resource.prlimit(pid, resource.RLIMIT_CPU, (limit, limit))
         if memory_bytes is not None:

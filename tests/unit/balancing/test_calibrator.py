@@ -234,8 +234,8 @@ async def test_computing_elsewhere_is_slow_to_take_the_processor(
     module: Callable[[str], str],
 ) -> None:
     name = module("import os, sys; print(sys.stdin.read(), os.nice(0))")
-    own = os.nice(0)
-    assert await compute(name, "hello", seconds=60.0) == f"hello {own + 10}\n".encode()
+    expected = max(os.nice(0), 10)
+    assert await compute(name, "hello", seconds=60.0) == f"hello {expected}\n".encode()
 
 
 async def test_what_computes_too_long_is_killed(

@@ -60,3 +60,16 @@ def test_long_runs(seed: int) -> None:
         except Nothing:
             continue
     world.teardown()
+
+
+@pytest.mark.parametrize("rounds", range(1, 10))
+def test_a_restart_leaves_no_result_of_a_job_that_is_cancelled_after_it(rounds: int) -> None:
+    world = World()
+    world.begin()
+    for _ in range(2):
+        world.submit(priority=0, timeout=None)
+    world.flow(rounds=1)
+    world.flow_on(rounds=rounds)
+    world.restart_gateway()
+    world.cancel(pick=0)
+    world.teardown()

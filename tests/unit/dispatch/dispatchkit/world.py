@@ -187,6 +187,8 @@ class World(Shell, Fronts, RuleBasedStateMachine):
     @rule()
     def restart_gateway(self) -> None:
         self.crash()
+        # Its start cleans up what was stored for jobs that had not ended.
+        self.results = {key for key in self.results if self.succeeded[key[0]]}
         for worker in self.workers.values():
             worker.connected = False
             worker.inbox.clear()
