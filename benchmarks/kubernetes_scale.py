@@ -283,7 +283,8 @@ def balanced(kubectl: Kubectl, pipelines: int, seconds: float, limit: str, patie
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         targets = directory / "targets.json"
-        names = [pipeline(number)["metadata"]["name"] for number in range(pipelines)]
+        # Metrics call emulated pipelines so.
+        names = [f"emulated-{pipeline(number)['metadata']['name']}" for number in range(pipelines)]
         replicas = {"encoder": 1, "dit": BUDGET - 2, "decoder": 1}
         address = stack.enter_context(exporter(names, replicas, "medium", SECONDS))
         url = stack.enter_context(

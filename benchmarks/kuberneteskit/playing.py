@@ -41,11 +41,14 @@ def metrics(
         for stage, count in stages.items():
             of = f'{whole},stage="{stage}"'
             lines += [
-                f'disagfusion_workers{{{of},pool="{pool}",state="ready"}} {count}',
                 f'disagfusion_stage_jobs{{{of},status="waiting"}} 0',
+                f'disagfusion_stage_jobs{{{of},status="transferring"}} 0',
                 f'disagfusion_stage_jobs{{{of},status="running"}} 1',
                 f'disagfusion_backlog_work_seconds{{{of},pool="{pool}"}} 0',
             ]
+            for state in ("ready", "loading", "draining", "quarantined"):
+                workers = count if state == "ready" else 0
+                lines.append(f'disagfusion_workers{{{of},pool="{pool}",state="{state}"}} {workers}')
             busy = rate * seconds[stage] / count
             for number in range(count):
                 own = f'pipeline="{name}",stage="{stage}",instance="{name}-{stage}-{number}"'
