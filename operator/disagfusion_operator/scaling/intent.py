@@ -23,11 +23,13 @@ class Intent:
         asleep: The replicas there were before all stages went to zero; empty: they have not.
         begun: The version of which every stage has been ready once; None: of none. What a version
             accepts, gateways know from its workers.
+        planned: Whether it is the plan that a pipeline begins with: no load has changed it.
     """
 
     desired: Mapping[Place, int]
     asleep: Mapping[Place, int] = field(default_factory=dict)
     begun: str | None = None
+    planned: bool = False
 
     def text(self) -> str:
         """Return it as it stands in the annotation."""
@@ -36,6 +38,8 @@ class Intent:
             parts["asleep"] = _nested(self.asleep)
         if self.begun is not None:
             parts["begun"] = self.begun
+        if self.planned:
+            parts["planned"] = True
         return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
@@ -48,7 +52,10 @@ def read_intent(text: str | None) -> Intent | None:
         asleep = _flat(found.get("asleep", {}))
         begun = found.get("begun")
         return Intent(
-            _flat(found["desired"]), asleep, begun=begun if isinstance(begun, str) else None
+            _flat(found["desired"]),
+            asleep,
+            begun=begun if isinstance(begun, str) else None,
+            planned=found.get("planned") is True,
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

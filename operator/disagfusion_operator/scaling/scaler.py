@@ -13,6 +13,7 @@ from disagfusion_operator.k8s.kinds import PIPELINE
 from disagfusion_operator.k8s.port import Cluster
 from disagfusion_operator.scaling import reporting
 from disagfusion_operator.scaling.actuator import Actuator, affordable, gradual
+from disagfusion_operator.scaling.beginning import Beginning
 from disagfusion_operator.scaling.behavior import time_scale
 from disagfusion_operator.scaling.capacity import overdue, patience
 from disagfusion_operator.scaling.changes import Changes
@@ -79,6 +80,7 @@ class Scaler:
             *(cluster, workers, view.key.namespace),
             lambda place, seconds: self.mind.knowledge.changed(place, seconds),
         )
+        self._beginning = Beginning(lambda moment: self.mind.first(moment), ledger.targets)
         self._watch = Watch()
         self._kept = view.annotations.get(ANNOTATION)
         self._intent = read_intent(self._kept)
@@ -103,7 +105,7 @@ class Scaler:
             self._intent = None
             desired = self._as_asked(moment)
         else:
-            self._intent = await self._aim(moment)
+            self._intent = await self._beginning.aim(moment, self._intent, begun=self._begun())
             self._trim(moment, given_up=self._give_up(moment))
             desired = self._intent.desired
         last = None if moment.auto else self.mind.decision
@@ -114,7 +116,10 @@ class Scaler:
             self._happened += [] if news is None else [news]
             if self._intent is not None:
                 self._intent = replace(
-                    self._intent, desired=applied(desired, decision), asleep=self.mind.asleep
+                    self._intent,
+                    desired=applied(desired, decision),
+                    asleep=self.mind.asleep,
+                    planned=self._intent.planned and not decision.moves,
                 )
                 desired = self._intent.desired
         failure = ""
@@ -201,30 +206,6 @@ class Scaler:
         mine = {place: least.get(place, 0) for place in moment.places}
         asked |= undecided(moment.view, moment.accounts, mine)
         return reporting.at_least(moment.claim, asked, least, moment.fixed)
-
-    async def _aim(self, moment: Moment) -> Intent:
-        """Return what is wanted: as before, as it is, or what a pipeline begins with."""
-        intent = self._intent
-        asked = {place: moment.account(place).asked for place in moment.places}
-        if intent is not None and (
-            self._begun()
-            or any(intent.desired.values())
-            or any(asked.values())
-            or moment.spec.scaling.paused
-        ):
-            desired = {place: intent.desired.get(place, 0) for place in moment.places}
-            ready = {place.stage for place in moment.places if moment.account(place).ready}
-            if ready >= set(moment.claim.stages):
-                version = common_version(moment.view.deployments.values())
-                intent = replace(intent, begun=intent.begun if version is None else version)
-            return replace(intent, desired=desired)
-        if any(asked.values()):
-            return Intent(asked)
-        # There has been no room for any.
-        wanted = await self.mind.first(moment)
-        if wanted is None:
-            wanted = self._ledger.targets(moment.view.key)
-        return Intent({place: wanted.get(place, 0) for place in moment.places})
 
     def _give_up(self, moment: Moment) -> bool:
         """Take back what has waited for too long, and take its pool for full."""

@@ -10,9 +10,15 @@ from disagfusion.scheduling.decision import Place
 places = st.builds(Place, st.sampled_from(["encoder", "dit", "decoder"]), st.sampled_from("ab"))
 
 
-@given(st.dictionaries(places, st.integers(0, 9)), st.dictionaries(places, st.integers(0, 9)))
-def test_what_is_written_is_read(desired: dict[Place, int], asleep: dict[Place, int]) -> None:
-    assert read_intent(Intent(desired, asleep).text()) == Intent(desired, asleep)
+counts = st.dictionaries(places, st.integers(0, 9))
+
+
+@given(counts, counts, st.none() | st.text(min_size=1), st.booleans())
+def test_what_is_written_is_read(
+    desired: dict[Place, int], asleep: dict[Place, int], begun: str | None, planned: bool
+) -> None:
+    intent = Intent(desired, asleep, begun, planned)
+    assert read_intent(intent.text()) == intent
 
 
 @pytest.mark.parametrize(
