@@ -20,8 +20,8 @@ from disagfusion.errors import (
     JobCancelledError,
 )
 
-LONG = 400
-"""Denoising steps that take some seconds."""
+LONG = 1000
+"""Denoising steps that take some seconds; the most that a request may ask for."""
 
 
 def until_state(handle: JobHandle, state: str, step: int = 0) -> None:
@@ -163,9 +163,10 @@ def test_a_cancelled_job_takes_at_most_one_more_step(system: System) -> None:
 
 def test_a_stopped_engine_is_found_and_its_job_moves_on(system: System) -> None:
     expected = system.submit(1, LONG).result().outputs[0].content
-    handles = [system.submit(seed, LONG) for seed in (1, 2, 3)]
-    until_state(handles[0], "DENOISING", step=1)
+    first = system.submit(1, LONG)
+    until_state(first, "DENOISING", step=1)
     engine = computing_engine(system)
+    handles = [first] + [system.submit(seed, LONG) for seed in (2, 3)]
     restarts = dit_engine_restarts(system)
     os.kill(engine, signal.SIGSTOP)
     try:
