@@ -107,7 +107,8 @@ def installation(cluster: Cluster) -> Iterator[Installation]:
 
 @pytest.fixture
 def pipelines(cluster: Cluster, installation: Installation) -> Iterator[Pipelines]:
-    """A namespace for pipelines, all of which are gone afterwards."""
+    """A namespace for pipelines, all of which are gone afterwards, and an operator that runs."""
+    installation.renew()
     name = f"pipelines-{uuid.uuid4().hex[:6]}"
     cluster.kubectl("create", "namespace", name)
     if cluster.own:

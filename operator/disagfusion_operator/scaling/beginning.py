@@ -21,15 +21,18 @@ class Beginning:
     Args:
         plan: Returns the exact plan for what may be used; None where it is not known or not wanted.
         targets: Returns the replicas that a pipeline's shares are meant for.
+        current: Tells whether these are of the pipeline as it is.
     """
 
     def __init__(
         self,
         plan: Callable[[Moment], Awaitable[Mapping[Place, int] | None]],
         targets: Callable[[Key], Mapping[Place, int]],
+        current: Callable[[Key], bool],
     ) -> None:
         self._plan = plan
         self._targets = targets
+        self._current = current
         self._usable: Mapping[str, int] = {}
         self._since = 0.0
 
@@ -72,6 +75,7 @@ class Beginning:
             not intent.planned
             or budget is None
             or moment.spec.scaling.paused
+            or not self._current(moment.view.key)
             or moment.now - self._since < _STEADY_SECONDS
         ):
             return intent

@@ -117,6 +117,8 @@ class Ledger:
     _divided_at: float = 0.0
     _settled_at: float = 0.0
     _changed: bool = True
+    _outdated: set[Key] = field(default_factory=set)
+    _divided_for: set[Key] = field(default_factory=set)
     _structural: bool = True
     _dividing: bool = False
     _took: float = 0.0
@@ -129,7 +131,8 @@ class Ledger:
         self._add(before, -1)
         self._entries[key] = entry
         self._add(entry, 1)
-        self._changed = self._changed or before is None or before.terms != entry.terms
+        if before is None or before.terms != entry.terms:
+            self._outdate(key)
         for place, account in entry.accounts.items():
             if self.making_room(pool := entry.claim.seats[place].pool, account, now):
                 self._freed_at[pool] = now
@@ -162,6 +165,8 @@ class Ledger:
         self._add(self._entries.pop(key, None), -1)
         self._note(key, None)
         self._changed = True
+        self._outdated.discard(key)
+        self._divided_for.discard(key)
 
     def making_room(self, pool: PoolKey, account: Account, now: float) -> tuple[Pod, ...]:
         """Return the pods of a place that leave and will soon have made room in its pool."""
@@ -184,7 +189,7 @@ class Ledger:
 
     def fill(self, key: Key, pool: PoolKey, found: Overdue, now: float) -> bool:
         """Take note that no more of a pool can be had; return whether that is news."""
-        self._changed = True
+        self._outdate(key)
         until = now + FULL_SECONDS
         if found.quota:
             mine = self._entries[key].made()[pool]
@@ -200,6 +205,18 @@ class Ledger:
         """Return what a pipeline may have of each pool; None: that is not known yet."""
         self._divide(cluster, now)
         return None if self._division is None else self._division.shares.get(key)
+
+    def current(self, key: Key) -> bool:
+        """Whether shares and targets are of a pipeline as it is.
+
+        They are not from a change of its bounds, or a pool that has turned out to be full, until
+        pools have been divided anew.
+        """
+        return key not in self._outdated and key not in self._divided_for
+
+    def _outdate(self, key: Key) -> None:
+        self._outdated.add(key)
+        self._changed = True
 
     def targets(self, key: Key) -> Mapping[Place, int]:
         """Return the replicas that its shares are meant for."""
@@ -267,12 +284,15 @@ class Ledger:
         self, cluster: ClusterView, now: float
     ) -> tuple[list[Claim], dict[PoolKey, int], Division | None]:
         self._structural, self._changed, self._divided_at = self._changed, False, now
+        self._divided_for |= self._outdated
+        self._outdated.clear()
         claims = [self._bounded(entry.claim, now) for entry in self._entries.values()]
         self._capacity = self._capacities(cluster, now)
         return claims, self._capacity, self._division
 
     def _adopt(self, division: Division, now: float) -> None:
         before, self._division = self._division, division
+        self._divided_for.clear()
         if not self._structural and before is not None and division.shares != before.shares:
             self._settled_at = now + SETTLE_SECONDS
 

@@ -80,7 +80,9 @@ class Scaler:
             *(cluster, workers, view.key.namespace),
             lambda place, seconds: self.mind.knowledge.changed(place, seconds),
         )
-        self._beginning = Beginning(lambda moment: self.mind.first(moment), ledger.targets)
+        self._beginning = Beginning(
+            lambda moment: self.mind.first(moment), ledger.targets, ledger.current
+        )
         self._watch = Watch()
         self._kept = view.annotations.get(ANNOTATION)
         self._intent = read_intent(self._kept)
@@ -106,10 +108,13 @@ class Scaler:
             desired = self._as_asked(moment)
         else:
             self._intent = await self._beginning.aim(moment, self._intent, begun=self._begun())
-            self._trim(moment, given_up=self._give_up(moment))
+            self._give_up(moment)
+            self._trim(moment)
             desired = self._intent.desired
         last = None if moment.auto else self.mind.decision
-        decision = await self.mind.decide(moment, desired)
+        decision = None
+        if self._ledger.current(view.key):
+            decision = await self.mind.decide(moment, desired)
         if decision is not None:
             self._choice = reporting.choice_of(decision, last, self._choice, moment.now)
             news = reporting.happening_of(decision, last, view.spec.scaling.mode)
@@ -207,7 +212,7 @@ class Scaler:
         asked |= undecided(moment.view, moment.accounts, mine)
         return reporting.at_least(moment.claim, asked, least, moment.fixed)
 
-    def _give_up(self, moment: Moment) -> bool:
+    def _give_up(self, moment: Moment) -> None:
         """Take back what has waited for too long, and take its pool for full."""
         assert self._intent is not None, "there is an aim"
         desired = dict(self._intent.desired)
@@ -227,17 +232,16 @@ class Scaler:
             message = f"{place.stage} on {place.pool}: {found.message}; {found.keep} stay"
             reason = "QuotaRefused" if found.quota else "PoolFull"
             self._happened.append(Happening(reason, message, "TakeBack", warning=True))
-        changed = desired != self._intent.desired
         self._intent = replace(self._intent, desired=desired)
-        return changed
 
-    def _trim(self, moment: Moment, *, given_up: bool) -> None:
+    def _trim(self, moment: Moment) -> None:
         """Keep what is wanted within bounds, and within the shares of pools that others use.
 
-        Minima wait where a pool has just turned out to be full: its shares are of before.
+        Shares of before other bounds, or of before a pool was full, say nothing: they are waited
+        for. What one stage has too many of, another may need, and a pod that changes stays.
         """
         assert self._intent is not None, "there is an aim"
-        if moment.spec.scaling.paused:
+        if moment.spec.scaling.paused or not self._ledger.current(moment.view.key):
             return
         claim, before = moment.claim, self._intent.desired
         shared = {
@@ -245,7 +249,7 @@ class Scaler:
         }
         targets = self._ledger.targets(moment.view.key)
         after = trimmed(claim, before, shared, targets, tuple(moment.fixed))
-        if not self.mind.asleep and not given_up:
+        if not self.mind.asleep:
             after = with_minima(claim, after, moment.shares, targets, tuple(moment.fixed))
         if after != before:
             self._happened.append(Happening("Bounded", reporting.changes(before, after)))

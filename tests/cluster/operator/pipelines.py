@@ -170,6 +170,24 @@ class Installation:
         assert self.layout is not None, "unset KUBECONFIG: another's containers are not killed"
         kill(self.layout, self.kubectl, SYSTEM, pod)
 
+    def renew(self) -> None:
+        """Have new pods in the place of such whose containers were killed.
+
+        A kubelet waits longer each time before it starts one again, for minutes after some times.
+        """
+        items = self.kubectl.json("-n", SYSTEM, "get", "pods", "-l", _OPERATOR)["items"]
+        killed = [
+            one["metadata"]["name"]
+            for one in items
+            if any(state["restartCount"] for state in one["status"].get("containerStatuses", ()))
+        ]
+        if killed:
+            self.kubectl("-n", SYSTEM, "delete", "pods", *killed)
+            self.kubectl(
+                "-n", SYSTEM, "rollout", "status", f"deployment/{RELEASE}", "--timeout=90s"
+            )
+            eventually("a new one leads", 60, lambda: self.leader() in self.pods())
+
     def signal(self, pod: str, number: signal.Signals) -> str:
         """Send a signal to a pod's process and return its container."""
         assert self.layout is not None, "unset KUBECONFIG: another's processes are not stopped"

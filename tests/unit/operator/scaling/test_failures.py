@@ -202,6 +202,23 @@ async def test_a_quota_that_lets_no_pod_appear_is_recognised() -> None:
     assert "exceeded quota" in limited.message
 
 
+async def test_what_a_quota_took_back_is_not_asked_for_again_before_pools_are_divided() -> None:
+    world, member = started()
+    world.prometheus = False
+    world.quota["default"] = 5
+    seen, asked = [], []
+
+    def watch(_: Member, one: Report) -> None:
+        seen.extend(happenings(one))
+        if "QuotaRefused" in seen:
+            asked.append(sum(counts(member, world).values()))
+
+    async with world.scaling() as scaling:
+        await world.run(scaling, 120, watch, pace=0.25)
+    assert (max(asked), asked[-1]) == (5, 5)
+    assert seen == ["QuotaRefused", "QuotaRefused", "Bounded"]
+
+
 async def test_a_profile_that_does_not_fit_is_named_and_minima_are_kept() -> None:
     world, member = started(profile=profile("a", encoder=1.0, dit=6.0))
     async with world.scaling() as scaling:

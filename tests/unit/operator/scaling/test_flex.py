@@ -81,6 +81,21 @@ async def test_it_begins_with_the_plan_although_all_pods_are_made_alike() -> Non
     assert deployment["spec"]["replicas"] == 8
 
 
+async def test_bounds_that_come_just_after_a_division_change_pods_in_place() -> None:
+    world, member = await settled()
+    before = set(world.pods)
+    bounds = {"dit": {"maxReplicas": 5}, "decoder": {"minReplicas": 2}}
+    async with world.scaling() as scaling:
+        await world.run(scaling, 10)
+        world.change(member, spec(LIGHT, priority=1))
+        await world.run(scaling, 0.25, pace=0.25)
+        world.change(member, {**spec(LIGHT, priority=1), "stages": bounds})
+        await world.run(scaling, 30, pace=0.25)
+    assert serving(world, member) == {"encoder": 1, "dit": 5, "decoder": 2}
+    assert set(world.pods) == before
+    calm(world)
+
+
 async def test_a_shift_changes_pods_in_place() -> None:
     world, member = await settled()
     before = set(world.pods)

@@ -86,11 +86,12 @@ class World(SmallCluster):
         seconds: float,
         watch: Callable[[Member, Report], None] | None = None,
         members: Iterable[Member] | None = None,
+        pace: float = 1.0,
     ) -> dict[Key, Report]:
-        """Let time pass, with a step of each pipeline every second."""
+        """Let time pass, with a step of each pipeline every second, or as often as told."""
         reports = {}
-        for _ in range(int(seconds)):
-            self.tick()
+        for _ in range(int(seconds / pace)):
+            self.tick(pace)
             for _ in range(5):  # what goes on in the background
                 await asyncio.sleep(0)
             for member in list(members or self.members.values()):
