@@ -27,6 +27,11 @@ from disagfusion_operator.scaling.controller import Scaling
 from disagfusion_operator.settings import OperatorSettings
 
 _RETRY_SECONDS = 2.0
+_AGAIN_SECONDS = 10.0
+"""From the first list to the second: what goes after the first, and before the watches that begin
+with it have listed what they follow, nobody tells of."""
+_AGAIN = 2.0
+"""Times the seconds that the first list took, where that is longer."""
 _OPTIONAL = (POD_MONITOR, SCALED_OBJECT, AUTOSCALER, NODE)
 """Kinds that may not be there, or that it may not be allowed to see."""
 
@@ -77,7 +82,9 @@ class Runtime:
             kinds: Which are followed.
         """
         settings = self._settings
+        begun = time.monotonic()
         await self.fill(kinds)
+        again = max(_AGAIN_SECONDS, _AGAIN * (time.monotonic() - begun))
         release = release_of(
             settings,
             pod_monitors=settings.pod_monitors == "auto" and POD_MONITOR in kinds,
@@ -106,7 +113,7 @@ class Runtime:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(controller.run())
-                    group.create_task(self._refill(kinds))
+                    group.create_task(self._refill(kinds, again))
             finally:
                 self._woken = lambda key: None
                 reconciler.close()
@@ -130,10 +137,11 @@ class Runtime:
         if refused is not None:
             raise refused
 
-    async def _refill(self, kinds: Sequence[Kind]) -> None:
-        """List again and again: a watch may have missed that something went."""
+    async def _refill(self, kinds: Sequence[Kind], seconds: float) -> None:
+        """List again after some seconds, and again: a watch may have missed that something went."""
         while True:
-            await asyncio.sleep(self._settings.list_seconds)
+            await asyncio.sleep(min(seconds, self._settings.list_seconds))
+            seconds = self._settings.list_seconds
             try:
                 await self.fill(kinds)
             except DisagfusionError as error:

@@ -250,6 +250,37 @@ async def test_what_a_watch_has_missed_is_found_by_the_next_list() -> None:
     assert found.cache.pipelines() == []
 
 
+async def test_what_goes_while_the_watches_begin_is_found_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("disagfusion_operator.runtime._AGAIN_SECONDS", 0.2)
+    cluster = FakeCluster()
+    labels = {"disagfusion.dev/pipeline": "digits"}
+    cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": "demo", "name": "digits-dit", "labels": labels},
+        }
+    )
+    key, found = Key("demo", "digits"), runtime(cluster)
+    running = asyncio.create_task(found.run([SERVICE]))
+
+    async def until(there: bool) -> None:
+        for _ in range(1000):
+            if bool(found.cache.children(key)) is there:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"never {there}")
+
+    await until(True)
+    cluster.stored.clear()
+    await until(False)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_a_namespace_that_refuses_keeps_no_other_from_being_listed() -> None:
     class Refusing(FakeCluster):
         async def list(
