@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from stagekit.driver import PATIENCE, Driver, Worker, generation
 from stagekit.processes import Cluster, Process
@@ -39,7 +40,11 @@ STATES = stage_pb2.WorkerState
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    # Nobody but whoever it was given to after its parent's death clears away what is left of it.
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 async def until(condition: Callable[[], Any]) -> Any:
